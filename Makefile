@@ -1,0 +1,59 @@
+# The project's commands. Needs python >= 3.11, make, git and a package registry; everything else goes to .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.lrnb-setup
+UV_VERSION := 0.13.9
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study lab test test-slow lint format smol-base lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## .venv with the versions of requirements.lock; a second call does nothing
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "lrnb needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "could not make $(VENV). On Debian and Ubuntu: apt-get install python3-venv, then make setup" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+study: setup  ## the whole study on the synthetic micro-world: table and report in minutes
+	$(BIN)/lrnb run params/qaa.yaml --preset nano
+
+lab: setup  ## JupyterLab at notebooks/00_start_here.ipynb
+	$(BIN)/lrnb lab
+
+test: setup  ## the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: setup  ## the tests that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+lint: setup  ## ruff (notebooks too), types, stripped outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
+
+format: setup  ## put code and notebooks into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
+
+smol-base: setup  ## fetch and convert the base of preset smol (Gemma 3 270M; its terms of use are shown)
+	$(BIN)/python -m lrnb.base gemma3-270m
+
+lock: setup  ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-index-url --extra test pyproject.toml --output-file requirements.lock
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

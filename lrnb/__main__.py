@@ -1,0 +1,5 @@
+"""`python -m lrnb` is the `lrnb` command."""
+
+from lrnb.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,270 @@
+"""One notebook run safely: checked parameters, this Python, an output that is complete or not there.
+
+papermill alone accepts misspelt parameters, executes parameter names, and leaves "completed" on the cells
+of a killed kernel; so names and types are checked before, and every cell after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lrnb import plan
+from lrnb.params import ROOT, Study, UserError, notebook_params, validate
+from lrnb.plan import Step
+from lrnb.store import RunPaths, lock, make_folder, write_text
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+QUIET = {
+    "PLOTLY_RENDERER": "plotly_mimetype+notebook",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the same sums on every run of a GPU
+}
+
+
+class NotebookFailed(Exception):
+    """A cell raised, or the kernel died. The message holds the error in full and where the copy is."""
+
+
+def exec_notebook(
+    notebook: Path, params: Mapping[str, Any], out: Path, env: Mapping[str, str] | None = None
+) -> Path:
+    """Run `notebook` with `params` and store the executed copy as `out`, whole or not at all.
+
+    After a failure the copy so far is `<out stem>.failed.ipynb`. The kernel is this Python, its folder the
+    checkout. Raises UserError for a parameter that the notebook does not declare or that has another type,
+    NotebookFailed for an error in a cell or a killed kernel.
+    """
+    notebook, out = Path(notebook).resolve(), Path(out).resolve()
+    values = check_params(notebook, params)
+    make_folder(out.parent)
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
+    failed = out.with_name(f"{out.stem}.failed.ipynb")
+    try:
+        with _environ(QUIET | dict(env or {})):
+            _papermill(notebook, temporary, values)
+        _require_every_cell(temporary)
+        os.replace(temporary, out)
+    except Exception as error:
+        kept = _keep(temporary, failed)
+        raise NotebookFailed(f"{_shown(notebook)}: {_explain(error)}\n{kept}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
+    return out
+
+
+def _papermill(notebook: Path, out: Path, values: dict[str, Any]) -> None:
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # its grammar costs 0.7 s, unused
+    import papermill
+
+    papermill.execute_notebook(
+        *(re.sub(r"([{}])", r"\1\1", str(path)) for path in (notebook, out)),  # papermill formats paths
+        parameters=values,
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        cwd=ROOT,
+        start_timeout=300,
+        kernel_manager_class=_this_python(),
+    )
+
+
+def _this_python() -> type:
+    """A kernel manager that starts the running interpreter, whatever kernels are registered."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, language="python", display_name="Python 3 (ipykernel)")
+
+    return ThisPython
+
+
+def check_params(notebook: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """`params` if the notebook declares each with that type; UserError otherwise, before anything runs."""
+    import difflib
+
+    if not notebook.is_file():
+        raise UserError(f"{notebook}: no such notebook; those of the study are below {ROOT / 'notebooks'}")
+    declared = notebook_params(notebook) if params else {}
+    for name, value in params.items():
+        if not str(name).isidentifier():
+            raise UserError(f"{_shown(notebook)}: {name!r} cannot be a parameter: not a Python name")
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it declares {', '.join(declared)}"
+            raise UserError(f"{_shown(notebook)}: unknown parameter {name!r}; {hint}")
+        if not _fits(value, declared[name], name):
+            kind = type(declared[name]).__name__
+            raise UserError(
+                f"{_shown(notebook)}: {name} is {value!r}, expected {kind} like {declared[name]!r}"
+            )
+    known = {k: v for k, v in (declared | dict(params)).items() if k in Study.model_fields}
+    validate(known, _shown(notebook))
+    return dict(params)
+
+
+def _fits(value: Any, default: Any, name: str = "") -> bool:
+    """Whether `value` may stand where `default` stands. The study's own numbers are checked by `validate`."""
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    if isinstance(default, int | float):
+        return isinstance(
+            value, int if isinstance(default, int) and name not in Study.model_fields else int | float
+        )
+    if isinstance(default, list) and isinstance(value, list):
+        return not default or all(_fits(item, default[0], name) for item in value)
+    return isinstance(value, type(default))
+
+
+@contextlib.contextmanager
+def _environ(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the kernel, put back afterwards."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+def _require_every_cell(executed: Path) -> None:
+    """A killed kernel can leave a quiet notebook: every code cell must have run without an exception."""
+    for index, cell in enumerate(json.loads(executed.read_text(encoding="utf-8"))["cells"]):
+        facts = cell.get("metadata", {}).get("papermill", {})
+        ran = (
+            cell.get("execution_count") and facts.get("status") == "completed" and not facts.get("exception")
+        )
+        if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and not ran:
+            raise RuntimeError(f"cell {index} did not run to its end (status {facts.get('status')!r})")
+
+
+def _explain(error: Exception) -> str:
+    """The cell's error in full; for a UserError its message alone."""
+    kind = type(error).__name__
+    if kind == "DeadKernelError":
+        return (
+            "the kernel was killed (out of memory, or by hand). Free memory, or use a smaller batch "
+            "(ct_batch, micro_batch, sft_batch, eval_batch) or fewer --jobs, then run the same command again"
+        )
+    if kind == "PapermillExecutionError":
+        where = f"cell {error.cell_index + 1}"  # type: ignore[attr-defined]
+        if error.ename == "UserError":  # type: ignore[attr-defined]
+            return f"{where}: {error.evalue}"  # type: ignore[attr-defined]
+        return f"{where}:\n" + ANSI.sub("", "\n".join(error.traceback))  # type: ignore[attr-defined]
+    return f"{kind}: {error}"
+
+
+def _keep(temporary: Path, failed: Path) -> str:
+    if not temporary.exists():
+        return "No executed copy was written."
+    os.replace(temporary, failed)
+    return f"The notebook as far as it came: {failed}"
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def run_step(study: Study, name: str) -> None:
+    """Run one step of a study: what each rule of the Snakefile calls, headless, on a node or on this box.
+
+    Studies that share a step wait for each other here, and the second finds it done.
+    """
+    steps = plan.plan(study)
+    if name not in steps:
+        raise UserError(f"no step {name!r} in this study; steps are {', '.join(steps)}")
+    step, status = steps[name], Status(study, name)
+    status.set("waiting")
+    try:
+        with lock(step.home / ".locks" / name), gpu_slot(step, study) as gpu:
+            status.set("running")
+            if not plan.is_fresh(step, steps, study):
+                _make(step, study, environment(study, status.progress) | gpu)
+                plan.remember(step, steps, study)
+        status.set("done")
+    except (Exception, KeyboardInterrupt) as error:
+        status.set("failed", str(error) if isinstance(error, UserError | NotebookFailed) else repr(error))
+        raise
+
+
+def _make(step: Step, study: Study, env: dict[str, str]) -> None:
+    if step.notebook:
+        exec_notebook(step.source, plan.step_params(step, study), step.executed, env)
+    else:
+        from lrnb.report import write_report
+
+        write_report(RunPaths(study).lang)
+    if missing := [str(path) for path in step.results if not path.is_file()]:
+        raise NotebookFailed(f"{step.name} ended without an error but did not write {', '.join(missing)}")
+
+
+class Status:
+    """How a step stands, for the runner to show: `.status/<step>.json`, and its progress beside it."""
+
+    def __init__(self, study: Study, name: str) -> None:
+        folder = RunPaths(study).lang.resolve() / ".status"
+        self.path, self.progress = folder / f"{name}.json", folder / f"{name}.progress.json"
+        make_folder(folder)
+        self.progress.unlink(missing_ok=True)
+
+    def set(self, state: str, error: str = "") -> None:
+        write_text(self.path, json.dumps({"state": state, "time": time.time(), "error": error}))
+
+
+def environment(study: Study, progress: Path) -> dict[str, str]:
+    """Variables of a step's kernel: threads, where progress goes, no Hub unless the study names one."""
+    env = dict.fromkeys(THREAD_VARIABLES, str(study.threads)) | {"LRNB_PROGRESS": str(progress)}
+    return env if needs_hub(study) else env | {"HF_HUB_OFFLINE": "1"}
+
+
+def needs_hub(study: Study) -> bool:
+    """Whether a model or a data set of the study may have to come from the Hugging Face Hub."""
+    local = study.base_source.startswith(("scratch", "gguf:")) or Path(study.base_source).is_dir()
+    return study.corpus_source == "hub" or not local
+
+
+@contextlib.contextmanager
+def gpu_slot(step: Step, study: Study) -> Iterator[dict[str, str]]:
+    """CUDA_VISIBLE_DEVICES for a step, one GPU each; waits for a free one. Empty where there are none."""
+    from filelock import FileLock, Timeout
+
+    gpus = visible_gpus() if step.gpu and study.device != "cpu" and "SLURM_JOB_ID" not in os.environ else []
+    while gpus:
+        for gpu in gpus:
+            path = Path(tempfile.gettempdir()) / f"lrnb-gpu-{os.getuid()}-{gpu.replace('/', '_')}.lock"
+            with contextlib.suppress(Timeout), FileLock(path, timeout=0):
+                yield {"CUDA_VISIBLE_DEVICES": gpu}
+                return
+        time.sleep(1)
+    yield {}
+
+
+def visible_gpus() -> list[str]:
+    """GPUs that may be used: those of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
+    import shutil
+    import subprocess
+
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu for gpu in given.split(",") if gpu.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]

@@ -1,0 +1,269 @@
+"""The `lrnb` command. Every library is imported by the command that needs it, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from lrnb import __version__
+from lrnb.params import PRESETS, ROOT, Study, UserError, load_study, parse_override
+
+METHODS = ("average", "task_arithmetic", "ties", "ties_sv")
+MERGE_OPTIONS = ("alpha", "lam", "density", "slack", "slack_threshold", "zero_sign")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 a step failed, 2 something the user can mend."""
+    top = parser()
+    given, rest = top.parse_known_args(arguments)
+    if rest and given.run is not _lab:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.rest = rest
+    try:
+        return int(given.run(given) or 0)
+    except UserError as error:
+        if given.debug:
+            raise
+        print(f"lrnb: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lrnb: stopped. The same command continues where it was.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="lrnb", description=__import__("lrnb").__doc__)
+    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("--debug", action="store_true", help="show Python's traceback for every error")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for name, run, add, text in COMMANDS:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        add(command)
+    return top
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("params", type=Path, metavar="PARAMS.yaml", help="a language, for example params/bn.yaml")
+    add("--preset", default="nano", help=f"how big the study is: {', '.join(PRESETS)} (default nano)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for a parameter; repeatable",
+    )
+    add("--seed", type=int, help="seed of the whole study (default 0)")
+    add("--seeds", type=int, metavar="N", help="run seeds 0 to N-1, one after the other, and tabulate them")
+    add("--jobs", type=int, metavar="N", help="notebooks at once (default: what the cores allow)")
+    add("--gpus", type=int, metavar="N", help="GPUs to use (default: all that are visible)")
+    add("--profile", default="", help="a folder below profiles/, for example slurm")
+    add("--dry-run", action="store_true", help="show steps and needs; run nothing")
+
+
+def _run(given: argparse.Namespace) -> int:
+    from lrnb import plan
+
+    overrides = dict(parse_override(text) for text in given.set)
+    if given.seeds is not None and (given.seeds < 1 or given.seed is not None):
+        raise UserError("--seeds needs a number of at least 1, and goes without --seed")
+    seeds = range(given.seeds) if given.seeds else [given.seed]
+    studies = [anchor(load_study(given.params, given.preset, overrides, seed)) for seed in seeds]
+    if given.preset == "released" and not studies[0].released_ct:
+        raise UserError(
+            f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
+            "use preset paper or smol"
+        )
+    plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
+    if given.dry_run:
+        return _show_plan(studies[0])
+    failed = [_run_one(study, given) for study in studies]
+    if given.seeds and not any(failed):
+        from lrnb import tables
+
+        tables.print_seeds(studies)
+    return 1 if any(failed) else 0
+
+
+def _run_one(study: Study, given: argparse.Namespace) -> bool:
+    """Whether any step of the study failed; prints the results where there are any."""
+    from lrnb import runner, tables
+
+    options = {"jobs": given.jobs, "gpus": given.gpus, "profile": given.profile}
+    failed = runner.run_study(study, **options)
+    tables.print_results(study)
+    return bool(failed)
+
+
+def anchor(study: Study) -> Study:
+    """Paths that the user gave count from where the command was typed; notebooks run in the checkout."""
+    given = study.data_root or (os.environ.get("LRNB_DATA", "") if study.preset != "nano" else "")
+    paths = {"runs": study.runs, "data_root": given}
+    if Path(study.base_source).is_dir():
+        paths["base_source"] = study.base_source
+    if Path.cwd() != ROOT:
+        paths = {key: str(Path(value).absolute()) if value else "" for key, value in paths.items()}
+    return study.model_copy(update=paths)
+
+
+def _show_plan(study: Study) -> int:
+    from lrnb import estimate, plan, tables
+
+    steps = plan.plan(study)
+    tables.print_plan(study, steps, plan.outdated(study, steps), estimate.describe(study))
+    return 0
+
+
+def _exec_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "notebook", help="a notebook; with --study the name of a step, as the Snakefile calls it"
+    )
+    command.add_argument(
+        "-p", action="append", default=[], metavar="KEY=VALUE", help="a parameter; repeatable"
+    )
+    command.add_argument("--out", type=Path, help="executed copy (default runs/exec/<name>.ipynb)")
+    command.add_argument("--study", type=Path, metavar="PARAMS.yaml", help="params.yaml of a run folder")
+
+
+def _exec(given: argparse.Namespace) -> int:
+    from lrnb import batch, plan
+
+    try:
+        if given.study:
+            params = given.study.absolute()
+            os.chdir(ROOT)  # relative paths of a study count from the checkout
+            batch.run_step(plan.read_study(params), given.notebook)
+            return 0
+        notebook = Path(given.notebook)
+        out = given.out or ROOT / "runs" / "exec" / notebook.name
+        print(batch.exec_notebook(notebook, dict(parse_override(text) for text in given.p), out))
+        return 0
+    except batch.NotebookFailed as error:
+        print(f"lrnb: {error}", file=sys.stderr)
+        return 1
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--base", type=Path, required=True, help="folder of the common base")
+    command.add_argument(
+        "--model", action="append", required=True, metavar="NAME=DIR", help="a parent, ct=DIR or sft=DIR"
+    )
+    command.add_argument("--density", type=float, help="share of the entries kept by trimming, (0, 1]")
+    command.add_argument("--slack", type=float, help="share of the discarded SFT entries won back, [0, 1]")
+    command.add_argument("--trim-scope", choices=("model", "tensor"), default="model")
+
+
+def _models(given: argparse.Namespace) -> dict[str, Path]:
+    pairs = [text.partition("=") for text in given.model]
+    if bad := [name for name, sep, folder in pairs if not (sep and name and folder)]:
+        raise UserError(f"--model {bad[0]}: expected NAME=DIR, for example --model ct=runs/nano/qaa/ct/65k")
+    return {name: Path(folder) for name, _, folder in pairs}
+
+
+def _merge_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("method", choices=METHODS)
+    _model_options(command)
+    command.add_argument("--out", type=Path, required=True, help="folder for the merged model")
+    command.add_argument("--alpha", type=float, help="average: CT's share, [0, 1]")
+    command.add_argument("--lam", type=float, help="factor on the merged task vector")
+    command.add_argument(
+        "--slack-threshold", type=float, help="slack as a margin of magnitude instead of a share"
+    )
+    command.add_argument("--zero-sign", choices=("majority", "positive"), help="sign of an exact zero sum")
+
+
+def _merge(given: argparse.Namespace) -> int:
+    import json
+
+    from lrnb.merge import merge_checkpoints
+
+    options = {key: getattr(given, key) for key in MERGE_OPTIONS if getattr(given, key) is not None}
+    if given.method.startswith("ties") and given.density is None:
+        raise UserError(
+            f"merge {given.method} needs --density, the share of entries kept, for example --density 0.5"
+        )
+    report = merge_checkpoints(
+        given.method, given.base, _models(given), given.out, trim_scope=given.trim_scope, **options
+    )
+    print(json.dumps(report, indent=1, default=str))
+    return 0
+
+
+def _conflicts_options(command: argparse.ArgumentParser) -> None:
+    _model_options(command)
+    command.add_argument("--out", type=Path, help="write every tensor's counts as CSV here")
+
+
+def _conflicts(given: argparse.Namespace) -> int:
+    from lrnb import tables
+    from lrnb.conflicts import shares
+
+    models = _models(given)
+    if set(models) != {"ct", "sft"}:
+        raise UserError(f"conflicts needs --model ct=DIR and --model sft=DIR, got {', '.join(models)}")
+    options = {"density": given.density or 0.5, "slack": given.slack or 0.0, "trim_scope": given.trim_scope}
+    table = shares(given.base, models["ct"], models["sft"], **options)
+    tables.print_row(table[table["tensor"] == "(model)"].iloc[0], "whole model")
+    if given.out:
+        table.to_csv(given.out, index=False)
+        print(given.out)
+    return 0
+
+
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help="a model folder")
+    command.add_argument("--tasks", required=True, help="names of files in lrnb/tasks/, separated by commas")
+    command.add_argument("--lang", required=True)
+    command.add_argument("--data-root", type=Path, required=True, help="folder that holds eval/")
+    command.add_argument("--limit", type=int, help="items a task (default all)")
+    command.add_argument("--shots", type=int, default=0)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from lrnb import tables
+    from lrnb.evaluate import evaluate_folder
+
+    options = {"limit": given.limit, "shots": given.shots}
+    scores = evaluate_folder(given.folder, given.tasks.split(","), given.lang, given.data_root, **options)
+    tables.print_frame(scores.drop(columns=["preset"], errors="ignore"), str(given.folder))
+    return 0
+
+
+def _report_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help="a run folder, for example runs/nano/qaa")
+
+
+def _report(given: argparse.Namespace) -> int:
+    from lrnb.report import write_report
+
+    if not given.folder.is_dir():
+        raise UserError(f"{given.folder}: no such run folder; lrnb run makes it")
+    print(write_report(given.folder))
+    return 0
+
+
+def _lab_options(command: argparse.ArgumentParser) -> None:
+    command.epilog = "Further options go to jupyter lab, for example --no-browser --port 9000."
+
+
+def _lab(given: argparse.Namespace) -> int:
+    start = ROOT / "notebooks" / "00_start_here.ipynb"
+    os.chdir(ROOT)
+    command = [sys.executable, "-m", "jupyterlab", str(start.relative_to(ROOT)), *given.rest]
+    os.execv(sys.executable, command)
+
+
+Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
+COMMANDS: list[Command] = [
+    ("run", _run, _run_options, "the whole study of one language"),
+    ("merge", _merge, _merge_options, "merge checkpoints"),
+    ("evaluate", _evaluate, _evaluate_options, "score one model folder"),
+    ("conflicts", _conflicts, _conflicts_options, "count what trimming and election drop"),
+    ("report", _report, _report_options, "write report.html of a run folder"),
+    ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),
+    ("exec", _exec, _exec_options, "run one notebook headless, with checked parameters"),
+]

@@ -1,0 +1,235 @@
+"""Scores of models on the study's tasks: the harness does the counting, `Scorer` the arithmetic.
+
+Values are percent. Every item is kept (prediction, gold, log-likelihoods), since paired tests and a
+look at collapsed models need them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrnb import stats, taskdata
+from lrnb.harness import StudyTask, run
+from lrnb.params import Study, UserError
+from lrnb.progress import Progress
+from lrnb.scorer import Scorer
+from lrnb.store import RunPaths
+from lrnb.weights import exchange_key, read_weights
+
+__all__ = [
+    "ITEM_COLUMNS",
+    "SCORE_COLUMNS",
+    "Model",
+    "Scorer",
+    "class_counts",
+    "collapse",
+    "dev_score",
+    "evaluate_folder",
+    "score_models",
+    "score_one",
+    "score_study",
+]
+log = logging.getLogger(__name__)
+
+SCORE_COLUMNS = [
+    *("preset", "lang", "model", "method", "ct_tokens", "task", "family", "metric"),
+    *("value", "ci_low", "ci_high", "n", "chance", "shots", "seed"),
+]
+ITEM_COLUMNS = [
+    *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
+    *("options", "loglikelihoods"),
+]
+COLLAPSED = 0.6  # share of items in one class above which a model is called collapsed
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint to score: its folder, the method that made it, the CT tokens it has seen."""
+
+    folder: str | Path
+    method: str = ""
+    ct_tokens: int = 0
+
+
+def score_models(
+    models: Mapping[str, Model | str | Path],
+    tasks: Mapping[str, StudyTask],
+    *,
+    preset: str = "",
+    lang: str = "",
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores every model on every task; (scores, items) with SCORE_COLUMNS and ITEM_COLUMNS.
+
+    models: label -> folder or `Model`; tasks: from `taskdata.load`; options: of
+    `Scorer.from_folder` (device, precision, batch, ...). A model is read once; where it has the
+    architecture and tokenizer of the one before, only its weights are. progress(n) is called with
+    n finished items; there are len(models) * sum(map(len, tasks.values())).
+    """
+    tables, scorer, before = [], None, None
+    for label, given in models.items():
+        model = given if isinstance(given, Model) else Model(given, label)
+        kind = exchange_key(Path(model.folder))
+        if scorer is None or kind != before:
+            scorer, before = Scorer.from_folder(model.folder, progress=progress, **options), kind
+        else:
+            scorer.load_state(read_weights(Path(model.folder)))
+        tables.append(score_one(scorer, tasks).assign(
+            model=label, method=model.method, ct_tokens=model.ct_tokens
+        ))  # fmt: skip
+    if not tables:
+        raise UserError("no model to score; give at least one checkpoint folder")
+    items = pd.concat(tables, ignore_index=True)[ITEM_COLUMNS]
+    scores = summary(items, tasks).assign(preset=preset, lang=lang, seed=seed)
+    return scores[SCORE_COLUMNS], items
+
+
+def score_study(
+    study: Study, models: Iterable[Mapping[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores models (rows with model, method, ct_tokens, folder) on a study's test items in X and English."""
+    names = [*study.tasks, *(f"{task}_en" for task in study.tasks_en)]
+    tasks = taskdata.load(
+        names,
+        study.lang,
+        RunPaths(study).data_root,
+        limit=study.test_limit,
+        seed=study.seed,
+        shots=study.shots,
+    )
+    labelled = {row["model"]: Model(row["folder"], row["method"], row["ct_tokens"]) for row in models}
+    total = len(labelled) * sum(map(len, tasks.values()))
+    with Progress(f"eval_{study.group}", total, "items") as progress:
+        return score_models(
+            labelled,
+            tasks,
+            preset=study.preset,
+            lang=study.lang,
+            seed=study.seed,
+            progress=progress.update,
+            device=study.device,
+            batch=study.eval_batch,
+        )
+
+
+def score_one(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
+    """Items of one loaded model: task, item, gold, prediction, correct, options, lls."""
+    scorer.truncated = 0
+    samples = run(scorer, dict(tasks))
+    if scorer.truncated:
+        log.warning("%d contexts were longer than %d tokens and lost their left part",
+                    scorer.truncated, scorer.max_length)  # fmt: skip
+    rows = [_item(tasks[task], sample) for task in tasks for sample in samples[task]]
+    return pd.DataFrame(rows)
+
+
+def _item(task: StudyTask, sample: dict[str, Any]) -> dict[str, Any]:
+    doc = sample["doc"]
+    values = [float(pair[0]) for pair in sample["filtered_resps"]]
+    return {
+        "task": task.config.task,
+        "item": doc["item"],
+        "gold": doc["names"][doc["answer"]],
+        "prediction": doc["names"][_choice(values, doc["options"], task.metric)],
+        "correct": bool(sample[task.metric]),
+        "options": doc["names"],
+        "loglikelihoods": values,
+    }
+
+
+def _choice(values: list[float], options: list[str], metric: str) -> int:
+    """The harness's own rule for each metric: sum, per character, per byte."""
+    sizes = {
+        "acc": [1] * len(options),
+        "acc_norm": [len(option) for option in options],
+        "acc_bytes": [len(option.encode()) for option in options],
+    }[metric]
+    return int(np.argmax(np.array(values) / np.array(sizes, dtype=float)))
+
+
+def summary(items: pd.DataFrame, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
+    """One row per model and task, from items: value and its bootstrap interval in percent."""
+    rows = []
+    keys = ["model", "method", "ct_tokens", "task"]
+    for key, part in items.groupby(keys, sort=False):
+        task = tasks[key[-1]]
+        low, high = stats.bootstrap_interval(part["correct"])
+        rows.append({
+            **dict(zip(keys, key, strict=True)), "family": task.family, "metric": task.metric,
+            "value": 100 * part["correct"].mean(), "ci_low": 100 * low, "ci_high": 100 * high,
+            "n": len(part), "chance": 100 * task.chance, "shots": task.config.num_fewshot,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dev_score(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> dict[str, float]:
+    """Percent right per task and their "mean", for choosing among merges of loaded weights."""
+    samples = run(scorer, dict(tasks))
+    scores = {
+        name: 100 * float(np.mean([sample[task.metric] for sample in samples[name]]))
+        for name, task in tasks.items()
+    }
+    return {**scores, "mean": float(np.mean(list(scores.values())))}
+
+
+def evaluate_folder(
+    folder: str | Path,
+    tasks: Iterable[str],
+    lang: str,
+    data_root: str | Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    shots: int = 0,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `collapse`."""
+    loaded = taskdata.load(tasks, lang, data_root, split=split, limit=limit, seed=seed, shots=shots)
+    scores, items = score_models(
+        {Path(folder).name: folder}, loaded, lang=lang, seed=seed, progress=progress, **options
+    )
+    seen = collapse(items)[["task", "top", "top_share", "majority_share", "collapsed"]]
+    return scores.merge(seen, on="task")
+
+
+def collapse(items: pd.DataFrame) -> pd.DataFrame:
+    """What a model answers most, per model and task, beside the line of the most frequent answer.
+
+    Columns: model, method, ct_tokens, task, n, top (most predicted), top_share, majority (most
+    frequent gold), majority_share, correct_share (shares in [0, 1]), collapsed: top_share is above
+    0.6 and above the majority's share. A collapsed score says nothing about the ability.
+    """
+    keys = ["model", "method", "ct_tokens", "task"]
+    rows = []
+    for key, part in items.groupby(keys, sort=False):
+        top = part["prediction"].value_counts(normalize=True, sort=True)
+        gold = part["gold"].value_counts(normalize=True, sort=True)
+        rows.append({
+            **dict(zip(keys, key, strict=True)), "n": len(part),
+            "top": top.index[0], "top_share": top.iloc[0],
+            "majority": gold.index[0], "majority_share": gold.iloc[0],
+            "correct_share": part["correct"].mean(),
+            "collapsed": bool(top.iloc[0] > COLLAPSED and top.iloc[0] > gold.iloc[0]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def class_counts(items: pd.DataFrame) -> pd.DataFrame:
+    """How often each answer is predicted and right: model, task, label, predicted, gold counts."""
+    keys = ["model", "method", "ct_tokens", "task"]
+    predicted = items.groupby([*keys, "prediction"], sort=False).size().rename("predicted")
+    gold = items.groupby([*keys, "gold"], sort=False).size().rename("gold")
+    predicted.index.names = gold.index.names = [*keys, "label"]
+    table = pd.concat([predicted, gold], axis=1).fillna(0).astype(int)
+    return table.sort_index().reset_index()

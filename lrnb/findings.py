@@ -1,0 +1,180 @@
+"""What a run says about the paper's claims, in sentences made from its own numbers and no others.
+
+Each finding has a claim, a verdict and a text. A difference "holds" only where its p-value, after
+Holm's correction, is below 0.05 and its interval leaves zero out; anything else is not
+distinguishable, whichever way the point lies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from lrnb import summary
+from lrnb.params import budget_name
+from lrnb.style import MERGED, label
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not distinguishable"
+ALPHA = 0.05
+SCARCE = "Merging beats CT-then-SFT while CT data is scarce (the smallest budget)"
+RICHER = "Merging beats CT-then-SFT at larger budgets, too"
+FADES = "The advantage of merging fades as CT sees more tokens"
+SLACK = "TIES-SV wins back some of what TIES loses"
+GROWS = "CT's task vector grows, and more of SFT is discarded at the election"
+CHANCE = "The scores are above chance"
+BASE = "Training and merging improve on the base itself"
+Finding = dict[str, str]
+
+
+def findings(scores: pd.DataFrame, items: pd.DataFrame, table: pd.DataFrame) -> list[Finding]:
+    """Everything the scores say: chance, the lead of each merge, whether it fades, slack.
+
+    scores, items: of `summary.gather`; table: of `summary.compare`.
+    """
+    task = summary.headline(scores)
+    rows = table[table["task"] == task]
+    merged = rows[rows["baseline"] == "ct_then_sft"]
+    found = [above_chance(scores, items), *beyond_base(items)]
+    budgets = sorted(merged["ct_tokens"].unique())
+    for budget in budgets:
+        claim = SCARCE if budget == budgets[0] else RICHER
+        found += [_lead(row, claim) for row in _records(merged, budget)]
+    found += _fading(items, budgets)
+    slack = rows[rows["baseline"] == "ties"]
+    for budget in sorted(slack["ct_tokens"].unique()):
+        found += [_lead(row, SLACK) for row in _records(slack, budget)]
+    return found
+
+
+def _records(rows: pd.DataFrame, budget: int) -> list[dict[str, Any]]:
+    part = rows[rows["ct_tokens"] == budget].set_index("method")
+    return [{"method": m, **part.loc[m].to_dict()} for m in MERGED if m in part.index]
+
+
+def verdict(value: float, low: float, high: float, p: float) -> str:
+    """holds (above zero), does not hold (below zero), or not distinguishable."""
+    if p < ALPHA and low > 0:
+        return HOLDS
+    return FAILS if p < ALPHA and high < 0 else OPEN
+
+
+def points(value: float) -> str:
+    """3.14 -> '3.1 points above', -2 -> '2.0 points below'; 0.0 is 'level with'."""
+    if abs(value) < 0.05:
+        return "level with"
+    return f"{abs(value):.1f} points {'above' if value > 0 else 'below'}"
+
+
+def _lead(row: dict[str, Any], claim: str) -> Finding:
+    kind = verdict(row["difference"], row["ci_low"], row["ci_high"], row["p_holm"])
+    text = (
+        f"At {budget_name(int(row['ct_tokens']))} CT tokens {label(row['method'])} is "
+        f"{points(row['difference'])} {label(row['baseline'])} "
+        f"(95% interval {_interval(row)}, Holm p {_p(row['p_holm'])}, n = {int(row['n'])})"
+    )
+    ends = {HOLDS: "it is better", FAILS: "it is worse", OPEN: "not distinguishable"}
+    return {"claim": claim, "verdict": kind, "text": f"{text}: {ends[kind]}."}
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]".replace("-", "−")
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _fading(items: pd.DataFrame, budgets: list[int]) -> list[Finding]:
+    """The lead at the smallest budget against the lead at the largest, on the same items."""
+    if len(budgets) < 2:
+        return []
+    present = [m for m in MERGED if m in set(items["method"])]
+    tests = {m: summary.fade(items, m, budgets) for m in present}
+    corrected = summary.stats.holm([t.p for t in tests.values()])
+    return [_fade_text(m, budgets, tests[m], float(p)) for m, p in zip(present, corrected, strict=True)]
+
+
+def _fade_text(method: str, budgets: list[int], test: Any, p: float) -> Finding:
+    value, low, high = (100 * x for x in (test.value, test.ci_low, test.ci_high))
+    kind = verdict(value, low, high, p)
+    how = "shrinks" if value >= 0 else "grows"
+    text = (
+        f"From {budget_name(int(budgets[0]))} to {budget_name(int(budgets[-1]))} CT tokens the "
+        f"lead of {label(method)} over CT-then-SFT {how} by {abs(value):.1f} points "
+        f"(95% interval of the shrinking {_interval({'ci_low': low, 'ci_high': high})}, "
+        f"Holm p {_p(p)})"
+    )
+    tail = {HOLDS: "it fades", FAILS: "it grows", OPEN: "not distinguishable from no change"}
+    return {"claim": FADES, "verdict": kind, "text": f"{text}: {tail[kind]}."}
+
+
+def above_chance(scores: pd.DataFrame, items: pd.DataFrame) -> Finding:
+    """How many scores in X are above chance, above the majority class, and how many collapsed."""
+    tasks = summary.tasks_in_x(scores)
+    rows = scores[scores["task"].isin(tasks)]
+    bar = rows["task"].map(summary.majorities(items)).fillna(0).clip(lower=rows["chance"])
+    above = int((rows["ci_low"] > rows["chance"]).sum())
+    clear = int((rows["ci_low"] > bar).sum())
+    fallen = summary.collapsed(items)
+    one = int(fallen[fallen["task"].isin(tasks)]["collapsed"].sum())
+    kind = HOLDS if above == len(rows) else FAILS if above == 0 else OPEN
+    text = (
+        f"Of {len(rows)} scores in X (models times tasks), {above} have a 95% interval wholly "
+        f"above chance, and {clear} wholly above the majority class as well; {one} come from a "
+        "model that gives one answer to more than 60% of the items."
+    )
+    names = {OPEN: "in part"}
+    return {"claim": CHANCE, "verdict": names.get(kind, kind), "text": text}
+
+
+def beyond_base(items: pd.DataFrame) -> list[Finding]:
+    """How many of the CT-then-SFT and merged models are better than the untouched base, in X."""
+    models = items[items["method"].isin([*MERGED, "ct_then_sft"])]["model"].unique()
+    if not len(models) or "base" not in set(items["method"]):
+        return []
+    tests = {str(m): summary.against(items, str(m), "base") for m in models}
+    corrected = summary.stats.holm([t.p for t in tests.values()])
+    kinds = {
+        m: verdict(t.value, t.ci_low, t.ci_high, float(p))
+        for (m, t), p in zip(tests.items(), corrected, strict=True)
+    }
+    better, worse = ([m for m, k in kinds.items() if k == kind] for kind in (HOLDS, FAILS))
+    text = (
+        f"Of {len(tests)} models (CT-then-SFT and merges, all budgets), {len(better)} are better "
+        f"than the base on the mean of the tasks in X{_named(better)}, {len(worse)} worse"
+        f"{_named(worse)}; the others are not distinguishable from it (paired, Holm over "
+        f"{len(tests)})."
+    )
+    kind = HOLDS if len(better) == len(tests) else "in part" if better else FAILS if worse else OPEN
+    return [{"claim": BASE, "verdict": kind, "text": text}]
+
+
+def _named(models: list[str]) -> str:
+    names = [" ".join([label(m.partition("@")[0]), m.partition("@")[2]]).strip() for m in models]
+    return f" ({', '.join(names)})" if names else ""
+
+
+def findings_of_shares(shares: pd.DataFrame) -> list[Finding]:
+    """Whether τ CT and the discarded SFT share grow with the budget, at the fixed density.
+
+    These are counts over all weights of one run: no interval, and no word on other seeds.
+    """
+    rows = shares[(shares["tensor"] == "(model)") & (shares["setting"] == "fixed")]
+    rows = rows.sort_values("ct_tokens")
+    if len(rows) < 2:
+        return []
+    share = 100 * (rows["sft_discarded"] + rows["reserved"]) / rows["sft_kept"]  # before slack
+    grows = rows["ct_l2"].is_monotonic_increasing and share.is_monotonic_increasing
+    names = " / ".join(budget_name(int(t)) for t in rows["ct_tokens"])
+    text = (
+        f"At {names} CT tokens the L2 norm of CT's task vector is {_list(rows['ct_l2'], '.2f')} "
+        f"(SFT's {rows['sft_l2'].iloc[0]:.2f}), and at density "
+        f"{rows['density'].iloc[0]:g} the election discards {_list(share, '.1f')}% of the "
+        "SFT entries that trimming kept. Counted over all weights of this one run."
+    )
+    return [{"claim": GROWS, "verdict": HOLDS if grows else FAILS, "text": text}]
+
+
+def _list(values: pd.Series, form: str) -> str:
+    return " / ".join(format(v, form) for v in values)

@@ -1,0 +1,176 @@
+"""What a person sees while a study runs: steps, progress, rate and time left; and what failed, in full."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lrnb.plan import Step
+
+EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+@dataclass
+class Board:
+    """The state of a run, read from the small files that the steps write."""
+
+    folder: Path  # <lang>/.status
+    todo: list[Step]
+    started: float = field(default_factory=time.time)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """{"state", "time", "error"}: the state is pending, waiting, running, done or failed."""
+        found = _read(self.folder / f"{name}.json") or {"state": "pending", "time": 0.0, "error": ""}
+        return (
+            found
+            if found["time"] >= self.started or found["state"] == "pending"
+            else {**found, "state": "pending"}
+        )
+
+    def progress(self, name: str) -> dict[str, Any]:
+        return _read(self.folder / f"{name}.progress.json")
+
+    def states(self) -> dict[str, str]:
+        return {step.name: self.status(step.name)["state"] for step in self.todo}
+
+    def done_share(self) -> float:
+        """Share of the whole work that is done, running steps counted in part."""
+        share = {"done": 1.0, "failed": 1.0}
+        states = self.states()
+        done = sum(
+            step.cost
+            * (self._part(step.name) if states[step.name] == "running" else share.get(states[step.name], 0))
+            for step in self.todo
+        )
+        return done / max(sum(step.cost for step in self.todo), 1e-9)
+
+    def _part(self, name: str) -> float:
+        found = self.progress(name)
+        return min(found["done"] / found["total"], 1.0) if found.get("total") else 0.0
+
+    def left(self) -> str:
+        """Estimated time to the end: the time so far, scaled by the work that is left."""
+        share = self.done_share()
+        elapsed = time.time() - self.started
+        return clock(elapsed * (1 - share) / share) if share > 0.03 and elapsed > 5 else "…"
+
+    def headline(self) -> str:
+        states = list(self.states().values())
+        done, failed = states.count("done"), states.count("failed")
+        failures = f", {failed} failed" if failed else ""
+        elapsed = clock(time.time() - self.started)
+        return f"{done}/{len(states)} steps done{failures}; {elapsed} so far, about {self.left()} left"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def clock(seconds: float) -> str:
+    """75 -> '1:15', 3700 -> '1:01:40'."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count(number: float) -> str:
+    """12345 -> '12.3k', 1200000 -> '1.2M'."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / (1e3 if letter == 'k' else size):.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def describe(progress: dict[str, Any]) -> str:
+    """'tokens 12.3k of 262.1k, 9.8k/s, 0:25 left'; empty before the step reports anything."""
+    if not progress.get("total"):
+        return ""
+    done, total, rate = progress["done"], progress["total"], progress["rate"]
+    left = f", {clock((total - done) / rate)} left" if rate > 0 and done < total else ""
+    what = f"{progress['stage']}: " if progress.get("stage") else ""
+    return f"{what}{count(done)} of {count(total)} {progress['unit']}, {count(rate)}/s{left}"
+
+
+@contextlib.contextmanager
+def display(board: Board, console: Any) -> Iterator[Callable[[], None]]:
+    """A function to call now and then: redraws a table on a terminal, prints lines elsewhere."""
+    if not console.is_terminal:
+        printer = Lines(board, console)
+        yield printer.refresh
+        printer.changes()
+        return
+    from rich.live import Live
+
+    with Live(table(board), console=console, refresh_per_second=4) as live:
+        yield lambda: live.update(table(board))
+        live.update(table(board))
+
+
+def table(board: Board) -> Any:
+    """One row a step, in the order of the study."""
+    from rich.table import Table
+
+    marks = {
+        "done": "[green]✓[/]",
+        "failed": "[red]✗[/]",
+        "running": "[yellow]▶[/]",
+        "waiting": "[yellow]…[/]",
+    }
+    grid = Table(title=board.headline(), title_justify="left", box=None, padding=(0, 1), show_header=False)
+    for step in board.todo:
+        state = board.status(step.name)
+        text = describe(board.progress(step.name)) if state["state"] == "running" else ""
+        text = "another run is making it" if state["state"] == "waiting" else text
+        grid.add_row(
+            marks.get(state["state"], " "),
+            step.name,
+            text,
+            style="dim" if state["state"] == "pending" else "",
+        )
+    return grid
+
+
+class Lines:
+    """Progress for logs: a line when a step starts or ends, and one every ten seconds."""
+
+    def __init__(self, board: Board, console: Any) -> None:
+        self.board, self.console = board, console
+        self.seen: dict[str, str] = {}
+        self.last = time.time()
+
+    def changes(self) -> None:
+        for name, state in self.board.states().items():
+            if state != self.seen.get(name, "pending"):
+                self._print(f"{name}: {state}")
+                self.last = time.time()
+            self.seen[name] = state
+
+    def refresh(self) -> None:
+        self.changes()
+        if time.time() - self.last > EVERY:
+            self.last = time.time()
+            running = [name for name, state in self.seen.items() if state == "running"]
+            parts = [f"{name} ({describe(self.board.progress(name)) or 'starting'})" for name in running]
+            self._print("; ".join([*parts, self.board.headline()]))
+
+    def _print(self, text: str) -> None:
+        stamp = clock(time.time() - self.board.started)
+        self.console.print(f"[{stamp}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def failures(board: Board, logs: dict[str, Path], console: Any) -> list[str]:
+    """Print every failed step's error in full and where its log is; returns the names."""
+    failed = [name for name, state in board.states().items() if state == "failed"]
+    for name in failed:
+        console.print(f"\n✗ {name}", style="bold red", markup=False)
+        error = board.status(name)["error"]
+        console.print(error, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"log: {logs[name]}", markup=False, highlight=False, soft_wrap=True)
+    return failed

@@ -1,0 +1,253 @@
+"""The study as a graph of steps: which notebook makes what, from what, with which parameters; what is done.
+
+`plan(study)` is the only list of steps: the Snakefile turns it into rules, `lrnb run` shows it. Whether a
+step is up to date is decided by content (parameters, code cells, input hashes): a touched file costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lrnb import __version__
+from lrnb.params import ENGLISH, ROOT, Study, UserError, budget_name, notebook_params, read_yaml
+from lrnb.store import MANIFEST, RunPaths, fingerprint, sha256, write_text
+
+SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
+RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook with its parameters: a node of the graph, a rule of the Snakefile.
+
+    `cost` is the usual time in seconds at preset nano; it only weighs the estimate of the time left.
+    """
+
+    name: str
+    notebook: str  # below notebooks/; "" for the report, which needs none
+    home: Path  # the run folder it belongs to: <lang>/ or shared/
+    results: tuple[Path, ...]  # files that exist when it is done
+    needs: tuple[str, ...] = ()
+    cost: float = 10
+    gpu: bool = False
+    values: dict[str, Any] = field(default_factory=dict)  # parameters that differ from the study's
+
+    @property
+    def source(self) -> Path:
+        return ROOT / "notebooks" / f"{self.notebook}.ipynb" if self.notebook else ROOT / "lrnb/report.py"
+
+    @property
+    def params(self) -> Path:
+        return self.home / "params" / f"{self.name}.yaml"
+
+    @property
+    def executed(self) -> Path:
+        return self.home / "notebooks" / f"{self.name}.ipynb"
+
+    @property
+    def record(self) -> Path:
+        """What the step was made from, written after success by the batch runner."""
+        return self.home / ".done" / f"{self.name}.json"
+
+
+def plan(study: Study) -> dict[str, Step]:
+    """The steps of a study by name, each after those it needs. Preset released trains nothing."""
+    budgets = [] if study.preset == "released" else study.ct_budgets
+    tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
+    steps = [*_parents(study, budgets), *_merges(study), *_analysis(study, tuned)]
+    return {step.name: step for step in steps}
+
+
+def _parents(study: Study, budgets: list[int]) -> list[Step]:
+    paths = RunPaths(study)
+    ct_needs = ("base", "corpus") if budgets else ("base",)
+    corpus = [_step(paths, "corpus", "01_ct/01_corpus", [paths.corpus], ("base",), 10)]
+    return [
+        _shared(paths, "base", "01_ct/00_base", [paths.base], (), 80),
+        *(corpus if budgets else []),
+        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), 40, sft_parent="base"),
+        _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 45, True),
+        *(_tuned(paths, budget) for budget in budgets),
+    ]
+
+
+def _tuned(paths: RunPaths, budget: int) -> Step:
+    name, folder = budget_name(budget), paths.ct_then_sft(budget)
+    values = {"sft_parent": f"ct/{name}"}
+    return _step(paths, f"cts_{name}", "01_ct/03_sft", [folder], ("ct",), 40, True, **values)
+
+
+def _merges(study: Study) -> list[Step]:
+    paths, parents = RunPaths(study), ("base", "ct", "sft")
+    both = [paths.merge("average"), paths.merge("task_arithmetic")]
+    sv = [paths.merge("ties_sv")]
+    return [
+        _step(paths, "average", "02_merge/01_average", both, parents, 30, True),
+        _step(paths, "ties", "02_merge/02_ties", [paths.merge("ties")], parents, 30, True),
+        _step(paths, "ties_sv", "02_merge/03_ties_sv", sv, (*parents, "ties"), 30, True),
+    ]
+
+
+def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
+    paths, parents = RunPaths(study), ("base", "ct", "sft")
+    evaluate, scores = "02_merge/04_evaluate", paths.scores
+    groups = {"parents": (*parents, *tuned), "merged": ("average", "ties", "ties_sv")}
+    scored = [
+        _step(paths, f"eval_{group}", evaluate, [scores / group], needs, 40, True, group=group)
+        for group, needs in groups.items()
+    ]
+    done = ("eval_parents", "eval_merged")
+    discarded = [paths.conflicts]
+    return [
+        *scored,
+        _step(paths, "scores", "03_analysis/01_scores", [scores], done, 10),
+        _step(paths, "discarded", "03_analysis/02_discarded", discarded, (*parents, "ties_sv"), 10),
+        Step("report", "", paths.lang, (paths.lang / "report.html",), ("scores", "discarded"), 5),
+    ]
+
+
+def _step(
+    paths: RunPaths,
+    name: str,
+    notebook: str,
+    folders: list[Path],
+    needs: tuple[str, ...],
+    cost: float,
+    gpu: bool = False,
+    **values: Any,
+) -> Step:
+    results = tuple(folder / MANIFEST for folder in folders)
+    return Step(name, notebook, paths.lang, results, needs, cost, gpu, values)
+
+
+def _shared(
+    paths: RunPaths,
+    name: str,
+    notebook: str,
+    folders: list[Path],
+    needs: tuple[str, ...],
+    cost: float,
+    **values: Any,
+) -> Step:
+    results = tuple(folder / MANIFEST for folder in folders)
+    return Step(name, notebook, paths.shared, results, needs, cost, True, SHARED | values)
+
+
+def step_params(step: Step, study: Study) -> dict[str, Any]:
+    """The values for the keys that the step's notebook declares, and no others."""
+    values = study.model_dump() | step.values
+    declared = notebook_params(step.source)
+    if unknown := sorted(set(declared) - set(values)):
+        raise UserError(
+            f"{step.source}: declares {unknown}, which lrnb/params.py does not know; add it there"
+        )
+    return {key: values[key] for key in declared}
+
+
+def write_stage_params(study: Study) -> dict[str, Step]:
+    """Write params.yaml and params/<step>.yaml of a run; files whose content is unchanged stay untouched."""
+    steps = plan(study)
+    write_if_changed(RunPaths(study).lang / "params.yaml", as_yaml(study.model_dump()))
+    for step in steps.values():
+        if step.notebook:
+            write_if_changed(step.params, as_yaml(step_params(step, study)))
+    return steps
+
+
+def read_study(params_yaml: Path) -> Study:
+    """The Study that `write_stage_params` stored."""
+    from lrnb.params import validate
+
+    return validate(read_yaml(params_yaml), str(params_yaml))
+
+
+def refuse_unused(steps: Iterable[Step], keys: Iterable[str]) -> None:
+    """UserError for a key given on the command line that no notebook of this study reads."""
+    used = {key for step in steps if step.notebook for key in notebook_params(step.source)}
+    if unused := sorted(set(keys) - used - RUNNER_KEYS):
+        raise UserError(f"--set {', '.join(unused)}: no notebook of this study reads it; leave it out")
+
+
+def as_yaml(values: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write `text` unless the file holds it already, so that nothing downstream looks newer."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True
+
+
+def code_hash(path: Path) -> str:
+    """sha256 of a notebook's code cells (of a plain file: its bytes): outputs and prose do not count."""
+    if path.suffix != ".ipynb":
+        return sha256(path)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str]:
+    """Everything that a step's result depends on, hashed by name; the parameters in plain words."""
+    key = {"lrnb": __version__, "code": code_hash(step.source)}
+    if step.notebook:
+        key["params"] = as_yaml(step_params(step, study))
+    for need in step.needs:
+        for result in steps[need].results:
+            key[f"{need}/{result.parent.name}"] = fingerprint(result.parent)
+    return key
+
+
+def is_fresh(step: Step, steps: dict[str, Step], study: Study) -> bool:
+    """The results exist, nobody else wrote them since, and they were made from today's inputs."""
+    made = [result for need in (step.name, *step.needs) for result in steps[need].results]
+    if not step.record.is_file() or not all(path.is_file() for path in made):
+        return False
+    record = json.loads(step.record.read_text(encoding="utf-8"))
+    return record == {"key": input_key(step, steps, study), "results": _result_hashes(step)}
+
+
+def remember(step: Step, steps: dict[str, Step], study: Study) -> None:
+    """Record what a finished step was made from."""
+    record = {"key": input_key(step, steps, study), "results": _result_hashes(step)}
+    write_text(step.record, json.dumps(record, indent=1))
+
+
+def _result_hashes(step: Step) -> dict[str, str]:
+    return {f"{path.parent.name}/{path.name}": sha256(path) for path in step.results}
+
+
+def stamp(step: Step, study: Study) -> Path:
+    """Snakemake's output file of a step; Snakemake deletes it before a run, the results stay."""
+    return RunPaths(study).lang / ".stamps" / step.name
+
+
+def outdated(study: Study, steps: dict[str, Step]) -> list[str]:
+    """Steps that are not up to date, and all that need them, in order."""
+    found: list[str] = []
+    for step in steps.values():
+        if any(need in found for need in step.needs) or not is_fresh(step, steps, study):
+            found.append(step.name)
+    return found
+
+
+def sync_stamps(study: Study, steps: dict[str, Step]) -> list[str]:
+    """Make Snakemake's stamps say what `outdated` says; returns the steps to run."""
+    todo = outdated(study, steps)
+    for step in steps.values():
+        path = stamp(step, study)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if step.name in todo:
+            path.unlink(missing_ok=True)
+        else:
+            path.touch()
+    return todo

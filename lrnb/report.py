@@ -1,0 +1,274 @@
+"""One self-contained page per run: table, figures, what holds and what does not, parameters, timings.
+
+The page opens without a network: plotly.js, the picture and all styles are inside. Everything that
+comes from models, corpora or manifests is escaped (by jinja2 here, by plotly in figures).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from lrnb import findings, plots, summary
+from lrnb.choose import SEARCHED, read_choices
+from lrnb.params import ROOT, SYNTHETIC, Study, UserError, budget_name, read_yaml, validate
+from lrnb.store import RunPaths, require, versions, write_text
+from lrnb.style import task_name
+
+HERE = Path(__file__).parent
+PAPER = "https://arxiv.org/abs/2407.03994"
+
+
+def picture() -> str:
+    """The study in one picture, as SVG text."""
+    return (HERE / "study.svg").read_text(encoding="utf-8")
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a language's run folder and return its path.
+
+    Reads params.yaml, the manifests, scores and shares there. UserError names what is missing.
+    """
+    study = _study(Path(folder))
+    out = RunPaths(study).lang / "report.html"
+    write_text(out, render(study))
+    return out
+
+
+def _study(folder: Path) -> Study:
+    path = folder / "params.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no params.yaml, so this is no run. Give runs/<preset>/<lang>, or "
+            "run the study first: lrnb run params/<lang>.yaml"
+        )
+    return validate(read_yaml(path), str(path))
+
+
+def render(study: Study) -> str:
+    """The page as one string."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    page = environment.get_template("report.html.jinja")
+    return page.render(**content(study), picture=picture(), plotlyjs=get_plotlyjs(), paper=PAPER)
+
+
+def figure(fig: go.Figure) -> str:
+    """A plotly figure as HTML; its title becomes a caption that wraps on a narrow screen."""
+    caption = fig.layout.title.text or ""
+    fig = go.Figure(fig).update_layout(title=None, margin={"t": 18})
+    body = fig.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
+    )
+    return f"<figure><figcaption>{caption}</figcaption>{body}</figure>"
+
+
+def content(study: Study) -> dict[str, Any]:
+    """Everything the template shows, from the files of one run."""
+    paths = RunPaths(study)
+    folder = require(paths.scores)
+    scores, table = pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "differences.csv")
+    items = pd.read_parquet(folder / "items.parquet")
+    shares = pd.read_csv(require(paths.conflicts) / "shares.csv")
+    stages = summary.stages(paths)
+    said = findings.findings(scores, items, table) + findings.findings_of_shares(shares)
+    return {
+        "study": study,
+        "synthetic": study.lang in SYNTHETIC,
+        "budget_name": budget_name,
+        "claims": by_claim(said),
+        "tables": tables(scores, items),
+        "label": plots.label,
+        "task_name": task_name,
+        "budgets": [budget_name(b) for b in study.ct_budgets],
+        "differences": difference_rows(table, summary.headline(scores)),
+        "collapse": collapse_rows(items),
+        "choices": choices(paths),
+        "stages": stages,
+        "seeds": seeds(study),
+        "versions": _versions(stages),
+        "methods": plots.METHODS,
+        "parameters": study.model_dump(),
+        "figures": figures(study, scores, items, table, shares),
+        "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),
+        "finished": max((s["finished"] for s in stages), default="")[:16].replace("T", " "),
+        "seconds": sum(s["seconds"] or 0 for s in stages),
+    }
+
+
+def _versions(stages: list[dict[str, Any]]) -> dict[str, str]:
+    """Versions as the stages recorded them; where they differ, all of them are listed."""
+    found: dict[str, set[str]] = {}
+    for name, value in (pair for s in stages for pair in (s["versions"] or {}).items()):
+        found.setdefault(name, set()).add(str(value))
+    return {k: ", ".join(sorted(v)) for k, v in found.items()} or versions()
+
+
+def by_claim(said: list[findings.Finding]) -> list[dict[str, Any]]:
+    """Findings grouped by claim, in order, with the set of verdicts each got."""
+    claims: dict[str, list[findings.Finding]] = {}
+    for finding in said:
+        claims.setdefault(finding["claim"], []).append(finding)
+    return [
+        {
+            "claim": claim,
+            "findings": group,
+            "tally": pd.Series([f["verdict"] for f in group]).value_counts(sort=False).to_dict(),
+        }
+        for claim, group in claims.items()
+    ]
+
+
+def tables(scores: pd.DataFrame, items: pd.DataFrame) -> list[dict[str, Any]]:
+    """The results tables: language X first, then English where it was scored."""
+    names = list(dict.fromkeys(scores["task"]))
+    in_x = [t for t in (summary.MEAN, *summary.tasks_in_x(scores)) if t in names]
+    english = sorted((t for t in names if t not in in_x), key=lambda t: t != summary.MEAN_EN)
+    titled = (("In the language", in_x), ("In English: what is learnt there, and what is forgotten", english))
+    return [{"title": title, **results(scores, items, columns)} for title, columns in titled if columns]
+
+
+def results(scores: pd.DataFrame, items: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
+    """One results table: columns of tasks, rows of models in groups of CT budget.
+
+    A cell knows its value, interval, whether it is above chance and above the majority class, and
+    whether it is the best of its group; only scores above both can be the best.
+    """
+    majority = summary.majorities(items)
+    fallen = {(r.model, r.task) for r in summary.collapsed(items).itertuples() if r.collapsed}
+    groups = []
+    for budget, part in scores.groupby("ct_tokens", sort=True):
+        rows = [_row(rows, columns, majority, fallen) for _, rows in part.groupby("model", sort=False)]
+        _mark_best(rows, columns)
+        groups.append({"budget": int(budget), "rows": rows})
+    levels = scores.drop_duplicates("task").set_index("task").loc[columns]
+    return {
+        "columns": columns,
+        "groups": groups,
+        "majority": {t: v for t, v in majority.items() if t in columns},
+        "chance": levels["chance"].to_dict(),
+        "n": levels["n"].astype(int).to_dict(),
+    }
+
+
+def _row(
+    rows: pd.DataFrame, columns: list[str], majority: dict[str, float], fallen: set[tuple[str, str]]
+) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for r in rows.itertuples():
+        above, clear = r.ci_low > r.chance, r.ci_low > max(r.chance, majority.get(r.task, 0.0))
+        cells[r.task] = {
+            "value": r.value,
+            "low": r.ci_low,
+            "high": r.ci_high,
+            "above": above,
+            "clear": clear,
+            "best": False,
+            "fallen": (r.model, r.task) in fallen,
+        }
+    return {"method": rows["method"].iloc[0], "cells": [cells.get(c) for c in columns]}
+
+
+def _mark_best(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    for place in range(len(columns)):
+        cells = [r["cells"][place] for r in rows if r["cells"][place]]
+        top = max((c["value"] for c in cells), default=None)
+        for cell in cells:
+            cell["best"] = len(cells) > 1 and cell["value"] == top and cell["clear"] and not cell["fallen"]
+
+
+def difference_rows(table: pd.DataFrame, task: str) -> list[dict[str, Any]]:
+    """Paired differences of the headline task, with the verdict of each."""
+    rows = table[table["task"] == task].to_dict("records")
+    keys = ("difference", "ci_low", "ci_high", "p_holm")
+    return [{**row, "verdict": findings.verdict(*(row[k] for k in keys))} for row in rows]
+
+
+def collapse_rows(items: pd.DataFrame) -> dict[str, Any]:
+    """Model by task: the most frequent answer, its share, and whether it is a collapse."""
+    table = summary.collapsed(items)
+    tasks = list(dict.fromkeys(table["task"]))
+    rows = {m: {r.task: r for r in part.itertuples()} for m, part in table.groupby("model", sort=False)}
+    return {"tasks": tasks, "rows": rows, "count": int(table["collapsed"].sum()), "of": len(table)}
+
+
+def choices(paths: RunPaths) -> list[dict[str, Any]]:
+    """What was chosen on dev: method, budget, options, dev score, how many were tied."""
+    found = []
+    for method, options in SEARCHED.items():
+        table = read_choices(paths, method)
+        for row in table[table["chosen"]].to_dict("records"):
+            named = {"density": "density", "lam": "λ", "slack": "slack ρ", "alpha": "α"}
+            shown = [f"{named[k]} {row[k]:g}" for k in named if k in row and pd.notna(row[k])]
+            tried = int((table["ct_tokens"] == row["ct_tokens"]).sum())
+            searched = ", ".join(named[k] for k in options)
+            found.append({**row, "options": ", ".join(shown), "tried": tried, "searched": searched})
+    return found
+
+
+def seeds(study: Study) -> dict[str, Any] | None:
+    """The mean of the tasks over several seeds: of these runs if there are any, else as stored.
+
+    Read from `<runs>/<preset>/<lang>-seeds.csv`, which `lrnb run --seeds N` writes, or from
+    docs/seeds/<preset>-<lang>.csv. None where there is neither.
+    """
+    home = RunPaths(study.model_copy(update={"seed": 0})).root
+    live, stored = home / f"{study.lang}-seeds.csv", ROOT / "docs" / "seeds"
+    path = live if live.is_file() else stored / f"{study.preset}-{study.lang}.csv"
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    rows = table[
+        table["task"] == (summary.MEAN if summary.MEAN in set(table["task"]) else table["task"].iloc[0])
+    ]
+    budgets = sorted(rows["ct_tokens"].unique())
+    cells = {(r["method"], r["ct_tokens"]): r for r in rows.to_dict("records")}
+    return {
+        "live": path == live,
+        "seeds": int(rows["seeds"].max()),
+        "budgets": [budget_name(int(b)) + " CT tokens" if b else "no CT" for b in budgets],
+        "rows": {m: [cells.get((m, b)) for b in budgets] for m in plots.METHODS if m in set(rows["method"])},
+    }
+
+
+def figures(
+    study: Study, scores: pd.DataFrame, items: pd.DataFrame, table: pd.DataFrame, shares: pd.DataFrame
+) -> dict[str, Any]:
+    """All figures of the page by name."""
+    head, majority = summary.headline(scores), summary.majorities(items)
+    single = [t for t in summary.tasks_in_x(scores) if t != head]
+    english = [t for t in dict.fromkeys(scores["task"]) if t.endswith("_en")]
+    fixed, chosen = (shares[shares["setting"] == name] for name in ("fixed", "chosen"))
+    history = RunPaths(study).ct() / "history.csv"
+    return {
+        "headline": plots.scores_by_budget(scores, head, majority=majority.get(head)),
+        "tasks": [
+            plots.scores_by_budget(scores, t, majority=majority.get(t), legend=False)
+            for t in single + english
+        ],
+        "differences": plots.differences(table, head),
+        "predicted": [
+            plots.predicted_classes(summary.predicted(items, t), t) for t in summary.tasks_in_x(scores)
+        ],
+        "history": plots.training_history(history, study.ct_budgets) if history.is_file() else None,
+        "shares": plots.shares_by_budget(fixed),
+        "fates": plots.fates(fixed),
+        "shares_chosen": plots.shares_by_budget(chosen),
+        "fates_chosen": plots.fates(chosen),
+        "by_module": plots.shares_by(fixed, "module"),
+        "by_layer": plots.shares_by(fixed, "layer"),
+    }

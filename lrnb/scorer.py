@@ -1,0 +1,264 @@
+"""Log-likelihoods of all options of an item in one forward pass, as a harness model.
+
+Plain scoring runs the context once for every option. Here an item is one sequence
+[context, option 1, option 2, ...] under a tree mask: an option's tokens see the context and their
+own branch only, and their positions continue the context's, so every branch computes what a
+sequence of its own would (to rounding). The vocabulary projection, the dearest part of a small
+multilingual model, runs only where an option's token is predicted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from lrnb.params import UserError
+from lrnb.tree import Item, masks, pack, predictions
+from lrnb.weights import copy_state, open_model
+
+log = logging.getLogger(__name__)
+LOGITS_AT_ONCE = 64 * 2**20  # numbers in one block of logits: 256 MiB in float32
+BUDGETS = {
+    "cpu": 1024,
+    "cuda": 32768,
+}  # padded tokens a batch: measured on CPU, where less fits caches
+ROLLING_LENGTH = 1024  # tokens of a window in loglikelihood_rolling: bounds its attention
+
+
+class Scorer(TemplateLM):
+    """A causal language model that scores items for the harness.
+
+    model, tokenizer: of transformers; token_budget: padded tokens of a batch (default BUDGETS);
+    batch: items of a batch at most; max_length: longest path context + option in tokens (default:
+    the model's); longer contexts lose tokens at the left (the start token stays) and `truncated`
+    counts them; progress(n) is called with finished items.
+    Architectures for which the tree mask does not give the plain result are scored plainly.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        token_budget: int | None = None,
+        batch: int | None = None,
+        max_length: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.batch, self.progress = batch, progress
+        self.token_budget = token_budget or BUDGETS[self.device.type]
+        longest = getattr(model.config, "max_position_embeddings", 2048)
+        self.max_length = longest if max_length is None else max_length
+        self.truncated = 0
+        self._encoded: dict[tuple[str, bool | None], list[int]] = {}
+        self.tree = True
+        self.tree = self._tree_agrees()
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | Path, *, device: str = "auto", precision: str = "fp32", **options: Any
+    ) -> Scorer:
+        """Opens a checkpoint folder. device: auto, cpu or cuda; precision: fp32 or bf16."""
+        return cls(*open_model(folder, device, precision), **options)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Replaces the weights in place. state: name -> numpy array or tensor, as in a checkpoint.
+
+        Raises UserError for missing, unknown and misshapen weights (see `weights.copy_state`).
+        """
+        copy_state(self.model, state)
+
+    # what the harness asks of a model
+
+    @property
+    def eot_token_id(self) -> int:
+        """End-of-text token."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What an empty context is replaced by: the start token, else the end token."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids with the tokenizer's own start token, kept for the next model."""
+        key = (string, add_special_tokens)
+        if key not in self._encoded:
+            bos = self.tokenizer.bos_token
+            special = not (bos and string.startswith(bos))
+            special = special if add_special_tokens is None else add_special_tokens
+            ids = self.tokenizer.encode(string, add_special_tokens=special)
+            if ids and special and ids[-1] == self.eot_token_id != ids[0]:
+                ids = ids[:-1]  # an end token between context and option would end the text
+            self._encoded[key] = ids
+        return self._encoded[key]
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-likelihood (nats) and greediness of each (context, continuation)."""
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        for batch in self._batches(self._items(requests)):
+            for item, scores in zip(batch, self._score(batch), strict=True):
+                for slot, score in zip(item.slots, scores, strict=True):
+                    results[slot] = score
+            if self.progress is not None:
+                self.progress(len(batch))
+        return results
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
+        """Log-likelihood (nats) of whole texts, in windows whose predictions do not overlap."""
+        windows, owner = [], []
+        size = min(self.max_length, ROLLING_LENGTH)
+        for index, request in enumerate(requests):
+            ids = self.tok_encode(request.args[0], add_special_tokens=False)
+            for pair in get_rolling_token_windows(ids, self.prefix_token_id, size, 1):
+                windows.append((None, *make_disjoint_window(pair)))
+                owner.append(index)
+        totals = np.zeros(len(requests))
+        for index, (value, _) in zip(owner, self._loglikelihood_tokens(windows), strict=True):
+            totals[index] += value
+        return totals.tolist()
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+        """Greedy continuations, one at a time, cut before the first stop string."""
+        return [self._generate(*request.args) for request in requests]
+
+    def _generate(self, context: str, options: Mapping[str, Any]) -> str:
+        new = int(options.get("max_gen_toks", 64))
+        ids = self._fit(self.tok_encode(context), new)
+        inputs = torch.tensor([ids], device=self.device)
+        with torch.inference_mode():
+            output = self.model.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_new_tokens=new,
+                do_sample=False,
+                pad_token_id=self.eot_token_id,
+            )
+        text = self.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+        for stop in options.get("until", []):
+            text = text.split(stop)[0] if stop else text
+        return text
+
+    # items and batches
+
+    def _items(self, requests: list[tuple[Any, list[int], list[int]]]) -> list[Item]:
+        items: list[Item] = []
+        for slot, (_, context, option) in enumerate(requests):
+            if not option:
+                raise UserError(f"an option of request {slot} has no tokens; check the tokenizer")
+            if not (self.tree and items and items[-1].context == context):
+                items.append(Item(context))
+            items[-1].options.append(option)
+            items[-1].slots.append(slot)
+        for item in items:
+            item.context = self._fit(item.context, max(map(len, item.options)) - 1)
+        return items
+
+    def _fit(self, context: list[int], following: int) -> list[int]:
+        room = self.max_length - following
+        if len(context) <= room:
+            return context
+        if room < 2:
+            raise UserError(f"an option of {following + 1} tokens does not fit {self.max_length}")
+        self.truncated += 1
+        if context[0] == self.tokenizer.bos_token_id:
+            return context[:1] + context[len(context) - room + 1 :]
+        return context[-room:]
+
+    def _batches(self, items: list[Item]) -> Iterator[list[Item]]:
+        """Items of like length; padded, they stay within the budget (or are a single item)."""
+        batch: list[Item] = []
+        for item in sorted(items, key=lambda item: -item.length):
+            full = len(batch) == self.batch or (
+                batch and batch[0].length * (len(batch) + 1) > self.token_budget
+            )
+            if full:
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    # one batch
+
+    def _score(self, batch: list[Item]) -> list[list[tuple[float, bool]]]:
+        ids, branch, position = (torch.from_numpy(a).to(self.device) for a in pack(batch))
+        with torch.inference_mode():
+            hidden = self._hidden(ids, branch, position)  # (items, tokens, width)
+            rows, plan = predictions(batch, hidden.shape[1])
+            return self._sum(hidden.flatten(0, 1)[torch.tensor(rows).to(self.device)], plan)
+
+    def _hidden(self, ids: Any, branch: Any, position: Any) -> Any:
+        decoder = self.model.get_decoder()
+        mask = masks(self.model.config, branch, position) if self.tree else None
+        return decoder(
+            input_ids=ids, attention_mask=mask, position_ids=position, use_cache=False
+        ).last_hidden_state
+
+    def _sum(self, hidden: Any, plan: list[list[tuple[list[int], list[int]]]]) -> Any:
+        """Adds up the log-probabilities of each option. hidden: (rows, width)."""
+        rows = [row for item in plan for option in item for row in option[0]]
+        tokens = [token for item in plan for option in item for token in option[1]]
+        values, greedy = self._logprobs(hidden, np.array(rows), np.array(tokens))
+        ends = np.cumsum([0] + [len(option[0]) for item in plan for option in item])
+        sums = np.add.reduceat(values, ends[:-1])
+        alls = np.logical_and.reduceat(greedy, ends[:-1])
+        scores = iter(zip(sums.tolist(), alls.tolist(), strict=True))
+        return [[next(scores) for _ in item] for item in plan]
+
+    def _logprobs(self, hidden: Any, rows: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probability of token i at row i and whether it is the likeliest; blockwise."""
+        values, greedy = np.empty(len(rows)), np.empty(len(rows), dtype=bool)
+        block = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
+        for start in range(0, len(hidden), block):
+            logits = self._logits(hidden[start : start + block])
+            here = np.flatnonzero((rows >= start) & (rows < start + block))
+            row = torch.from_numpy(rows[here] - start).to(self.device)
+            token = torch.from_numpy(tokens[here]).to(self.device)
+            found = logits[row, token] - logits.logsumexp(-1)[row]
+            values[here] = found.double().cpu().numpy()
+            greedy[here] = (logits.argmax(-1)[row] == token).cpu().numpy()
+        return values, greedy
+
+    def _logits(self, hidden: Any) -> Any:
+        logits = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _tree_agrees(self) -> bool:
+        """Scores one small tree both ways with the loaded model."""
+        words = np.random.default_rng(0).integers(0, self.model.config.vocab_size, 16).tolist()
+        context, options = words[:8], [words[8:12], words[12:16]]
+        tree = [value for value, _ in self._score([Item(context, options)])[0]]
+        plain = [self._plain(context, option) for option in options]
+        bound = 1e-3 if self.model.dtype == torch.float32 else 0.5
+        near = max(abs(a - b) for a, b in zip(tree, plain, strict=True)) <= bound
+        if not near:
+            log.warning("%s: scored option by option", type(self.model).__name__)
+        return near
+
+    def _plain(self, context: list[int], option: list[int]) -> float:
+        ids = torch.tensor([context + option], device=self.device)
+        with torch.inference_mode():
+            logs = self.model(ids).logits[0].float().log_softmax(-1)
+        return sum(float(logs[len(context) - 1 + i, word]) for i, word in enumerate(option))

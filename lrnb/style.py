@@ -1,0 +1,91 @@
+"""The look of the study's figures: one colour, line and marker a method, everywhere.
+
+Okabe and Ito's palette, told apart with any kind of colour vision, and by marker where colour is
+lost. Names that come from models or data are escaped before they reach a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lrnb.params import budget_name
+
+#: method -> (label, colour, marker, dash), in the order of every table and legend.
+METHODS: dict[str, tuple[str, str, str, str]] = {
+    "base": ("base", "#8c8c8c", "circle-open", "dot"),
+    "ct": ("CT", "#E69F00", "square-open", "dot"),
+    "sft": ("SFT-en", "#56B4E9", "diamond-open", "dot"),
+    "ct_then_sft": ("CT-then-SFT", "#222222", "circle", "solid"),
+    "average": ("average", "#0072B2", "square", "solid"),
+    "task_arithmetic": ("task arithmetic", "#009E73", "diamond", "solid"),
+    "ties": ("TIES", "#D55E00", "triangle-up", "solid"),
+    "ties_sv": ("TIES-SV", "#CC79A7", "triangle-down", "solid"),
+}
+MERGED = ("average", "task_arithmetic", "ties", "ties_sv")
+INK, FAINT, RULE = "#24292f", "#6a737d", "#e3e6ea"
+OUTCOMES = {"agreed": "#0072B2", "reserved": "#CC79A7", "discarded": "#D55E00"}
+BUDGET_SHADES = ("#9ecae1", "#4292c6", "#08519c", "#041f3d")  # light to dark as CT tokens grow
+CLASS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8c8c8c")
+
+
+def label(method: str) -> str:
+    """The name of a method as a reader sees it; an unknown one is escaped and kept."""
+    return METHODS[method][0] if method in METHODS else escape(str(method))
+
+
+def colour(method: str) -> str:
+    """The fixed colour of a method; dark grey for an unknown one."""
+    return METHODS[method][1] if method in METHODS else INK
+
+
+def finish(fig: go.Figure, title: str, x: str = "", y: str = "", height: int = 420) -> go.Figure:
+    """The look all figures share: white, left title, thin grid, legend below the plot."""
+    fig.update_layout(
+        template="plotly_white",
+        height=height,
+        colorway=list(CLASS_COLOURS),
+        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 15}},
+        font={"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": INK},
+        margin={"l": 64, "r": 20, "t": 56, "b": 56},
+        hoverlabel={"font": {"size": 13}},
+        legend={"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top"},
+    )
+    fig.update_xaxes(gridcolor=RULE, zeroline=False, automargin=True)
+    fig.update_yaxes(gridcolor=RULE, zeroline=False, automargin=True)
+    fig.update_xaxes(title={"text": x or None, "font": {"size": 13}})
+    fig.update_yaxes(title={"text": y or None, "font": {"size": 13}})
+    return fig
+
+
+def positions(tokens: Iterable[float]) -> tuple[dict[int, float], list[str]]:
+    """Place on a log2 axis for every token count; 0 (no CT) one step left of the smallest."""
+    unique = sorted({int(t) for t in tokens})
+    logs = {t: float(np.log2(t)) for t in unique if t > 0}
+    step = min(np.diff(sorted(logs.values())), default=2.0)
+    if 0 in unique:
+        logs = {0: min(logs.values(), default=1.0) - float(step), **logs}
+    return logs, [budget_name(t) if t else "0" for t in logs]
+
+
+def token_axis(fig: go.Figure, tokens: Iterable[float], **where: int) -> dict[int, float]:
+    """Log axis of token counts with the budgets as ticks; returns the place of every count."""
+    logs, names = positions(tokens)
+    fig.update_xaxes(tickvals=list(logs.values()), ticktext=names, **where)
+    return logs
+
+
+def task_name(task: str) -> str:
+    """A task as a reader sees it: mean -> "Mean of the tasks", topic_en -> "topic, English"."""
+    names = {"mean": "Mean of the tasks", "mean_en": "Mean of the English tasks"}
+    plain = task.removesuffix("_en").replace("_", " ") + (", English" if task.endswith("_en") else "")
+    return names.get(task, escape(plain))
+
+
+def shade(place: int, of: int) -> str:
+    """The colour of budget number `place` of `of`, light to dark."""
+    last = len(BUDGET_SHADES) - 1
+    return BUDGET_SHADES[min(place + (of < last), last) if of <= last else round(place * last / (of - 1))]

@@ -1,0 +1,278 @@
+"""The tables of a study, read from its run folder: stages, models, scores, differences, shares.
+
+Nothing here needs torch. What the tables say in words is in `lrnb/findings.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrnb import stats
+from lrnb.params import Study, UserError, budget_name
+from lrnb.store import MANIFEST, RunPaths, require
+from lrnb.style import MERGED, METHODS
+
+MEAN, MEAN_EN = "mean", "mean_en"
+FIXED_DENSITY = 0.5  # the same at every budget, so that only CT differs
+CLASSES = 12  # a task with more different answers than this is shown by position
+Models = list[dict[str, Any]]
+
+
+def models(paths: RunPaths, group: str) -> Models:
+    """The models of `parents` or `merged`: model, method, ct_tokens, folder. UserError if missing."""
+    budgets = paths.study.ct_budgets
+    if group == "merged":
+        return [_model(m, b, paths.merge(m, b)) for m in MERGED for b in budgets]
+    if group != "parents":
+        raise UserError(f"group {group!r}: give parents or merged")
+    trained = [_model("ct", b, paths.ct(b)) for b in budgets]
+    trained += [_model("ct_then_sft", b, paths.ct_then_sft(b)) for b in budgets]
+    return [_model("base", 0, paths.base), _model("sft", 0, paths.sft), *trained]
+
+
+def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
+    name = f"{method}@{budget_name(tokens)}" if tokens else method
+    return {"model": name, "method": method, "ct_tokens": tokens, "folder": require(folder)}
+
+
+def stages(paths: RunPaths) -> list[dict[str, Any]]:
+    """The finished stages in the order they ended: stage, seconds, finished, device, params."""
+    found = []
+    for path in [*paths.shared.glob(f"*/{MANIFEST}"), *paths.lang.glob(f"**/{MANIFEST}")]:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if "stage" in manifest and "finished" in manifest:
+            place = path.parent.relative_to(paths.root).as_posix()
+            keys = ("seconds", "finished", "device", "params", "facts", "versions")
+            row = {"stage": place, **{key: manifest.get(key) for key in keys}}
+            found.append(row)
+    return sorted(found, key=lambda row: (row["finished"], row["stage"]))
+
+
+def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scores, items) of both groups in the order of METHODS, with rows for the mean of the tasks."""
+    groups = [require(paths.scores / name) for name in ("parents", "merged")]
+    items = pd.concat([pd.read_parquet(g / "items.parquet") for g in groups], ignore_index=True)
+    scores = pd.concat([pd.read_csv(g / "scores.csv") for g in groups], ignore_index=True)
+    scores = pd.concat([scores, *_means(scores, items)], ignore_index=True)
+    return _ordered(scores), _ordered(items)
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    place = table["method"].map({name: i for i, name in enumerate(METHODS)})
+    order = pd.DataFrame({"place": place, "ct_tokens": table["ct_tokens"]})
+    return table.loc[order.sort_values(["place", "ct_tokens"], kind="stable").index].reset_index(drop=True)
+
+
+def _means(scores: pd.DataFrame, items: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of the mean over tasks; items are drawn anew within every task for the interval."""
+    right = {
+        key: part["correct"].to_numpy(float) for key, part in items.groupby(["model", "task"], sort=False)
+    }
+    rows = []
+    for model, part in scores.groupby("model", sort=False):
+        for name, english in ((MEAN, False), (MEAN_EN, True)):
+            tasks = part[part["task"].str.endswith("_en") == english]
+            if len(tasks) > 1:
+                answers = [right[model, task] for task in tasks["task"]]
+                found = stats.macro_difference([(a, np.zeros_like(a)) for a in answers])
+                rows.append(
+                    tasks.head(1).assign(
+                        task=name,
+                        family="mean",
+                        metric="mean",
+                        value=tasks["value"].mean(),
+                        ci_low=100 * found.ci_low,
+                        ci_high=100 * found.ci_high,
+                        n=found.n,
+                        chance=tasks["chance"].mean(),
+                    )
+                )
+    return rows
+
+
+def headline(scores: pd.DataFrame) -> str:
+    """The task that stands for the study: the mean over the tasks in X, or the only one there is."""
+    tasks = tasks_in_x(scores)
+    return MEAN if MEAN in set(scores["task"]) else tasks[0]
+
+
+def tasks_in_x(scores: pd.DataFrame) -> list[str]:
+    """The single tasks scored in language X, in order."""
+    names = list(dict.fromkeys(scores["task"]))
+    return [n for n in names if n not in (MEAN, MEAN_EN) and not n.endswith("_en")]
+
+
+def compare(items: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Paired differences: every merge to CT-then-SFT, and TIES-SV to TIES, at the same budget.
+
+    Columns of `stats.compare` with preset. Holm's correction runs over the comparisons of one
+    kind (baseline; mean or single task; X or English), so that the main question, the mean over
+    the tasks in X, is not paid for with the others.
+    """
+    both = items[items["method"].isin([*MERGED, "ct_then_sft"])]
+    slack = items[items["method"].isin(["ties", "ties_sv"])]
+    table = pd.concat(
+        [
+            stats.compare(both, baseline="ct_then_sft", seed=study.seed, lang=study.lang),
+            stats.compare(slack, baseline="ties", seed=study.seed, lang=study.lang),
+        ]
+    )
+    table["task"] = table["task"].replace({"(mean)": MEAN, "(mean, en)": MEAN_EN})
+    kind = table["task"].map(lambda t: t if t in (MEAN, MEAN_EN) else f"task{t.endswith('_en')}")
+    parts = table.groupby([table["baseline"], kind], sort=False)["p"]
+    table = table.assign(p_holm=parts.transform(lambda p: stats.holm(p.to_numpy())))
+    return table.assign(preset=study.preset).reset_index(drop=True)
+
+
+def fade(items: pd.DataFrame, method: str, budgets: list[int]) -> stats.Difference:
+    """How much the lead of `method` over CT-then-SFT shrinks from the first to the last budget.
+
+    In shares: positive where the lead was larger at the first budget. Same items throughout.
+    """
+    tasks = [t for t in dict.fromkeys(items["task"]) if not t.endswith("_en")]
+    return stats.macro_difference(
+        [(_lead(items, task, method, budgets[0]), _lead(items, task, method, budgets[-1])) for task in tasks]
+    )
+
+
+def _lead(items: pd.DataFrame, task: str, method: str, budget: int) -> np.ndarray:
+    part = items[(items["task"] == task) & (items["ct_tokens"] == budget)]
+    right = part.pivot_table(index="item", columns="method", values="correct", sort=True)
+    return (right[method] - right["ct_then_sft"]).to_numpy(float)
+
+
+def against(items: pd.DataFrame, model: str, other: str) -> stats.Difference:
+    """model - other on the same items, mean over the tasks in X, in shares."""
+    tasks = [t for t in dict.fromkeys(items["task"]) if not t.endswith("_en")]
+    part = items[items["model"].isin([model, other])]
+    right = part.set_index(["model", "task", "item"])["correct"].sort_index()
+    pairs = [(right[model, t], right[other, t]) for t in tasks]
+    return stats.macro_difference([(a.to_numpy(float), b.to_numpy(float)) for a, b in pairs])
+
+
+def answers(items: pd.DataFrame, task: str) -> pd.DataFrame:
+    """items of one task with columns `said` and `truth`: the class, or the position of the option.
+
+    The options of a task without fixed classes differ from item to item; what can be counted there
+    is whether a model always takes, say, the first one.
+    """
+    part = items[items["task"] == task]
+    if not _has_classes(part):
+        place = [[str(o) for o in options] for options in part["options"]]
+        said = [f"option {p.index(str(x)) + 1}" for p, x in zip(place, part["prediction"], strict=True)]
+        gold = [f"option {p.index(str(x)) + 1}" for p, x in zip(place, part["gold"], strict=True)]
+        return part.assign(said=said, truth=gold)
+    return part.assign(said=part["prediction"].astype(str), truth=part["gold"].astype(str))
+
+
+def _has_classes(part: pd.DataFrame) -> bool:
+    """Whether every item offers the same few named classes (indices are positions, not names)."""
+    sets = {tuple(sorted(map(str, options))) for options in part["options"]}
+    return (
+        len(sets) == 1 and len(first := next(iter(sets))) <= CLASSES and not all(o.isdecimal() for o in first)
+    )
+
+
+def predicted(items: pd.DataFrame, task: str) -> pd.DataFrame:
+    """How often each model gives each answer: one row a model, first row the truth."""
+    part = answers(items, task)
+    first = part[part["model"] == part["model"].iloc[0]]
+    counts = pd.crosstab(part["model"], part["said"]).reindex(part["model"].unique())
+    truth = first["truth"].value_counts().to_frame("truth").T
+    table = pd.concat([truth, counts]).fillna(0).astype(int)
+    return table[sorted(table.columns)]
+
+
+def majorities(items: pd.DataFrame) -> dict[str, float]:
+    """task -> percent right for always giving the most frequent answer; tasks with classes only."""
+    found = {}
+    for task, part in items.groupby("task", sort=False):
+        if _has_classes(part):
+            one = part[part["model"] == part["model"].iloc[0]]
+            found[str(task)] = 100 * float(one["gold"].value_counts(normalize=True).iloc[0])
+    return found
+
+
+def collapsed(items: pd.DataFrame, limit: float = 0.6) -> pd.DataFrame:
+    """Per model and task the most frequent answer and its share (%), and whether that is a collapse.
+
+    A collapse: one answer takes more than `limit` of the items and more than the truth gives it.
+    """
+    rows = []
+    for task in dict.fromkeys(items["task"]):
+        part = answers(items, task)
+        for model, own in part.groupby("model", sort=False):
+            share = own["said"].value_counts(normalize=True)
+            most = own["truth"].value_counts(normalize=True).iloc[0]
+            rows.append(
+                {
+                    "model": model,
+                    "task": task,
+                    "top": share.index[0],
+                    "top_share": 100 * share.iloc[0],
+                    "n": len(own),
+                    "collapsed": bool(share.iloc[0] > max(limit, most)),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def count_shares(study: Study) -> pd.DataFrame:
+    """`conflicts.shares` of every budget at two settings; adds ct_tokens, setting, density, slack.
+
+    fixed: density 0.5 and no slack, so that budgets differ by CT alone. chosen: what TIES-SV chose
+    on dev; there `sft_discarded` is counted after slack, and `reserved` is what slack won back.
+    """
+    from lrnb import choose, conflicts
+    from lrnb.progress import Progress
+    from lrnb.vectors import TaskVectors
+
+    paths, tables = RunPaths(study), []
+    with Progress("discarded", 2 * len(study.ct_budgets), "passes") as progress:
+        for budget in study.ct_budgets:
+            vectors = TaskVectors(require(paths.base), choose.models(paths, budget))
+            best = choose.chosen(paths, "ties_sv", budget)
+            settings = {
+                "chosen": (float(best["density"]), float(best["slack"])),
+                "fixed": (FIXED_DENSITY, 0.0),
+            }
+            for setting, (density, slack) in settings.items():
+                table = conflicts.shares(
+                    vectors,
+                    density=density,
+                    slack=slack,
+                    trim_scope=study.trim_scope,
+                    zero_sign=study.zero_sign,
+                )
+                tables.append(table.assign(ct_tokens=budget, setting=setting, density=density, slack=slack))
+                progress.update(1)
+    return pd.concat(tables, ignore_index=True)
+
+
+def margins(
+    study: Study, budget: int, density: float, bins: int = 4000
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """By how much SFT loses the entries that TIES discards at `density`: δ = |τ CT| − |τ SFT|.
+
+    Returns (counts, edges, kept): a histogram of δ over the discarded SFT entries in equal bins,
+    counted piece by piece, and the number of SFT entries that trimming kept.
+    """
+    from lrnb import choose, election
+    from lrnb.vectors import TaskVectors
+
+    vectors = TaskVectors(RunPaths(study).base, choose.models(RunPaths(study), budget))
+    top = max(float(np.abs(vectors.delta("ct", p)).max()) for p in vectors.pieces(vectors.names))
+    rules = election.rules(vectors.parents, density, zero_sign=study.zero_sign)
+    counts, edges, kept = np.zeros(bins, np.int64), np.linspace(0, top or 1.0, bins + 1), 0
+    for names in vectors.scopes(study.trim_scope):
+        for piece in election.elect(vectors, names, rules):
+            ct, sft = (piece.trimmed[vectors.parents.index(name)] for name in ("ct", "sft"))
+            lost = piece.discarded()[vectors.parents.index("sft")]
+            counts += np.histogram(np.abs(ct[lost]) - np.abs(sft[lost]), edges)[0]
+            kept += int(np.count_nonzero(sft))
+    return counts, edges, kept

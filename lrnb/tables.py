@@ -1,0 +1,145 @@
+"""Tables in the terminal: the plan of a study, its results, and results over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrnb.params import Study
+from lrnb.plan import Step
+from lrnb.store import RunPaths, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def print_plan(
+    study: Study, steps: dict[str, Step], todo: list[str], needs: Iterable[tuple[str, str]]
+) -> None:
+    """Every step with what it waits for and whether it would run; then what the study needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    grid = Table(
+        title=f"{study.preset} / {study.lang}: {len(todo)} of {len(steps)} steps to run", title_justify="left"
+    )
+    for column in ("step", "notebook", "needs", ""):
+        grid.add_column(column, overflow="fold")
+    for step in steps.values():
+        state = "to run" if step.name in todo else "up to date"
+        grid.add_row(step.name, step.notebook or "(report)", ", ".join(step.needs), state)
+    console.print(grid)
+    for label, value in needs:
+        console.print(f"{label + ':':<18}{value}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_results(study: Study) -> None:
+    """Scores of a finished study, one row a model, and where the report is."""
+    import pandas as pd
+
+    paths = RunPaths(study)
+    table, report = paths.scores / "scores.csv", paths.lang / "report.html"
+    if table.is_file():
+        title = f"Scores in {study.lang_name or study.lang}, percent ({study.preset}, seed {study.seed})"
+        print_frame(by_model(pd.read_csv(table)), title)
+    if report.is_file():
+        print(f"report: {report}")
+
+
+def by_model(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a model (method, CT tokens), one column a task, in the order of the file."""
+    keys = ["method", "ct_tokens"]
+    wide = scores.pivot_table(index=keys, columns="task", values="value", sort=False)
+    tasks = list(dict.fromkeys(scores["task"]))
+    return wide[[*(t for t in ["mean"] if t in tasks), *(t for t in tasks if t != "mean")]].reset_index()
+
+
+def print_frame(frame: pd.DataFrame, title: str) -> None:
+    """A data frame as a table; numbers with one decimal, counts as they are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    grid = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        grid.add_column(
+            str(column), justify="left" if frame[column].dtype == object else "right", overflow="fold"
+        )
+    for row in frame.itertuples(index=False):
+        grid.add_row(*map(_cell, row))
+    console.print(grid)
+
+
+def print_row(row: pd.Series, title: str) -> None:
+    """One row of a wide table, a line a column."""
+    print(title)
+    for name, value in row.items():
+        print(f"  {name:<16}{_cell(value.item() if hasattr(value, 'item') else value)}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) >= 1000
+        return (
+            ""
+            if value != value
+            else f"{value:,.0f}"
+            if whole
+            else f"{value:.1f}"
+            if abs(value) >= 1
+            else f"{value:.3f}"
+        )
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def seeds_table(folders: Iterable[Path]) -> pd.DataFrame:
+    """Scores, and SFT's discarded share in percent, over the run folders of several seeds.
+
+    Columns: method, ct_tokens, task, seeds, mean, sd, min, max; sd is the sample's (n - 1).
+    """
+    import pandas as pd
+
+    frames = [frame for folder in folders for frame in (_scores(folder), _discarded(folder))]
+    keys = ["method", "ct_tokens", "task"]
+    grouped = pd.concat(frames).groupby(keys, sort=False)["value"]
+    return (
+        grouped.agg(["count", "mean", "std", "min", "max"])
+        .reset_index()
+        .rename(columns={"count": "seeds", "std": "sd"})
+    )
+
+
+def _scores(folder: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(folder / "scores" / "scores.csv")[["method", "ct_tokens", "task", "value"]]
+
+
+def _discarded(folder: Path) -> pd.DataFrame:
+    """SFT's discarded entries in percent of its kept ones, whole model, at the fixed density."""
+    import pandas as pd
+
+    rows = pd.read_csv(folder / "conflicts" / "shares.csv")
+    rows = rows[(rows["tensor"] == "(model)") & (rows["setting"] == "fixed")]
+    value = 100 * rows["sft_discarded"] / rows["sft_kept"]
+    return pd.DataFrame(
+        {
+            "method": "ties, density " + rows["density"].astype(str),
+            "ct_tokens": rows["ct_tokens"],
+            "task": "sft_discarded_share",
+            "value": value,
+        }
+    )
+
+
+def print_seeds(studies: list[Study]) -> None:
+    """Write `<runs>/<preset>/<lang>-seeds.csv` and print the means over tasks."""
+    table = seeds_table(RunPaths(study).lang for study in studies)
+    first = RunPaths(studies[0])
+    out = first.root / f"{studies[0].lang}-seeds.csv"
+    write_text(out, table.to_csv(index=False))
+    shown = table[table["task"].isin(["mean", "sft_discarded_share"])]
+    print_frame(shown if len(shown) else table, f"{len(studies)} seeds: mean and sd, percent")
+    print(f"all tasks: {out}")

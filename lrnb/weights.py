@@ -1,0 +1,97 @@
+"""Opening a checkpoint folder for scoring, and exchanging the weights of an open model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrnb.params import UserError
+
+SAVED_BY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+
+
+def open_model(folder: str | Path, device: str, precision: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of a folder, without network or remote code. device: auto, cpu, cuda."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _check_folder(Path(folder))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    with _no_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device), tokenizer
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is no checkpoint folder (no config.json); give one that is")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def copy_state(model: Any, state: Mapping[str, Any]) -> None:
+    """Replaces a model's weights in place. state: name -> numpy array or tensor.
+
+    Names that are absent must be tied to one that is there. Raises UserError for a name or shape
+    that the model does not have, and for a weight that is left unset; then the model is unusable.
+    """
+    own = model.state_dict()
+    with torch.no_grad():
+        for name in state:
+            _copy(own, name, state[name])
+    done = {own[name].data_ptr() for name in state}
+    if unset := [name for name in own if own[name].data_ptr() not in done]:
+        raise UserError(f"weights lack {unset[0]!r} ({len(unset)} in all); give every tensor")
+
+
+def _copy(own: dict[str, Any], name: str, value: Any) -> None:
+    if name not in own:
+        raise UserError(f"the model has no weight {name!r}; give weights of the same architecture")
+    if not torch.is_tensor(value):
+        value = torch.from_numpy(np.asarray(value).astype(np.float32))  # numpy's bfloat16 is foreign
+    if value.shape != own[name].shape:
+        shapes = f"{tuple(value.shape)}, the model's is {tuple(own[name].shape)}"
+        raise UserError(f"weight {name!r} is {shapes}; give weights of the same architecture")
+    own[name].copy_(value)
+
+
+def exchange_key(folder: Path) -> tuple[str, str]:
+    """Architecture and tokenizer of a folder: equal for models whose weights can be exchanged."""
+    _check_folder(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in SAVED_BY}
+    tokenizer = folder / "tokenizer.json"
+    words = tokenizer.read_bytes() if tokenizer.is_file() else str(folder).encode()
+    return json.dumps(kept, sort_keys=True), hashlib.sha256(words).hexdigest()
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """All tensors of a folder's safetensors files."""
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} has no .safetensors file; convert the checkpoint first")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}

@@ -1,0 +1,218 @@
+"""A made-up run folder: test input for the tables, figures and the report. None of it was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lrnb import summary
+from lrnb.params import Study, budget_name
+from lrnb.store import RunPaths
+from lrnb.style import MERGED
+
+BUDGETS = [16_384, 65_536]
+EVIL = "</script><script>alert('x')</script>"  # what a hostile corpus might call a class
+CLASSES = ["sea", "farm", "city", EVIL]
+MODULES = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+def made_study(runs: Path, tasks: tuple[str, ...] = ("topic", "reading")) -> Study:
+    return Study(
+        runs=str(runs), lang_name=f"Made {EVIL}", ct_budgets=BUDGETS, tasks=list(tasks), tasks_en=["topic"]
+    )
+
+
+def made_items(model: str, method: str, tokens: int, task: str, skill: float, n: int) -> list[dict]:
+    """Items of one model; skill is the chance to know the answer, and 2 answers always alike."""
+    rng = np.random.default_rng([len(model), tokens, len(task), *method.encode()])
+    shared = np.random.default_rng(len(task))
+    names = CLASSES if task.startswith("topic") else ["0", "1", "2", "3"]
+    rows = []
+    for item in range(n):
+        options = [names[i] for i in shared.permutation(4)]
+        gold = str(names[shared.integers(4)])
+        said = names[0] if skill > 1 else gold if rng.random() < skill else str(rng.choice(options))
+        rows.append(
+            {
+                "model": model,
+                "method": method,
+                "ct_tokens": tokens,
+                "task": task,
+                "item": item,
+                "gold": gold,
+                "prediction": said,
+                "correct": said == gold,
+                "options": options,
+                "loglikelihoods": [0.0] * 4,
+            }
+        )
+    return rows
+
+
+def made_models() -> list[tuple[str, int, float]]:
+    """(method, ct_tokens, skill)"""
+    models = [("base", 0, 2.0), ("sft", 0, 0.1)]
+    for step, budget in enumerate(BUDGETS):
+        models += [("ct", budget, 0.02), ("ct_then_sft", budget, 0.15 + 0.4 * step)]
+        models += [(m, budget, 0.45 - 0.05 * i) for i, m in enumerate(MERGED)]
+    return models
+
+
+def score_rows(items: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    keys = ["model", "method", "ct_tokens", "task"]
+    for key, part in items.groupby(keys, sort=False):
+        low, high = summary.stats.bootstrap_interval(part["correct"], resamples=200)
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {
+                "preset": "nano",
+                "lang": "qaa",
+                "family": "made",
+                "metric": "acc",
+                "n": len(part),
+                "value": 100 * part["correct"].mean(),
+                "ci_low": 100 * low,
+                "ci_high": 100 * high,
+                "chance": 25.0,
+                "shots": 0,
+                "seed": 0,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def made_shares() -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    for step, budget in enumerate(BUDGETS):
+        for setting in ("chosen", "fixed"):
+            parts = [(f"layers.{layer}.{module}", layer, module) for layer in range(4) for module in MODULES]
+            part = [share_row(*p, 1000, 0.05 + 0.1 * step, rng) for p in parts]
+            whole = share_row("(model)", -1, "other", 28_000, 0.05 + 0.1 * step, rng)
+            rows += [
+                r
+                | {
+                    "setting": setting,
+                    "ct_tokens": budget,
+                    "density": 0.5,
+                    "slack": 0.3 if setting == "chosen" else 0.0,
+                    "reserved": r["reserved"] if setting == "chosen" else 0,
+                    "ct_l2": r["ct_l2"] * (1 + 2 * step),
+                }
+                for r in [whole, *part]
+            ]
+    return pd.DataFrame(rows)
+
+
+def share_row(tensor: str, layer: int, module: str, n: int, lost: float, rng) -> dict:
+    kept = n // 2
+    gone = int(kept * lost * rng.uniform(0.8, 1.2))
+    return {
+        "tensor": tensor,
+        "layer": layer,
+        "module": module,
+        "n": n,
+        "ct_l2": 2.0,
+        "sft_l2": 5.0,
+        "cosine": 0.1,
+        "ct_kept": kept,
+        "sft_kept": kept,
+        "overlap": kept // 2,
+        "conflicts": 2 * gone,
+        "ct_discarded": gone,
+        "sft_discarded": gone,
+        "reserved": gone // 3,
+    }
+
+
+def manifest(folder: Path, seconds: float = 3.0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "stage": folder.name,
+        "params": {},
+        "facts": {},
+        "inputs": {},
+        "outputs": {},
+        "versions": {"lrnb": "0.1.0"},
+        "device": "a test",
+        "seconds": seconds,
+        "finished": "2026-01-01T00:00:00+0000",
+    }
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def made_choices(method: str, options: dict[str, list[float]]) -> pd.DataFrame:
+    rows = []
+    for budget in BUDGETS:
+        for i, value in enumerate(next(iter(options.values()))):
+            rest = {name: values[0] for name, values in list(options.items())[1:]}
+            rows.append(
+                {
+                    "method": method,
+                    "ct_tokens": budget,
+                    next(iter(options)): value,
+                    **rest,
+                    "dev_score": 40.0 + i,
+                    "n": 100,
+                    "tied": 1,
+                    "chosen": i == 2,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def write_made_run(runs: Path, n: int = 80, tasks: tuple[str, ...] = ("topic", "reading")) -> Path:
+    """A whole run folder; returns runs/nano/qaa."""
+    study = made_study(runs, tasks)
+    paths = RunPaths(study)
+    manifest(paths.base)
+    manifest(paths.sft)
+    groups = {"parents": [], "merged": []}
+    for method, budget, skill in made_models():
+        name = f"{method}@{budget_name(budget)}" if budget else method
+        for task in (*tasks, "topic_en"):
+            groups["merged" if method in MERGED else "parents"] += made_items(
+                name, method, budget, task, skill, n
+            )
+    for group, rows in groups.items():
+        manifest(paths.scores / group)
+        items = pd.DataFrame(rows)
+        items.to_parquet(paths.scores / group / "items.parquet", index=False)
+        score_rows(items).to_csv(paths.scores / group / "scores.csv", index=False)
+    write_tables(study, paths)
+    return paths.lang
+
+
+def write_tables(study: Study, paths: RunPaths) -> None:
+    scores, items = summary.gather(paths)
+    manifest(paths.scores)
+    scores.to_csv(paths.scores / "scores.csv", index=False)
+    items.to_parquet(paths.scores / "items.parquet", index=False)
+    summary.compare(items, study).to_csv(paths.scores / "differences.csv", index=False)
+    manifest(paths.conflicts)
+    made_shares().to_csv(paths.conflicts / "shares.csv", index=False)
+    manifest(paths.ct())
+    tokens = np.arange(0, BUDGETS[-1] + 1, 4096)
+    pd.DataFrame(
+        {
+            "tokens": tokens,
+            "loss": 4 - tokens / 4e4,
+            "learning_rate": 1e-4,
+            "bits_per_byte_x": 2 - tokens / 8e4,
+            "bits_per_byte_en": 1 + tokens / 4e5,
+        }
+    ).to_csv(paths.ct() / "history.csv", index=False)
+    grids = {
+        "average": {"alpha": [0.3, 0.5, 0.7]},
+        "task_arithmetic": {"lam": [0.5, 0.7, 1.0]},
+        "ties": {"density": [0.2, 0.5, 0.8], "lam": [1.0]},
+        "ties_sv": {"slack": [0.1, 0.3, 0.5], "density": [0.5], "lam": [1.0]},
+    }
+    for method, grid in grids.items():
+        manifest(paths.merge(method))
+        made_choices(method, grid).to_csv(paths.merge(method) / "choices.csv", index=False)
+    (paths.lang / "params.yaml").write_text(yaml.safe_dump(study.model_dump()))

@@ -1,0 +1,382 @@
+"""One notebook run safely, and the study's graph: reruns, failures, kills, two runs at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from lrnb import batch, plan, runner, store
+from lrnb.params import ROOT, UserError, load_study
+
+
+def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
+    """A notebook with a parameters cell and code cells, as JupyterLab would save it."""
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    nb = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, path)
+    return path
+
+
+def outputs(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+# one notebook
+
+
+def test_notebook_gets_its_parameters_and_runs_in_the_checkout_with_this_python(tmp_path: Path) -> None:
+    body = "import os, sys; print(steps + 1, rate, sys.executable, os.getcwd(), os.environ['LRNB_X'])"
+    notebook = write_notebook(tmp_path / "{odd} name.ipynb", "steps = 1\nrate = 0.5\nnames = ['a']", body)
+    out = batch.exec_notebook(notebook, {"steps": 2}, tmp_path / "out" / "{a}.ipynb", {"LRNB_X": "here"})
+    assert outputs(out).split() == ["3", "0.5", sys.executable, str(ROOT), "here"]
+    assert [p.name for p in out.parent.iterdir()] == ["{a}.ipynb"]
+    assert "LRNB_X" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"stepz": 2}, "did you mean 'steps'"),
+        ({"zzz": 2}, "it declares steps, rate, names, flag"),
+        ({"steps": "2"}, "steps is '2', expected int"),
+        ({"steps": 2.5}, "steps is 2.5, expected int"),
+        ({"steps": True}, "expected int"),
+        ({"flag": 1}, "expected bool"),
+        ({"names": "a"}, "expected list"),
+        ({"names": [1]}, "expected list"),
+        ({"x; open('owned', 'w')": 1}, "not a Python name"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_runs(tmp_path: Path, params: dict, message: str) -> None:
+    declared = "steps = 1\nrate = 0.5\nnames = ['a']\nflag = False"
+    notebook = write_notebook(tmp_path / "n.ipynb", declared, "open('ran', 'w')")
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        batch.exec_notebook(notebook, params, tmp_path / "out" / "n.ipynb")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_studys_own_ranges_hold_for_a_notebook_run_alone(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "densities = [0.5]", "1")
+    with pytest.raises(UserError, match=r"densities must lie in \[0, 1\]"):
+        batch.exec_notebook(notebook, {"densities": [50.0]}, tmp_path / "n.out.ipynb")
+
+
+def test_failing_cell_leaves_its_error_and_no_output(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "print('before')", "1 / a", "print('after')")
+    out = tmp_path / "out" / "n.ipynb"
+    with pytest.raises(batch.NotebookFailed, match=r"(?s)cell 3:.*ZeroDivisionError.*n.failed.ipynb"):
+        batch.exec_notebook(notebook, {}, out)
+    assert [p.name for p in out.parent.iterdir()] == ["n.failed.ipynb"]
+    assert "before" in outputs(out.parent / "n.failed.ipynb")
+    batch.exec_notebook(notebook, {"a": 1}, out)
+    assert [p.name for p in out.parent.iterdir()] == ["n.ipynb"]
+
+
+def test_a_users_mistake_inside_a_notebook_is_told_without_traceback(tmp_path: Path) -> None:
+    body = "from lrnb.params import UserError\nraise UserError('the corpus is empty; add text')"
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", body)
+    with pytest.raises(batch.NotebookFailed) as caught:
+        batch.exec_notebook(notebook, {}, tmp_path / "o.ipynb")
+    assert "cell 2: the corpus is empty; add text" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_killed_kernel_is_a_failure(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "import os; os.kill(os.getpid(), 9)", "print(1)")
+    with pytest.raises(batch.NotebookFailed, match=r"kernel was killed.*smaller batch"):
+        batch.exec_notebook(notebook, {}, tmp_path / "o.ipynb")
+    assert not (tmp_path / "o.ipynb").exists()
+    assert (tmp_path / "o.failed.ipynb").exists()
+
+
+def test_cells_that_did_not_run_are_noticed(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "n.ipynb", "a = 0", "print(1)")
+    nb = nbformat.read(path, as_version=4)
+    for cell in nb.cells:
+        cell.metadata["papermill"] = {"status": "completed", "exception": None}
+    nb.cells[0].execution_count = 1
+    nbformat.write(nb, path)
+    with pytest.raises(RuntimeError, match="cell 1 did not run"):
+        batch._require_every_cell(path)
+
+
+def test_missing_notebook_and_unwritable_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such notebook"):
+        batch.exec_notebook(tmp_path / "none.ipynb", {}, tmp_path / "o.ipynb")
+    (tmp_path / "file").write_text("")
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "1")
+    with pytest.raises(UserError, match="cannot write here"):
+        batch.exec_notebook(notebook, {}, tmp_path / "file" / "o.ipynb")
+
+
+# the study's graph, on a checkout whose notebooks only write their artefacts
+
+KEYS = {
+    "01_ct/00_base": ("base_lr = 0.003", "[paths.base]"),
+    "01_ct/01_corpus": ("seq_len = 64", "[paths.corpus]"),
+    "01_ct/02_ct": ("ct_lr = 0.0004\nct_budgets = [1000]", "[paths.ct()]"),
+    "01_ct/03_sft": ("sft_lr = 0.0005\nsft_parent = 'base'", None),
+    "02_merge/01_average": ("alphas = [0.5]", "[paths.merge('average'), paths.merge('task_arithmetic')]"),
+    "02_merge/02_ties": ("densities = [0.5]", "[paths.merge('ties')]"),
+    "02_merge/03_ties_sv": ("slacks = [0.1]", "[paths.merge('ties_sv')]"),
+    "02_merge/04_evaluate": ("test_limit = 200\ngroup = 'parents'", "[paths.scores / group]"),
+    "03_analysis/01_scores": ("ct_budgets = [1000]", "[paths.scores]"),
+    "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
+}
+SETUP = """import os, time
+from lrnb import store
+from lrnb.params import UserError, here
+study = here(globals())
+paths = store.RunPaths(study)"""
+TROUBLE = """trouble = paths.lang / 'trouble'
+what = trouble.read_text() if trouble.exists() else ''
+if what == 'raise':
+    raise UserError('the shares do not add up')
+if what == 'kill':
+    os.kill(os.getpid(), 9)
+if what == 'sleep':
+    time.sleep(120)"""
+WRITE = """for folder in {folders}:
+    with store.Stage(folder, 'mini', study.declared()):
+        store.write_text(folder / 'out.txt', repr(study.declared()))"""
+SFT = "paths.sft if sft_parent == 'base' else paths.ct_then_sft() / sft_parent.split('/')[1]"
+REPORT = """from lrnb import store
+def write_report(folder):
+    store.write_text(folder / "report.html", "<p>mini</p>")
+    return folder / "report.html"
+"""
+
+
+def write_checkout(root: Path) -> Path:
+    """The real package, Snakefile and parameters, with notebooks that compute nothing."""
+    shutil.copytree(ROOT / "lrnb", root / "lrnb", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "params", root / "params")
+    shutil.copy(ROOT / "Snakefile", root)
+    (root / "lrnb" / "report.py").write_text(REPORT)
+    for name, (keys, folders) in KEYS.items():
+        declared = f"preset = 'nano'\nlang = 'qaa'\nseed = 0\nruns = 'runs'\n{keys}"
+        body = WRITE.format(folders=folders or f"[{SFT}]")
+        trouble = [TROUBLE] if name == "03_analysis/02_discarded" else []
+        write_notebook(root / "notebooks" / f"{name}.ipynb", declared, SETUP, *trouble, body)
+    return root
+
+
+class Checkout:
+    """Commands in a miniature checkout, each its own process, as a user starts them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.lang = root, root / "runs" / "nano" / "qaa"
+
+    def start(self, *extra: str, lang: str = "qaa") -> subprocess.Popen:
+        command = [sys.executable, "-m", "lrnb", "run", f"params/{lang}.yaml", "--set", "ct_budgets=[1000]"]
+        return subprocess.Popen(
+            [*command, *extra],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *extra: str, lang: str = "qaa") -> tuple[int, str]:
+        process = self.start(*extra, lang=lang)
+        text, _ = process.communicate(timeout=300)
+        return process.returncode, text
+
+    def steps_run(self, text: str) -> set[str]:
+        lines = [line.split("] ", 1)[-1] for line in text.splitlines()]
+        return {line.split(": ")[0] for line in lines if line.endswith((": done", ": failed"))}
+
+    def owner(self) -> dict:
+        return json.loads((self.lang / runner.OWNER).read_text())
+
+    def make_trouble(self, what: str) -> None:
+        """Let the next run of the step `discarded` raise, die or hang."""
+        (self.lang / "trouble").write_text(what)
+        shutil.rmtree(self.lang / "conflicts")
+        (self.lang / ".status" / "discarded.json").unlink()
+
+    def wait_running(self, step: str) -> None:
+        path = self.lang / ".status" / f"{step}.json"
+        for _ in range(600):
+            if path.exists() and json.loads(path.read_text())["state"] == "running":
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{step} did not start")
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+ALL = {"base", "corpus", "sft", "ct", "cts_1k", "average", "ties", "ties_sv", "eval_parents"}
+ALL |= {"eval_merged", "scores", "discarded", "report"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A miniature study that ran once, from nothing."""
+    checkout = Checkout(write_checkout(tmp_path_factory.mktemp("study") / "check out"))
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == ALL
+    assert "report.html" in text
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the finished study, to be changed by one test."""
+    shutil.copytree(finished.root, tmp_path / "copy")
+    return Checkout(tmp_path / "copy")
+
+
+def test_every_step_left_manifest_notebook_and_parameters(finished: Checkout) -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
+    study = study.model_copy(update={"runs": str(finished.root / "runs")})
+    for step in plan.plan(study).values():
+        assert all(path.is_file() for path in step.results)
+        assert not step.notebook or (step.executed.is_file() and step.params.is_file())
+    values = store.read_manifest(finished.lang / "scores" / "merged")["params"]
+    assert values["group"] == "merged"
+
+
+def test_rerun_has_nothing_to_do_even_after_touching_files(checkout: Checkout) -> None:
+    for path in (checkout.root / "notebooks").rglob("*.ipynb"):
+        path.touch()
+    status, text = checkout.run()
+    assert (status, "Nothing to do" in text) == (0, True)
+    assert not checkout.steps_run(text)
+
+
+def test_changed_parameter_runs_only_what_depends_on_it(checkout: Checkout) -> None:
+    before = (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes()
+    status, text = checkout.run("--set", "slacks=[0.2]")
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes() == before
+
+
+def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout) -> None:
+    shutil.rmtree(checkout.lang / "conflicts")
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"discarded", "report"}
+    manifest = checkout.lang / "scores" / "merged" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"eval_merged", "scores", "report"}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"), [("raise", "the shares do not add up"), ("kill", "kernel was killed")]
+)
+def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
+    checkout: Checkout, trouble: str, message: str
+) -> None:
+    checkout.make_trouble(trouble)
+    (checkout.lang / "scores" / "manifest.json").unlink()
+    status, text = checkout.run()
+    assert status == 1
+    assert checkout.steps_run(text) == {"discarded", "scores"}
+    assert message in text
+    assert "discarded.failed.ipynb" in text
+    assert "logs/discarded.log" in text
+    (checkout.lang / "trouble").unlink()
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"discarded", "report"}
+
+
+def test_second_language_finds_base_and_sft_done(finished: Checkout) -> None:
+    status, text = finished.run("--dry-run", lang="qab")
+    assert status == 0
+    rows = [line for line in text.splitlines() if "up to date" in line]
+    assert [row.split()[1] for row in rows] == ["base", "sft"]
+
+
+def test_a_shared_step_needed_twice_at_once_is_made_once(tmp_path: Path) -> None:
+    root = write_checkout(tmp_path / "checkout")
+    base = root / "notebooks" / "01_ct" / "00_base.ipynb"
+    keys = "preset = 'nano'\nlang = 'en'\nseed = 0\nruns = 'runs'\nbase_lr = 0.003"
+    note = "store.make_folder(paths.root)\nopen(paths.root / 'made', 'a').write('x')\ntime.sleep(2)"
+    write_notebook(base, keys, SETUP, note, WRITE.format(folders="[paths.base]"))
+    commands = []
+    for lang in ("qaa", "qab"):
+        file = root / "runs" / "nano" / lang / "params.yaml"
+        store.write_text(file, plan.as_yaml(load_study(ROOT / f"params/{lang}.yaml", "nano").model_dump()))
+        commands.append([sys.executable, "-m", "lrnb", "exec", "base", "--study", str(file)])
+    env = os.environ | {"PYTHONPATH": str(root)}
+    running = [subprocess.Popen(command, env=env, cwd=root) for command in commands]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    assert (root / "runs" / "nano" / "made").read_text() == "x"
+
+
+def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout: Checkout) -> None:
+    checkout.make_trouble("sleep")
+    slow = checkout.start()
+    checkout.wait_running("discarded")
+    status, text = checkout.run()
+    assert status == 2
+    assert f"process {slow.pid}" in text
+    child = checkout.owner()["child"]
+    slow.send_signal(signal.SIGKILL)
+    slow.communicate()
+    os.kill(child, 0)  # its Snakemake lives on
+    (checkout.lang / "trouble").unlink()
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert gone(child)
+
+
+def test_terminated_run_leaves_no_process_and_says_how_to_continue(checkout: Checkout) -> None:
+    checkout.make_trouble("sleep")
+    slow = checkout.start()
+    checkout.wait_running("discarded")
+    family = psutil.Process(slow.pid).children(recursive=True)
+    slow.terminate()
+    text, _ = slow.communicate(timeout=60)
+    assert slow.returncode == 130
+    assert "continues where it was" in text
+    assert family
+    assert all(gone(process.pid) for process in family)
+
+
+def test_folder_that_cannot_be_written_is_said_before_starting(checkout: Checkout) -> None:
+    (checkout.root / "blocked").write_text("a file where a folder should be")
+    status, text = checkout.run("--set", "runs=blocked")
+    assert status == 2
+    assert "cannot write here" in text
+
+
+def test_full_disk_is_said_before_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"runs": str(tmp_path)})
+    (tmp_path / "nano" / "qaa").mkdir(parents=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(UserError, match="GiB free, the study writes about"):
+        runner.require_disk(study)
+
+
+def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    monkeypatch.setattr(batch.tempfile, "gettempdir", lambda: str(tmp_path))
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    step = plan.plan(study)["ct"]
+    with batch.gpu_slot(step, study) as first, batch.gpu_slot(step, study) as second:
+        assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
+    with batch.gpu_slot(plan.plan(study)["corpus"], study) as none:
+        assert none == {}

@@ -1,0 +1,317 @@
+"""Opening folders: what is fine opens with the right bits; what is wrong is named, as real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import BF16, save_folder
+
+from lrnb import checkpoint_writer
+from lrnb.checkpoint_writer import write_checkpoint
+from lrnb.checkpoints import open_checkpoint
+from lrnb.params import UserError
+
+INDEX = "model.safetensors.index.json"
+
+
+def tensors() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "model.embed_tokens.weight": rng.standard_normal((6, 4)).astype(np.float32),
+        "half": rng.standard_normal(5).astype(np.float16),
+        "brain": rng.standard_normal((3, 1)).astype(BF16),
+        "steps": np.arange(3),
+        "flags": np.array([True, False, True]),
+        "empty": np.zeros((0, 4), np.float32),
+        "number": np.array(2.5, np.float32),
+    }
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Path:
+    return save_folder(tmp_path / "single", tensors())
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    return save_folder(tmp_path / "sharded", tensors(), shards=3)
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        open_checkpoint(folder)
+    assert folder.name in str(caught.value)
+
+
+def edit_index(folder: Path, change) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    change(index["weight_map"])
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def edit_header(file: Path, change) -> None:
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    raw = json.dumps(header).encode()
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_reads_what_was_written(tmp_path, shards):
+    opened = open_checkpoint(save_folder(tmp_path / "model", tensors(), shards=shards))
+    assert list(opened) == sorted(tensors())
+    for name, wanted in tensors().items():
+        assert (opened[name].dtype, opened[name].shape) == (wanted.dtype, wanted.shape)
+        assert opened[name].tobytes() == wanted.tobytes()
+    with pytest.raises(ValueError, match="read-only"):
+        opened["half"][0] = 1
+    assert len(opened.files) == shards
+
+
+def test_tying(tmp_path):
+    table = np.ones((4, 2), np.float32)
+    both = {"model.embed_tokens.weight": table, "lm_head.weight": table}
+    cases = [
+        (both, {"tie_word_embeddings": True}, True, 1),
+        (both, {"tie_word_embeddings": False}, False, 0),
+        ({"model.embed_tokens.weight": table}, {"tie_word_embeddings": True}, True, 0),
+        (both | {"lm_head.weight": table + 1}, {"tie_word_embeddings": True}, False, 0),
+    ]
+    for i, (given, config, tied, copies) in enumerate(cases):
+        opened = open_checkpoint(save_folder(tmp_path / str(i), given, config=config))
+        assert (opened.tied, len(opened.aliases)) == (tied, copies)
+
+
+# folders that are no model
+
+
+def test_no_folder(tmp_path):
+    refused(tmp_path / "nowhere", "no such folder")
+
+
+def test_no_config(single):
+    (single / "config.json").unlink()
+    refused(single, r"no config\.json")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
+def test_config_that_is_not_json(single, text):
+    (single / "config.json").write_text(text)
+    refused(single, r"config\.json: (cannot be read as JSON|expected a JSON object)")
+
+
+def test_no_weights(single):
+    (single / "model.safetensors").unlink()
+    refused(single, r"no model\.safetensors")
+
+
+def test_an_adapter(single):
+    (single / "adapter_config.json").write_text("{}")
+    refused(single, "PEFT adapter.*merge_and_unload")
+
+
+def test_pickle_is_refused_with_the_way_to_convert_and_never_run(single, tmp_path):
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "code ran",)
+
+    (single / "model.safetensors").unlink()
+    (single / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
+    refused(single, r"pytorch_model\.bin: a pickle file.*weights_only=True.*save_pretrained")
+    assert not (tmp_path / "code ran").exists()
+
+
+# indexes
+
+
+def test_shard_missing(sharded):
+    (sharded / "model-00002-of-00003.safetensors").unlink()
+    refused(sharded, r"model-00002-of-00003\.safetensors: this shard is missing")
+
+
+def test_shard_too_many(sharded):
+    shutil.copy(sharded / "model-00002-of-00003.safetensors", sharded / "model-00004-of-00003.safetensors")
+    refused(sharded, r"model-00004-of-00003\.safetensors: a weight file that .* does not name")
+
+
+def test_shard_beside_a_single_file(single):
+    shutil.copy(single / "model.safetensors", single / "model-00001-of-00002.safetensors")
+    refused(single, "a shard beside")
+
+
+def test_shards_without_index(sharded):
+    (sharded / INDEX).unlink()
+    refused(sharded, "shards without")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": {"a": 3}}', '{"weight_map": {}}'])
+def test_index_that_is_not_one(sharded, text):
+    (sharded / INDEX).write_text(text)
+    refused(sharded, INDEX)
+
+
+def test_index_promises_too_much(sharded):
+    edit_index(sharded, lambda names: names.update(ghost="model-00001-of-00003.safetensors"))
+    refused(sharded, "'ghost' is in the index, but not the file")
+
+
+def test_index_promises_too_little(sharded):
+    edit_index(sharded, lambda names: names.pop("half"))
+    refused(sharded, "'half' is in the file, but not the index")
+
+
+@pytest.mark.parametrize("where", ["absolute", "dots", "nested"])
+def test_index_that_leads_out(sharded, tmp_path, where):
+    outside = tmp_path / "outside.safetensors"
+    shutil.copy(sharded / "model-00001-of-00003.safetensors", outside)
+    name = {
+        "absolute": str(outside),
+        "dots": "../outside.safetensors",
+        "nested": "x/../../outside.safetensors",
+    }
+    edit_index(sharded, lambda names: names.update(half=name[where]))
+    refused(sharded, "names the file .* outside")
+
+
+def test_link_that_leads_out(single, tmp_path):
+    outside = tmp_path / "outside.safetensors"
+    (single / "model.safetensors").rename(outside)
+    (single / "model.safetensors").symlink_to(outside)
+    refused(single, "a link to a file outside")
+
+
+def test_the_hub_caches_own_links_are_fine(single, tmp_path):
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "0a1b"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.move(single / name, blobs / f"hash-of-{name}")
+        (snapshot / name).symlink_to(Path("../../blobs") / f"hash-of-{name}")
+    assert len(open_checkpoint(snapshot)) == len(tensors())
+
+
+# files
+
+
+@pytest.mark.parametrize("size", [0, 5, 100])
+def test_truncated_in_the_header(single, size):
+    os.truncate(single / "model.safetensors", size)
+    refused(single, r"model\.safetensors: not a whole safetensors file.*truncated")
+
+
+def test_truncated_in_the_data(sharded):
+    file = sharded / "model-00001-of-00003.safetensors"
+    os.truncate(file, file.stat().st_size - 1)
+    refused(sharded, r"model-00001-of-00003\.safetensors: truncated: .* bytes, its header needs")
+
+
+def test_longer_than_its_header(single):
+    with open(single / "model.safetensors", "ab") as file:
+        file.write(b"extra")
+    refused(single, "longer than its header says")
+
+
+def test_header_that_is_not_json(single):
+    (single / "model.safetensors").write_bytes((20).to_bytes(8, "little") + b"x" * 40)
+    refused(single, "wrong safetensors header")
+
+
+def shift(header):
+    for item in header.values():
+        if "data_offsets" in item:
+            item["data_offsets"] = [x + 4 for x in item["data_offsets"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h["half"].update(shape=[4]), "'half': .* does not fill bytes"),
+        (lambda h: h["half"].update(shape=[-5]), "'half' has shape"),
+        (lambda h: h["half"].update(shape=["5"]), "'half' has shape"),
+        (lambda h: h["half"].pop("data_offsets"), "wrong safetensors header"),
+        (lambda h: h.update(half=3), "wrong safetensors header"),
+        (lambda h: h["half"].update(dtype="F8_E4M3"), "'half' has dtype F8_E4M3, which is not merged"),
+        (lambda h: h["half"].update(data_offsets=h["steps"]["data_offsets"]), "wrong safetensors header"),
+        (shift, "wrong safetensors header .* begins at byte"),
+    ],
+)
+def test_wrong_header(single, change, message):
+    edit_header(single / "model.safetensors", change)
+    refused(single, message)
+
+
+def test_a_name_given_twice_in_a_header(single):
+    file = single / "model.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    raw = data[8 : 8 + length].rstrip()[:-1] + b',"half":{"dtype":"F16","shape":[0],"data_offsets":[0,0]}}'
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+    refused(single, "a name is given twice")
+
+
+@pytest.mark.parametrize("name", ["half", "brain", "model.embed_tokens.weight"])
+def test_nan_and_inf_are_named_and_counted(tmp_path, name):
+    given = tensors()
+    given[name].reshape(-1)[:3] = [np.nan, np.inf, -np.inf]
+    folder = save_folder(tmp_path / "model", given)
+    refused(folder, f"'{name}' holds NaN or Inf in 3 of {given[name].size} entries")
+    assert len(open_checkpoint(folder, finite=False)) == len(given)
+
+
+# writing
+
+
+@pytest.mark.parametrize("shard_bytes", [40, 10**9])
+def test_written_folders_open_again(single, tmp_path, shard_bytes):
+    (single / "tokenizer.json").write_text("{}")
+    (single / "generation_config.json").write_text('{"max_length": 3}')
+    (single / "pytorch_model.bin").write_bytes(b"")
+    out = write_checkpoint(tmp_path / "out", tensors(), like=single, shard_bytes=shard_bytes)
+    opened = open_checkpoint(out)
+    assert {n: x.tobytes() for n, x in opened.items()} == {n: x.tobytes() for n, x in tensors().items()}
+    assert {"tokenizer.json", "generation_config.json", "config.json"} < {p.name for p in out.iterdir()}
+    assert not (out / "pytorch_model.bin").exists()
+    assert (len(opened.files) > 1) == (out / INDEX).is_file() == (shard_bytes == 40)
+
+
+def test_written_files_satisfy_the_safetensors_library(single, tmp_path):
+    from safetensors.numpy import load_file
+
+    given = {name: x for name, x in tensors().items() if name != "brain"}
+    out = write_checkpoint(tmp_path / "out", given, like=single)
+    loaded = load_file(out / "model.safetensors")
+    assert {n: x.tobytes() for n, x in loaded.items()} == {n: x.tobytes() for n, x in given.items()}
+
+
+def test_an_error_midway_leaves_nothing(single, tmp_path):
+    def stream():
+        yield "a", np.zeros(2, np.float32)
+        raise OSError(28, "No space left on device")
+
+    spec = (np.dtype(np.float32), (2,))
+    with pytest.raises(UserError, match=r"out: could not be written \(No space left on device\)"):
+        write_checkpoint(tmp_path / "out", stream(), like=single, specs={"a": spec, "b": spec})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["single"]
+
+
+def test_a_disk_too_small_is_said_before_writing(single, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"needs 0\.1 GB, the disk has 0\.0 GB free"):
+        write_checkpoint(tmp_path / "out", tensors(), like=single)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_promised_tensor_that_never_comes_is_an_error(single, tmp_path):
+    with pytest.raises(ValueError, match="'b' was promised but not written"):
+        write_checkpoint(tmp_path / "out", iter([]), single, specs={"b": (np.dtype("f4"), (1,))})
+    assert not (tmp_path / "out").exists()

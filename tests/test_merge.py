@@ -1,0 +1,441 @@
+"""Average, task arithmetic and TIES: by hand, against the slow reference, and on folders."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import BF16, assert_same_bits, save_folder
+from strategies import densities, models, weights
+
+from lrnb import checkpoints, merge, vectors
+from lrnb.params import UserError
+from lrnb.vectors import TaskVectors
+
+zero_signs = st.sampled_from(["majority", "positive"])
+policies = st.sampled_from(["keep-all", "exact"])
+lams = st.sampled_from([0.0, 0.5, 1.0, -1.5])
+piece_sizes = st.sampled_from([1, 4, 1 << 17])
+
+
+def f32(*x: float) -> np.ndarray:
+    return np.array(x, np.float32)
+
+
+# by hand
+
+
+def test_ties_by_hand():
+    base = f32(10, 10, 10, 10, 10, 10)
+    ct = base + f32(4, -3, 1, 0, 2, -5)
+    sft = base + f32(2, 4, -6, 3, 0.5, 5)
+    # density 0.67 keeps 4: CT's 4, -3, 2, -5; SFT's 4, -6, 3, 5.  Sums: 4, 1, -6, 3, 2, 0 (majority +)
+    assert merge.ties(base, [ct, sft], density=0.67).tolist() == [14, 14, 4, 13, 12, 15]
+
+
+def test_agreeing_entries_are_averaged_with_weights_and_scaled_by_lam():
+    base, ct, sft = f32(0), f32(1), f32(4)
+    assert merge.ties(base, [ct, sft], density=1).tolist() == [2.5]
+    assert merge.ties(base, [ct, sft], density=1, weights=[3, 1]).tolist() == [1.75]
+    assert merge.ties(base, [ct, sft], density=1, lam=2).tolist() == [5]
+
+
+def test_an_exact_zero_sum_follows_the_majority_of_elected_signs():
+    base, ct, sft = f32(0, 0, 0, 0), f32(2, -1, -1, 3), f32(-2, -1, -1, 1)
+    assert merge.ties(base, [ct, sft], density=1).tolist() == [-2, -1, -1, 2]
+    assert merge.ties(base, [ct, sft], density=1, zero_sign="positive").tolist() == [2, -1, -1, 2]
+
+
+def test_a_zero_sum_without_any_majority_takes_minus_as_the_authors_code_does():
+    assert merge.ties(f32(0), [f32(2), f32(-2)], density=1).tolist() == [-2]
+
+
+def test_a_dict_is_one_scope():
+    base = {"a": f32(0, 0), "b": f32(0, 0)}
+    ct = {"a": f32(9, 8), "b": f32(1, 2)}
+    assert merge.ties(base, [ct], density=0.5)["b"].tolist() == [0, 0]
+    assert merge.ties(base["b"], [ct["b"]], density=0.5).tolist() == [0, 2]
+
+
+def test_density_per_parent():
+    base, ct, sft = f32(0, 0), f32(1, 2), f32(3, 4)
+    merged = merge.ties(base, {"ct": ct, "sft": sft}, density={"ct": 0.5, "sft": 1})
+    assert merged.tolist() == [3, 3]
+
+
+def test_average_by_hand():
+    base, ct, sft = f32(7, 7), f32(1, 2), f32(5, 2)
+    assert merge.average(base, {"ct": ct, "sft": sft}, alpha=0.25).tolist() == [4, 2]
+    assert merge.average(base, {"sft": sft, "ct": ct}, alpha=0.25).tolist() == [4, 2]
+    assert merge.average(base, [ct, sft, sft], weights=[2, 1, 1]).tolist() == [3, 2]
+
+
+def test_task_arithmetic_by_hand():
+    base, ct, sft = f32(1, 1), f32(2, 0), f32(4, 2)
+    assert merge.task_arithmetic(base, [ct, sft]).tolist() == [5, 1]
+    assert merge.task_arithmetic(base, [ct, sft], lam=[1, 0.5]).tolist() == [3.5, 0.5]
+
+
+def test_task_vector_is_float32_of_bfloat16():
+    base, parent = f32(1, 3).astype(BF16), f32(1.5, 2).astype(BF16)
+    delta = merge.task_vector(base, parent)
+    assert delta.dtype == np.float32
+    assert delta.tolist() == [0.5, -1]
+
+
+def test_the_result_is_rounded_once():
+    base, step = f32(1).astype(BF16), f32(2**-8 + 2**-16)  # 1 + step lies just above the middle
+    merged = merge.ties(base, [f32(1) + step], density=1)
+    assert float(merged[0]) == 1 + 2**-7
+
+
+# against the reference
+
+
+@given(models(), densities, weights, lams, zero_signs, policies, piece_sizes)
+def test_ties_equals_the_reference(model, density, weight, lam, zero_sign, at_threshold, piece):
+    base, parents = model
+    options = {"density": density, "weights": {"sft": weight}, "lam": lam,
+               "zero_sign": zero_sign, "at_threshold": at_threshold}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "PIECE", piece)
+        wanted, _ = reference.ties(base, parents, **options)
+        assert_same_bits(merge.ties(base, parents, **options), wanted)
+
+
+@given(models(parents=3), densities, zero_signs, policies)
+def test_three_parents_equal_the_reference(model, density, zero_sign, at_threshold):
+    base, parents = model
+    options = {"density": density, "zero_sign": zero_sign, "at_threshold": at_threshold}
+    assert_same_bits(merge.ties(base, parents, **options), reference.ties(base, parents, **options)[0])
+
+
+@given(models(), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_average_equals_the_reference(model, alpha):
+    base, parents = model
+    wanted = reference.average(base, parents, [alpha, 1 - alpha])
+    assert_same_bits(merge.average(base, parents, alpha=alpha), wanted)
+
+
+@given(models(parents=3), lams, lams)
+def test_task_arithmetic_equals_the_reference(model, one, two):
+    base, parents = model
+    wanted = reference.task_arithmetic(base, parents, [one, two, 1.0])
+    assert_same_bits(merge.task_arithmetic(base, parents, lam=[one, two, 1.0]), wanted)
+
+
+@given(models(), densities)
+def test_a_tensor_that_nobody_changed_keeps_its_bits(model, density):
+    base, parents = model
+    base["still"] = f32(-0.0, 1e-45, 0.1, 3e38)
+    for parent in parents.values():
+        parent["still"] = base["still"].copy()
+    for merged in (merge.ties(base, parents, density=density),
+                   merge.average(base, parents, alpha=0.3),
+                   merge.task_arithmetic(base, parents)):  # fmt: skip
+        assert merged["still"].tobytes() == base["still"].tobytes()
+
+
+def test_float64_stays_float64():
+    base, parent = np.array([0.1, 0.2]), np.array([0.1, 0.3])
+    merged = merge.ties(base, [parent], density=1)
+    assert merged.dtype == np.float64
+    assert merged[0] == base[0]
+    assert_same_bits({"x": merged}, reference.ties({"x": base}, {"p": {"x": parent}}, density=1)[0])
+
+
+def test_tied_weights_count_once():
+    table, ct_table = f32(0, 0), f32(5, 4)
+    base = {"model.embed_tokens.weight": table, "lm_head.weight": table, "b": f32(0, 0)}
+    ct = {"model.embed_tokens.weight": ct_table, "lm_head.weight": ct_table, "b": f32(3, 2)}
+    merged = merge.ties(base, [ct], density=0.75)  # 3 of 4 entries, not 4.5 of 6
+    assert merged["b"].tolist() == [3, 0]
+    assert merged["lm_head.weight"] is merged["model.embed_tokens.weight"]
+    assert list(merged) == list(base)
+
+
+def test_torch_tensors_come_back_as_torch():
+    import torch
+
+    base = torch.tensor([1.0, 2.0, 3.0]).to(torch.bfloat16)
+    ct, sft = base + 1, base - 0.5
+    merged = merge.ties(base, {"ct": ct, "sft": sft}, density=1)
+    assert merged.dtype == torch.bfloat16
+    assert merged.tolist() == [2, 3, 4]
+    assert merge.average({"a": base.float()}, [{"a": ct}, {"a": sft}], alpha=0.5)["a"].dtype == torch.float32
+    shared = torch.zeros(2)
+    tied = merge.ties({"a": shared, "b": shared}, [{"a": shared + 1, "b": shared + 1}], density=1)
+    assert tied["a"].data_ptr() == tied["b"].data_ptr()
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"density": 0}, "density must be above 0"),
+        ({"density": 20}, r"density must lie in \[0.0, 1.0\], got 20.0"),
+        ({"density": float("nan")}, "density must lie in"),
+        ({"density": 1, "weights": {"xx": 1}}, "weights: no parent 'xx'; parents are"),
+        ({"density": 1, "weights": [1, 2, 3]}, "3 values for 2 parents"),
+        ({"density": 1, "weights": [0, 0]}, "weights: all are 0"),
+        ({"density": 1, "weights": [-1, 1]}, "weights must lie in"),
+        ({"density": 1, "lam": float("inf")}, "lam must lie in"),
+        ({"density": 1, "zero_sign": "minority"}, "zero_sign must be one of"),
+        ({"density": 1, "at_threshold": "some"}, "at_threshold must be one of"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        merge.ties(f32(1), {"ct": f32(2), "sft": f32(3)}, **options)
+
+
+@pytest.mark.parametrize(
+    ("parent", "message"),
+    [
+        ({"a": f32(1, 2, 3)}, r"ties: 'a' is \(2,\) in base but \(3,\) in ct"),
+        ({"b": f32(1, 2)}, "ties: 'a' is in base but not in ct"),
+        ({"a": f32(1, 2), "b": f32(1)}, "ties: 'b' is in ct but not in base"),
+        ({"a": np.array([1, 2])}, "ties: 'a' is float32 in base but int64 in ct"),
+        ({"a": f32(np.nan, np.inf)}, "ct: 'a' holds NaN or Inf in 2 of 2 entries"),
+    ],
+)
+def test_tensors_that_do_not_match_are_refused(parent, message):
+    with pytest.raises(UserError, match=message):
+        merge.ties({"a": f32(1, 2)}, {"ct": parent}, density=1)
+
+
+def test_tying_that_differs_is_refused():
+    table = f32(1, 2)
+    with pytest.raises(UserError, match=r"'lm_head.weight' is tied to 'embed' in base but differs"):
+        merge.ties(
+            {"embed": table, "lm_head.weight": table},
+            {"ct": {"embed": f32(1, 2), "lm_head.weight": f32(3, 4)}},
+            density=1,
+        )
+
+
+def test_non_float_tensors_must_be_equal_and_are_kept():
+    base = {"ids": np.arange(3), "w": f32(1)}
+    merged = merge.ties(base, {"ct": {"ids": np.arange(3), "w": f32(2)}}, density=1)
+    assert merged["ids"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match=r"'ids' is not a float tensor \(int64\) and differs"):
+        merge.ties(base, {"ct": {"ids": np.zeros(3, int), "w": f32(2)}}, density=1)
+
+
+def test_results_outside_the_range_are_refused():
+    base = f32(1).astype(np.float16)
+    with pytest.raises(UserError, match=r"1 merged entries are beyond float16's range"):
+        merge.ties(base, [f32(60000)], density=1, lam=2)
+
+
+# folders
+
+
+def pico(seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    layout = {"model.embed_tokens.weight": (16, 8), "model.norm.weight": (8,)}
+    layout |= {f"model.layers.{i}.self_attn.q_proj.weight": (8, 8) for i in range(2)}
+    return {
+        name: rng.standard_normal(shape).astype(np.float32).astype(dtype) for name, shape in layout.items()
+    }
+
+
+def children(base: dict[str, np.ndarray], size: float = 0.05) -> dict[str, dict[str, np.ndarray]]:
+    moves = {"ct": pico(1), "sft": pico(2)}
+    return {
+        label: {name: (x.astype(np.float32) + size * move[name]).astype(x.dtype) for name, x in base.items()}
+        for label, move in moves.items()
+    }
+
+
+@pytest.fixture(params=[np.dtype(np.float32), BF16, np.dtype(np.float16)], ids=str)
+def folders(request, tmp_path):
+    base = pico(dtype=request.param)
+    parents = children(base)
+    for tensors in (base, *parents.values()):
+        tensors["inv_freq_steps"] = np.arange(4)
+    paths = {"base": save_folder(tmp_path / "base", base, shards=2)}
+    for label, tensors in parents.items():
+        paths[label] = save_folder(tmp_path / label, tensors, shards=1 if label == "ct" else 3)
+    (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    (tmp_path / "base" / "notes.txt").write_text("not part of a model")
+    return paths, base, parents
+
+
+METHODS = {
+    "average": {"alpha": 0.3},
+    "task_arithmetic": {"lam": 0.5},
+    "ties": {"density": 0.4, "lam": 0.8},
+    "ties_sv": {"density": 0.4, "slack": 0.3},
+}
+
+
+def on_tensors(method, base, parents, options):
+    if method == "ties_sv":
+        from lrnb.ties_sv import ties_sv
+
+        return ties_sv(base, parents["ct"], parents["sft"], **options)
+    return getattr(merge, method)(base, parents, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_folders_give_the_bits_of_the_tensor_functions(folders, tmp_path, method):
+    paths, base, parents = folders
+    models = {"ct": paths["ct"], "sft": paths["sft"]}
+    report = merge.merge_checkpoints(method, paths["base"], models, tmp_path / "out", **METHODS[method])
+    opened = checkpoints.open_checkpoint(tmp_path / "out")
+    wanted = on_tensors(method, base, parents, METHODS[method])
+    assert_same_bits(dict(opened), {name: wanted[name] for name in sorted(wanted)})
+    assert report["entries"] == sum(x.size for x in pico().values())
+    state = merge.merge_state(method, TaskVectors(paths["base"], models), **METHODS[method])
+    floats = {n: wanted[n].astype(np.float32) for n in sorted(wanted) if n != "inv_freq_steps"}
+    assert_same_bits({name: state[name] for name in floats}, floats)
+
+
+def test_tensor_scope_is_one_call_a_tensor(folders, tmp_path):
+    paths, base, parents = folders
+    options = {"density": 0.3, "at_threshold": "exact"}
+    models = {"ct": paths["ct"], "sft": paths["sft"]}
+    state = merge.merge_state("ties", paths["base"], models, trim_scope="tensor", **options)
+    for name in pico():
+        alone = merge.ties(base[name], [parents["ct"][name], parents["sft"][name]], **options)
+        assert np.array_equal(state[name], alone.astype(np.float32))
+
+
+def test_report_equals_the_reference_and_is_in_manifest_and_card(folders, tmp_path):
+    paths, base, parents = folders
+    models, out = {"ct": paths["ct"], "sft": paths["sft"]}, tmp_path / "out"
+    report = merge.merge_checkpoints("ties_sv", paths["base"], models, out, density=0.4, slack=0.3)
+    floats = [{n: x for n, x in m.items() if n in pico()} for m in (base, *parents.values())]
+    _, counts = reference.ties(floats[0], dict(zip(parents, floats[1:], strict=True)), density=0.4, slack=0.3)
+    assert [report["parents"][p]["kept"] for p in ("ct", "sft")] == counts["kept"]
+    assert [report["parents"][p]["discarded"] for p in ("ct", "sft")] == counts["discarded"]
+    assert (report["conflicts"], report["reserved"]) == (counts["conflicts"], counts["reserved"])
+    assert report["reserved_share"] == counts["reserved"] / counts["lost"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["report"] == json.loads(json.dumps(report))
+    assert set(manifest["outputs"]) == {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+    assert manifest["inputs"]["base"]["folder"] == "../base"
+    assert f"{report['conflict_share']:.4f}" in (out / "README.md").read_text()
+
+
+def test_a_second_merge_replaces_the_first_with_the_same_bytes(folders, tmp_path):
+    paths, _, _ = folders
+    models, out = {"ct": paths["ct"], "sft": paths["sft"]}, tmp_path / "out"
+    contents = []
+    for _ in range(2):
+        merge.merge_checkpoints("ties", paths["base"], models, out, density=0.4)
+        contents.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert contents[0] == contents[1]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_dtype_of_the_output(folders, tmp_path):
+    paths, _, _ = folders
+    models, out = {"ct": paths["ct"], "sft": paths["sft"]}, tmp_path / "out"
+    merge.merge_checkpoints("average", paths["base"], models, out, alpha=0.5, dtype="bfloat16")
+    opened = checkpoints.open_checkpoint(out)
+    assert opened["model.norm.weight"].dtype == BF16
+    assert opened.config["dtype"] == "bfloat16"
+
+
+def test_tied_folders_are_merged_once_and_both_names_written(tmp_path):
+    base = pico()
+    models = {"base": base, **children(base)}
+    for label, tensors in models.items():
+        if label != "sft":  # sft leaves the copy out, as transformers does
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+        save_folder(tmp_path / label, tensors, config={"tie_word_embeddings": True})
+    given = {"ct": tmp_path / "ct", "sft": tmp_path / "sft"}
+    report = merge.merge_checkpoints("ties", tmp_path / "base", given, tmp_path / "out", density=0.5)
+    assert report["entries"] == sum(x.size for x in pico().values())
+    opened = checkpoints.open_checkpoint(tmp_path / "out")
+    assert np.array_equal(opened["lm_head.weight"], opened["model.embed_tokens.weight"])
+    assert opened.aliases == {"lm_head.weight": "model.embed_tokens.weight"}
+
+
+def test_tied_and_untied_parents_are_refused(tmp_path):
+    base = pico()
+    save_folder(tmp_path / "base", base, config={"tie_word_embeddings": True})
+    save_folder(tmp_path / "ct", base | {"lm_head.weight": base["model.embed_tokens.weight"] + 1})
+    with pytest.raises(UserError, match="embeddings are tied in base but separate in ct"):
+        merge.merge_state("average", tmp_path / "base", {"ct": tmp_path / "ct"})
+
+
+def test_a_larger_vocabulary_is_refused(tmp_path):
+    base = pico()
+    grown = base | {"model.embed_tokens.weight": np.zeros((18, 8), np.float32)}
+    save_folder(tmp_path / "base", base)
+    save_folder(tmp_path / "ct", grown)
+    message = r"is \(16, 8\) in base but \(18, 8\) in ct: their vocabularies differ; resize ct's"
+    with pytest.raises(UserError, match=message):
+        merge.merge_checkpoints("average", tmp_path / "base", {"ct": tmp_path / "ct"}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_outputs_that_would_do_harm_are_refused(folders, tmp_path):
+    paths, _, _ = folders
+    models = {"ct": paths["ct"], "sft": paths["sft"]}
+    for out in (paths["ct"], paths["ct"] / "merged", tmp_path):
+        with pytest.raises(UserError, match="lies in or around the input"):
+            merge.merge_checkpoints("average", paths["base"], models, out)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="exists and is not a merge made here"):
+        merge.merge_checkpoints("average", paths["base"], models, foreign)
+    assert (foreign / "thesis.tex").read_text() == "years of work"
+    merge.merge_checkpoints("average", paths["base"], models, foreign, force=True)
+    assert (foreign / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("dare", {}, "unknown merge method 'dare'; methods are average,"),
+        ("average", {"density": 0.5}, "average: unknown option 'density'; options are alpha, weights"),
+        ("ties", {}, "ties: no density given"),
+        ("ties", {"density": 0.5, "trim_scope": "layer"}, "trim_scope must be 'model' or 'tensor'"),
+        ("ties", {"density": 0.5, "lam": 1e40}, "lam must lie in"),
+        ("ties", {"density": 0.5, "dtype": "int8"}, "dtype must be auto or one of"),
+        ("average", {"alpha": 1.5}, r"alpha must lie in \[0.0, 1.0\], got 1.5"),
+        ("average", {"alpha": 0.5, "weights": [1, 2]}, "alpha is for two parents and no weights"),
+    ],
+)
+def test_wrong_requests_are_refused_before_writing(folders, tmp_path, method, options, message):
+    paths, _, _ = folders
+    models = {"ct": paths["ct"], "sft": paths["sft"]}
+    with pytest.raises(UserError, match=message):
+        merge.merge_checkpoints(method, paths["base"], models, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_parent_of_another_base_is_doubted(tmp_path):
+    save_folder(tmp_path / "base", pico())
+    save_folder(tmp_path / "ct", pico(7))
+    with pytest.warns(UserWarning, match="ct: its task vector is 1.* times as long as the base"):
+        report = merge.merge_checkpoints(
+            "average", tmp_path / "base", {"ct": tmp_path / "ct"}, tmp_path / "out"
+        )
+    assert len(report["warnings"]) == 1
+    assert "Warning: ct" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_transformers_opens_the_merge(pico_llama, tmp_path):
+    from conftest import save_pico
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    models = {name: save_pico(tmp_path / name, seed=i) for i, name in enumerate(("ct", "sft"), 1)}
+    merge.merge_checkpoints("ties", pico_llama, models, tmp_path / "out", density=0.5)
+    model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    wanted = checkpoints.open_checkpoint(tmp_path / "out")
+    state = model.state_dict()
+    assert all(np.array_equal(state[name].numpy(), wanted[name]) for name in wanted)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) > 20

@@ -1,0 +1,160 @@
+"""Figures from made-up tables (see made_run): what stands in them, and that nothing leaks as HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_run import BUDGETS, EVIL, made_choices, made_shares, made_study, write_made_run
+
+from lrnb import plots, summary
+from lrnb.store import RunPaths
+from lrnb.style import METHODS, colour
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(scores, items, differences) of a made-up run."""
+    runs = tmp_path_factory.mktemp("runs")
+    write_made_run(runs, n=40)
+    study = made_study(runs)
+    scores, items = summary.gather(RunPaths(study))
+    return scores, items, summary.compare(items, study)
+
+
+def all_text(fig) -> str:
+    return fig.to_json()
+
+
+def test_scores_carry_intervals_chance_and_fixed_colours(run) -> None:
+    scores, items, _ = run
+    fig = plots.scores_by_budget(scores, "topic", majority=30.0)
+    drawn = {trace.name: trace for trace in fig.data}
+    assert list(drawn) == [
+        "base",
+        "SFT-en",
+        "CT",
+        "CT-then-SFT",
+        "average",
+        "task arithmetic",
+        "TIES",
+        "TIES-SV",
+    ]
+    row = scores[(scores["model"] == "ties@65k") & (scores["task"] == "topic")].iloc[0]
+    assert drawn["TIES"].y[1] == row["value"]
+    assert drawn["TIES"].error_y.array[1] == pytest.approx(row["ci_high"] - row["value"])
+    assert drawn["TIES"].line.color == colour("ties")
+    assert {a.text.strip() for a in fig.layout.annotations} == {"chance", "majority"}
+    assert {shape.y0 for shape in fig.layout.shapes} == {25.0, 30.0}
+    assert "n = 40 items" in fig.layout.title.text
+    assert fig.layout.yaxis.title.text == "correct (%)"
+    assert list(fig.layout.xaxis.ticktext) == ["0", "16k", "65k"]
+
+
+def test_points_of_one_budget_do_not_cover_each_other(run) -> None:
+    fig = plots.scores_by_budget(run[0], "mean")
+    places = [x for trace in fig.data for x in trace.x]
+    assert len(set(np.round(places, 6))) == len(places)
+
+
+def test_differences_are_full_only_after_correction(run) -> None:
+    table = run[2]
+    fig = plots.differences(table)
+    for trace in fig.data:
+        rows = table[(table["task"] == "mean") & (table["baseline"] == "ct_then_sft")]
+        own = rows[rows["method"].map(plots.label) == trace.name]
+        full = [c != "white" for c in trace.marker.color]
+        assert full == list(own["p_holm"] < 0.05)
+        assert list(trace.x) == list(own["difference"])
+
+
+def test_predicted_classes_shows_a_collapse_and_escapes(run) -> None:
+    counts = summary.predicted(run[1], "topic")
+    assert counts.loc["base", "sea"] == 40  # the made base gives one answer
+    assert counts.loc["truth"].sum() == 40
+    fig = plots.predicted_classes(counts, EVIL)
+    assert EVIL not in fig.layout.title.text
+    assert all("<" not in trace.name for trace in fig.data)
+
+
+def test_tasks_without_classes_are_counted_by_position(run) -> None:
+    counts = summary.predicted(run[1], "reading")
+    assert list(counts.columns) == ["option 1", "option 2", "option 3", "option 4"]
+    assert "reading" not in summary.majorities(run[1])
+
+
+def test_shares_and_fates_add_up() -> None:
+    shares = made_shares()
+    chosen = shares[shares["setting"] == "chosen"]
+    whole = chosen[chosen["tensor"] == "(model)"].iloc[0]
+    fig = plots.shares_by_budget(chosen)
+    lost = next(t for t in fig.data if t.name == "SFT: discarded")
+    assert lost.y[0] == pytest.approx(100 * whole["sft_discarded"] / whole["sft_kept"])
+    bars = plots.fates(chosen)
+    heights = np.sum([bar.y for bar in bars.data], axis=0)
+    assert heights[1] == pytest.approx(100 * whole["sft_kept"] / whole["n"])
+    assert "n = 28,000 weights" in bars.layout.title.text
+
+
+def test_fixed_setting_has_no_slack_line() -> None:
+    shares = made_shares()
+    fig = plots.shares_by_budget(shares[shares["setting"] == "fixed"])
+    assert "SFT: won back by slack" not in [trace.name for trace in fig.data]
+
+
+@pytest.mark.parametrize("by", ["module", "layer"])
+def test_shares_by_part_are_weighted_by_entries(by: str) -> None:
+    shares = made_shares()
+    fixed = shares[shares["setting"] == "fixed"]
+    fig = plots.shares_by(fixed, by)
+    rows = fixed[(fixed["ct_tokens"] == BUDGETS[0]) & (fixed["layer"] >= 0)]
+    total = rows.groupby(by)[["sft_discarded", "sft_kept"]].sum()
+    first = fig.data[0]
+    at = list(first.x).index("q" if by == "module" else 0)
+    want = total.loc["q" if by == "module" else 0]
+    assert first.y[at] == pytest.approx(100 * want["sft_discarded"] / want["sft_kept"])
+
+
+def test_candidates_ring_the_chosen_one() -> None:
+    fig = plots.candidates(made_choices("average", {"alpha": [0.3, 0.5, 0.7]}), "alpha", "Average")
+    rings = [t for t in fig.data if t.marker.symbol == "circle-open"]
+    assert [list(ring.x) for ring in rings] == [[0.7], [0.7]]
+    assert "n = 100 dev items" in fig.layout.title.text
+
+
+def test_slack_histogram_shades_the_share_that_is_won_back() -> None:
+    delta = np.arange(1000) / 1000
+    counts, edges = np.histogram(delta, np.linspace(0, 1, 1001))
+    fig = plots.slack_histogram(counts, edges, 0.3, 5000)
+    shaded = np.array(fig.data[0].y)[[c == plots.colour("ties_sv") for c in fig.data[0].marker.color]]
+    assert shaded.sum() == pytest.approx(300, abs=15)
+    assert "1,000 of n = 5,000" in fig.layout.title.text
+    assert "300 back" in fig.layout.title.text
+
+
+def test_training_history_reads_a_path(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"tokens": [0, 10, 20], "loss": [np.nan, 3.0, 2.0], "bits_per_byte_x": [2.0, np.nan, 1.0]}
+    )
+    table.to_csv(tmp_path / "history.csv", index=False)
+    fig = plots.training_history(tmp_path / "history.csv", [10])
+    drawn = {trace.name: list(trace.y) for trace in fig.data}
+    assert drawn == {"training loss": [3.0, 2.0], "held-out X": [2.0, 1.0]}
+
+
+def test_colours_are_different_and_unknown_methods_are_escaped() -> None:
+    assert len({style[1] for style in METHODS.values()}) == len(METHODS)
+    assert "<" not in plots.label(EVIL)
+
+
+def test_slack_explorer_redraws_what_the_figure_shows() -> None:
+    from lrnb.widgets import slack_explorer
+
+    counts, edges = np.histogram(np.arange(1000) / 1000, np.linspace(0, 1, 1001))
+    slider, figure = slack_explorer(counts, edges, 5000).children
+    slider.value = 0.6
+    want = plots.slack_histogram(counts, edges, 0.6, 5000)
+    assert figure.layout.title.text == want.layout.title.text
+    assert figure.data[0].marker.color == want.data[0].marker.color

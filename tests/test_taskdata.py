@@ -1,0 +1,259 @@
+"""Task files and items: safe reading, clear refusals, seeded sampling and shuffling, SFT rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lrnb import taskdata, taskspec
+from lrnb.params import UserError
+
+TASK = {
+    "task": "colour",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{text}} in {{language}}?",
+    "metadata": {
+        "family": "text_classification",
+        "metric": "acc",
+        "data": "colour",
+        "sft": "sft/colour.jsonl",
+        "labels": ["red", "blue", "green"],
+    },
+}
+
+
+def write_task(folder: Path, **changes: object) -> str:
+    """A task file; `changes` replace top-level keys, or keys of metadata."""
+    meta = {**TASK["metadata"], **{k: v for k, v in changes.items() if k in TASK["metadata"]}}
+    top = {k: v for k, v in changes.items() if k not in TASK["metadata"]}
+    path = folder / "colour.yaml"
+    path.write_text(yaml.safe_dump({**TASK, "metadata": meta, **top}))
+    return str(path)
+
+
+def write_rows(root: Path, rows: list[object], name: str = "eval/colour/bn/test.jsonl") -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def labelled(n: int) -> list[dict[str, str]]:
+    return [{"text": f"t{i}", "label": ("red", "blue", "green")[i * 3 // n]} for i in range(n)]
+
+
+def docs_of(folder: Path, rows: list[object], **options: object) -> list[dict]:
+    task = taskdata.spec(write_task(folder))
+    return taskdata.documents(task, write_rows(folder, rows), lang="bn", **options)
+
+
+def test_every_packaged_task_is_valid():
+    specs = [taskdata.spec(name) for name in taskdata.available()]
+    assert {"topic", "math", "next_passage", "translation_choice"} <= {s.name for s in specs}
+    assert all(spec.name == spec.path.stem for spec in specs)
+    assert {spec.family for spec in specs} == set(taskspec.FAMILIES)
+
+
+def test_documents_hold_prompt_and_shuffled_options(tmp_path):
+    docs = docs_of(tmp_path, labelled(60))
+    assert docs[7]["prompt"] == "t7 in Bengali?"
+    assert all(doc["options"][doc["answer"]] == "red" for doc in docs[:20])
+    assert {doc["answer"] for doc in docs[:20]} == {0, 1, 2}
+    assert all(sorted(doc["options"]) == ["blue", "green", "red"] for doc in docs)
+    assert docs == docs_of(tmp_path, labelled(60))
+    assert docs != docs_of(tmp_path, labelled(60), seed=1)
+
+
+def test_the_right_option_stands_equally_often_everywhere(tmp_path):
+    docs = docs_of(tmp_path, labelled(900))
+    counts = np.bincount([doc["answer"] for doc in docs], minlength=3)
+    assert abs(counts - 300).max() < 60  # 4 standard errors
+
+
+def test_limit_samples_over_sorted_labels_and_nests(tmp_path):
+    small, large = (docs_of(tmp_path, labelled(300), limit=n) for n in (30, 90))
+    assert len(small) == 30
+    assert {doc["names"][doc["answer"]] for doc in small} == {"red", "blue", "green"}
+    assert {doc["item"] for doc in small} <= {doc["item"] for doc in large}
+    whole = {doc["item"]: doc for doc in docs_of(tmp_path, labelled(300))}
+    assert all(whole[doc["item"]] == doc for doc in small)
+
+
+def test_names_are_indices_in_the_file_for_long_options(tmp_path):
+    rows = [{"text": "x", "options": ["one a", "two b", "three c"], "answer": 1}] * 5
+    for doc in docs_of(tmp_path, rows):
+        assert doc["names"][doc["answer"]] == "1"
+        assert doc["options"][doc["names"].index("2")] == "three c"
+
+
+@pytest.mark.parametrize("answer", [0, 1, 2, 7, 18, 70000, -3])
+def test_distractors_are_near_distinct_and_wrong(answer):
+    for seed in range(50):
+        found = taskdata.distractors(answer, np.random.default_rng(seed))
+        assert len({answer, *found}) == 4
+        assert all((n < 0) == (answer < 0) for n in found)
+        assert max(abs(n - answer) for n in found) <= max(10, abs(answer))
+
+
+def test_distractors_follow_the_seed():
+    first, again, other = (
+        [taskdata.distractors(50, np.random.default_rng([s, i])) for i in range(20)] for s in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "x", "label": "purple"}, "label 'purple' is not among"),
+        ({"text": "x"}, "needs 'label'"),
+        ({"text": "x", "answer": 1.5}, "a whole 'answer'"),
+        ({"text": "x", "options": ["a", "b"], "answer": 2}, "an index into the 2 options"),
+        ({"text": "x", "options": ["a"], "answer": 0}, "two or more texts"),
+        ({"text": "x", "options": ["a", " "], "answer": 0}, "two or more texts"),
+        ({"text": "x", "options": ["a", "a", "b"], "answer": 0}, "stands there twice"),
+        ({"label": "red"}, "'text' is undefined"),
+        ([1], "a JSON object is expected"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, row, message):
+    with pytest.raises(UserError, match=message) as caught:
+        docs_of(tmp_path, [*labelled(3), row])
+    assert "test.jsonl:4" in str(caught.value)
+
+
+def test_broken_json_and_empty_files_are_refused(tmp_path):
+    task, path = taskdata.spec(write_task(tmp_path)), write_rows(tmp_path, labelled(2))
+    path.write_text(path.read_text() + '{"text": ')
+    with pytest.raises(UserError, match=r"test\.jsonl:3: not JSON"):
+        taskdata.documents(task, path, lang="bn")
+    path.write_text("\n")
+    with pytest.raises(UserError, match="is empty"):
+        taskdata.documents(task, path, lang="bn")
+
+
+def test_unknown_task_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'topic'"):
+        taskdata.spec("topik")
+    with pytest.raises(UserError, match="unknown task"):
+        taskdata.spec("../tasks/topic")
+
+
+def test_missing_data_says_what_there_is(tmp_path):
+    write_rows(tmp_path, labelled(3))
+    task = taskdata.spec(write_task(tmp_path))
+    with pytest.raises(UserError, match="there is: bn/test") as caught:
+        taskdata.data_file(task, "ta", "dev", tmp_path)
+    assert str(tmp_path / "eval/colour/ta/dev.jsonl") in str(caught.value)
+    for root in (tmp_path / "nowhere", ""):
+        with pytest.raises(UserError, match="set data_root"):
+            taskdata.data_file(task, "bn", "test", root)
+
+
+def test_functions_in_task_files_are_refused(tmp_path):
+    path = Path(write_task(tmp_path))
+    for tag in ("!function os.system", "!!python/object/apply:os.system [ls]"):
+        path.write_text(path.read_text() + f"doc_to_choice: {tag}\n")
+        with pytest.raises(UserError, match="may not run code"):
+            taskdata.spec(str(path))
+
+
+def test_templates_cannot_reach_python(tmp_path):
+    trap = "{{ text.__class__.__mro__[1].__subclasses__() }}"
+    task = taskdata.spec(write_task(tmp_path, doc_to_text=trap))
+    with pytest.raises(UserError, match="unsafe"):
+        taskdata.documents(task, write_rows(tmp_path, labelled(3)), lang="bn")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"process_docs": "x"}, "'process_docs' is not allowed"),
+        ({"output_type": "generate_until"}, "must be multiple_choice"),
+        ({"doc_to_text": "{{ text"}, "no valid template"),
+        ({"family": "poetry"}, "family is one of"),
+        ({"data": "../../etc"}, "inside the data root"),
+        ({"sft": "/etc/passwd"}, "inside the data root"),
+        ({"metadata": {}}, "metadata needs"),
+    ],
+)
+def test_task_files_that_break_the_rules(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        taskdata.spec(write_task(tmp_path, **changes))
+
+
+def test_sft_examples_are_the_prompts_of_the_task(tmp_path):
+    write_rows(tmp_path, labelled(30), "sft/colour.jsonl")
+    name = write_task(tmp_path)
+    found = taskdata.sft_examples(name, 12, tmp_path, seed=3)
+    right = {f"t{i} in English?": " " + row["label"] for i, row in enumerate(labelled(30))}
+    assert len({example["prompt"] for example in found}) == 12
+    assert all(right[example["prompt"]] == example["completion"] for example in found)
+    assert found == taskdata.sft_examples(name, 12, tmp_path, seed=3)
+    assert found != taskdata.sft_examples(name, 12, tmp_path, seed=4)
+    with pytest.raises(UserError, match="has 30; ask for less"):
+        taskdata.sft_examples(name, 31, tmp_path)
+
+
+def test_sft_examples_need_a_training_file(tmp_path):
+    with pytest.raises(UserError, match="set data_root"):
+        taskdata.sft_examples(write_task(tmp_path), 1, tmp_path)
+    with pytest.raises(UserError, match="no English training rows"):
+        taskdata.sft_examples(write_task(tmp_path, sft=None), 1, tmp_path)
+
+
+def test_load_gives_harness_tasks(tmp_path):
+    write_rows(tmp_path, labelled(9))
+    write_rows(tmp_path, [{"text": "solved", "label": "blue"}] * 4, "sft/colour.jsonl")
+    tasks = taskdata.load([write_task(tmp_path)], "bn", tmp_path, shots=2)
+    task = tasks["colour"]
+    task.build_all_requests()
+    assert len(task) == 9
+    assert task.chance == pytest.approx(1 / 3)
+    shown = "solved in English? blue\n\n" * 2 + "t0 in Bengali?"
+    assert task.instances[0].args[0] == shown
+    assert sorted(r.args[1] for r in task.instances[:3]) == [" blue", " green", " red"]
+
+
+REAL = [("topic", "bn"), ("topic", "mn"), ("topic_en", "bn"), ("math", "te"), ("math_en", "bn"),
+        ("next_passage", "bo"), ("translation_choice", "ug"), ("tatoeba_choice", "mn"),
+        ("causal_choice", "ta"), ("causal_choice_en", "ta")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "lang"), REAL)
+def test_real_files_load_and_render(data_root, name, lang):
+    task = taskdata.load([name], lang, data_root, limit=40)[name]
+    docs = task._splits["test"]
+    options = {"topic": 7, "causal_choice": 2}.get(name.removesuffix("_en"), 4)
+    assert {len(doc["options"]) for doc in docs} == {options}
+    assert task.chance == pytest.approx(1 / options)
+    assert len({doc["prompt"] for doc in docs}) > 35
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "topic",
+        "math",
+        "reading_comprehension",
+        "response_selection",
+        "next_passage",
+        "causal_choice",
+    ],
+)
+def test_real_sft_rows_render(data_root, name):
+    found = taskdata.sft_examples(name, 100, data_root)
+    assert len(found) == 100
+    assert all(e["prompt"].strip() and e["completion"].startswith(" ") for e in found)
+
+
+def test_parallel_languages_give_the_same_rows(data_root):
+    tasks = taskdata.load(["topic", "topic_en"], "bn", data_root, limit=50)
+    bengali, english = (tasks[name]._splits["test"] for name in ("topic", "topic_en"))
+    assert [d["item"] for d in bengali] == [d["item"] for d in english]
+    assert [d["options"] for d in bengali] == [d["options"] for d in english]
+    assert bengali[0]["prompt"] != english[0]["prompt"]

@@ -1,0 +1,127 @@
+"""TIES-SV against hand-computed numbers, against TIES at slack 0, and against the slow reference."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import densities, models, weights
+
+from lrnb import merge, ties_sv, vectors
+from lrnb.merge import merge_state
+from lrnb.params import UserError
+from lrnb.vectors import TaskVectors
+
+slacks = st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0])
+
+
+def test_the_worked_example():
+    assert doctest.testmod(ties_sv).attempted > 6
+    assert doctest.testmod(ties_sv).failed == 0
+
+
+def sv(ct, sft, **options):
+    ct, sft = np.float32(ct), np.float32(sft)
+    return ties_sv.ties_sv(np.zeros_like(ct), ct, sft, density=1.0, **options).tolist()
+
+
+def test_equal_deltas_go_to_the_lowest_index():
+    ct, sft = [3, 4, 5, 3], [-2, -3, -4, -2]  # every delta is 1
+    assert sv(ct, sft, slack=0.5) == [-2, -3, 5, 3]
+    assert sv(ct, sft, slack=0.25) == [-2, 4, 5, 3]
+
+
+def test_rounding_of_the_count_is_pythons():
+    ct, sft = [3, 4, 5, 6, 9], [-2, -2, -2, -2, -2]
+    assert sv(ct, sft, slack=0.5) == [-2, -2, 5, 6, 9]  # round(2.5) = 2
+
+
+def test_exact_ties_given_to_ct_are_won_back_first():
+    ct, sft = [2, -2, 7, 1], [-2, 2, -6, 1]  # sums 0, 0, 1, 2: + has the majority, so CT, SFT, CT
+    assert sv(ct, sft, slack=0) == [2, 2, 7, 1]
+    assert sv(ct, sft, slack=0.5) == [-2, 2, 7, 1]
+    assert sv(ct, sft, slack=1) == [-2, 2, -6, 1]
+    ct, sft = [2, 2, 2, -2, 7, 1, 9], [-2, -2, -2, 2, -6, 1, -1]  # D: entries 0, 1, 2, 4 and 6
+    assert sv(ct, sft, slack=0.4) == [-2, -2, 2, 2, 7, 1, 9]
+    assert sv(ct, sft, slack=0.8) == [-2, -2, -2, 2, -6, 1, 9]
+
+
+def test_slack_threshold_by_hand():
+    ct, sft = [5, 5, 5, 5], [-5, -4, -3, -2]
+    assert sv(ct, sft, slack_threshold=0, zero_sign="positive") == [-5, 5, 5, 5]
+    assert sv(ct, sft, slack_threshold=2) == [-5, -4, -3, 5]
+    assert sv(ct, sft, slack_threshold=100) == [-5, -4, -3, -2]
+
+
+def test_weights_decide_who_wins():
+    ct, sft = [3.0], [-2.0]
+    assert sv(ct, sft, slack=0, weights={"ct": 1, "sft": 2}) == [-2.0]
+    assert sv(ct, sft, slack=0, weights={"ct": 2, "sft": 1}) == [3.0]
+
+
+@given(models(), densities, weights, slacks, st.sampled_from(["majority", "positive"]),
+       st.sampled_from(["keep-all", "exact"]), st.sampled_from([1, 4, 1 << 17]))  # fmt: skip
+def test_equals_the_reference(model, density, weight, slack, zero_sign, at_threshold, piece):
+    base, parents = model
+    options = {"density": density, "zero_sign": zero_sign, "at_threshold": at_threshold,
+               "weights": {"ct": 1.0, "sft": weight}, "lam": 0.7}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors, "PIECE", piece)
+        for given_slack in ({"slack": slack}, {"slack_threshold": slack}):
+            got = ties_sv.ties_sv(base, parents["ct"], parents["sft"], **options, **given_slack)
+            wanted, _ = reference.ties(base, parents, **options, **given_slack)
+            reference.assert_same_bits(got, wanted)
+
+
+@given(models(), densities, weights)
+def test_no_slack_is_ties_bit_for_bit(model, density, weight):
+    base, parents = model
+    options = {"density": density, "weights": {"ct": weight, "sft": 1.0}}
+    got = ties_sv.ties_sv(base, parents["ct"], parents["sft"], slack=0.0, **options)
+    reference.assert_same_bits(got, merge.ties(base, parents, **options))
+
+
+@given(models(), densities)
+def test_full_slack_lets_sft_win_every_conflict(model, density):
+    base, parents = model
+    _, counts = reference.ties(base, parents, density=density, slack=1.0)
+    assert counts["discarded"] == [counts["conflicts"], 0]
+    got = ties_sv.ties_sv(base, parents["ct"], parents["sft"], density=density, slack=1.0)
+    wanted, _ = reference.ties(base, parents, density=density, slack=1.0)
+    reference.assert_same_bits(got, wanted)
+
+
+@given(models(parents=3), densities, slacks)
+def test_three_parents_protect_the_named_one(model, density, slack):
+    base, parents = model
+    wanted, _ = reference.ties(base, parents, density=density, slack=slack)  # protects the last
+    options = {"density": density, "slack": slack, "protect": "third"}
+    got = merge_state("ties_sv", TaskVectors(base, parents), **options)
+    reference.assert_same_bits(
+        {name: got[name] for name in base}, {k: v.astype(np.float32) for k, v in wanted.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "one of slack"),
+        ({"slack": 0.1, "slack_threshold": 0.1}, "one of slack"),
+        ({"slack": 1.1}, r"slack must lie in \[0.0, 1.0\], got 1.1"),
+        ({"slack_threshold": -1}, "slack_threshold must lie in"),
+        ({"slack": float("nan")}, "slack must lie in"),
+    ],
+)
+def test_wrong_slack_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        sv([1.0], [2.0], **options)
+
+
+def test_unknown_protected_parent_is_refused():
+    x = {"a": np.ones(2, np.float32)}
+    with pytest.raises(UserError, match=r"protect names 'sft', but the parents are \['one', 'two'\]"):
+        merge_state("ties_sv", x, {"one": x, "two": x}, density=1.0, slack=0.1)

@@ -1,0 +1,244 @@
+"""Training: no leaks between packed documents, exact resume, budgets, weights on prompt tokens."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import pico_model, pico_tokenizer, save_pico
+from safetensors.numpy import load_file
+
+from lrnb import bpb, finetune, packing, train
+from lrnb.params import UserError
+
+RECIPE = train.Recipe(lr=1e-2, batch=4, device="cpu")
+
+
+def rows_of(documents: list[list[int]], seq_len: int = 16) -> list[dict]:
+    return [
+        {"input_ids": ids, "position_ids": pos} for ids, pos in packing.pack(documents, seq_len)
+    ]
+
+
+def random_documents(count: int, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [[1, *rng.integers(4, 29, rng.integers(3, 30)).tolist(), 2] for _ in range(count)]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    path = tmp_path / "packed.arrow"
+    packing.write_packed(packing.pack(random_documents(200), 16), path, 10_000)
+    return path
+
+
+def pretrain(base: Path, packed: Path, out: Path, **changes) -> list[dict]:
+    settings = {
+        "budgets": [64 * 5, 64 * 12],
+        "recipe": RECIPE,
+        "save_tokens": 64 * 2,
+        "heldout": {},
+    }
+    settings["heldout"] = {"x": ["the cat sees the dog"], "en": ["a red house"]}
+    return train.continual_pretrain(
+        base, packed, out, **{**settings, "fingerprint": {"a": 1}, **changes}
+    )
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_a_packed_document_does_not_see_its_neighbours(kind: str) -> None:
+    model = pico_model(kind).eval()
+    first, changed, second = [1, 5, 6, 7, 8, 9], [1, 15, 16, 17, 18, 19], [1, 10, 11, 12, 13, 2]
+    logits = []
+    for neighbour in (first, changed):
+        batch = train.collate_packed(rows_of([neighbour, second, [1, 5, 6, 2]]))
+        batch.pop("labels")
+        logits.append(model(**batch).logits[0])
+    torch.testing.assert_close(logits[0][6:], logits[1][6:], rtol=0, atol=1e-6)
+    assert not torch.allclose(logits[0][:6], logits[1][:6])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_a_packed_document_scores_as_it_does_alone(kind: str) -> None:
+    model = pico_model(kind).eval()
+    second = [1, 10, 11, 12, 13, 14, 15, 2]
+    batch = train.collate_packed(rows_of([[1, 5, 6, 7, 8, 9, 3, 2], second]))
+    batch.pop("labels")
+    alone = model(torch.tensor([second])).logits[0]
+    torch.testing.assert_close(model(**batch).logits[0, 8:], alone, rtol=0, atol=1e-5)
+
+
+def test_an_attention_mask_of_ones_would_leak_and_is_not_given() -> None:
+    batch = train.collate_packed(
+        rows_of([[1, 5, 6, 7, 8, 9, 3, 2], [1, 10, 11, 12, 13, 14, 15, 2]])
+    )
+    assert "attention_mask" not in batch
+    model = pico_model().eval()
+    labels = batch.pop("labels")
+    apart = model(**batch).logits
+    leaking = model(**batch, attention_mask=torch.ones_like(labels)).logits
+    assert not torch.allclose(apart[0, 8:], leaking[0, 8:])
+
+
+def test_the_first_token_of_a_document_is_never_a_target() -> None:
+    labels = train.collate_packed(rows_of([[1, 5, 2], [1, 6, 7, 8, 9, 10, 2], [1, 4, 4, 4, 4, 2]]))[
+        "labels"
+    ]
+    assert (labels[0] == -100).nonzero().flatten().tolist() == [0, 3, 10]
+
+
+def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
+    history = pretrain(pico_llama, packed, tmp_path / "ct")
+    pretrain(pico_llama, packed, tmp_path / "short", budgets=[64 * 5])
+    long, short = (
+        load_file(tmp_path / run / "320" / "model.safetensors") for run in ("ct", "short")
+    )
+    assert all(np.array_equal(long[name], short[name]) for name in long)
+    assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
+    assert (tmp_path / "ct" / "768" / "tokenizer.json").is_file()
+    assert not (tmp_path / "ct" / "work").exists()
+
+
+def _pretrain_and_die(base: Path, packed: Path, out: Path) -> None:
+    original = train.Watch.on_step_end
+
+    def slow(self, args, state, control, **kwargs):
+        original(self, args, state, control, **kwargs)
+        time.sleep(0.05)
+
+    train.Watch.on_step_end = slow
+    pretrain(base, packed, out)
+
+
+def test_resume_after_kill_ends_with_the_same_weights(
+    pico_llama: Path, packed: Path, tmp_path: Path
+) -> None:
+    pretrain(pico_llama, packed, tmp_path / "whole")
+    out = tmp_path / "killed"
+    child = multiprocessing.get_context("spawn").Process(
+        target=_pretrain_and_die, args=(pico_llama, packed, out)
+    )
+    child.start()
+    deadline = time.time() + 120
+    while not (out / "work" / "checkpoint-8" / "complete").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not (out / "768").exists()
+    (out / "work" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves
+    history = pretrain(pico_llama, packed, out)
+    for budget in ("320", "768"):
+        whole, resumed = (
+            load_file(d / budget / "model.safetensors") for d in (tmp_path / "whole", out)
+        )
+        assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
+
+
+def test_other_parameters_start_afresh(tmp_path: Path) -> None:
+    work, point = train.resume_point(tmp_path / "work", {"lr": 1})
+    (work / "checkpoint-2").mkdir()
+    (work / "checkpoint-2" / "complete").touch()
+    assert train.resume_point(work, {"lr": 1})[1] == str(work / "checkpoint-2")
+    assert point is None and train.resume_point(work, {"lr": 2})[1] is None
+
+
+def test_a_budget_above_the_corpus_is_refused(
+    pico_llama: Path, packed: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"ct_budgets: 6,400,000 tokens are asked for, the packed corpus holds"
+    ):
+        pretrain(pico_llama, packed, tmp_path / "ct", budgets=[6_400_000])
+    assert not (tmp_path / "ct").exists()
+
+
+def test_bits_per_byte_of_a_uniform_model_is_known(tmp_path: Path) -> None:
+    model = pico_model()
+    torch.nn.init.zeros_(model.model.embed_tokens.weight)
+    measured = bpb.bits_per_byte(model, pico_tokenizer(), ["the cat sees"])
+    assert measured == pytest.approx(3 * 6 / 12)  # three words of log2(64) bits over twelve bytes
+
+
+EXAMPLES = [{"prompt": "the cat sees", "completion": f" {n} {n}"} for n in range(10)] * 4
+
+
+def fine_tune(parent: Path, out: Path, weight: float = 0.0, **changes) -> dict:
+    recipe = train.Recipe(
+        **{"lr": 1e-2, "batch": 8, "device": "cpu", "schedule": "cosine", **changes}
+    )
+    return finetune.fine_tune(
+        parent, EXAMPLES, out, recipe=recipe, epochs=1, prompt_weight=weight, max_len=32
+    )
+
+
+def test_fine_tuning_writes_a_model_and_its_facts(pico_llama: Path, tmp_path: Path) -> None:
+    facts = fine_tune(pico_llama, tmp_path / "sft")
+    assert facts["steps"] == 5 and facts["examples"] == 40 and facts["too_long"] == 0
+    before, after = (load_file(d / "model.safetensors") for d in (pico_llama, tmp_path / "sft"))
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_prompt_weight_is_the_weight_of_prompt_tokens(tmp_path: Path) -> None:
+    rows = [
+        {"input_ids": [1, 4, 5, 6, 2], "completion_mask": [0, 0, 0, 1, 1]},
+        {"input_ids": [1, 7], "completion_mask": [0, 1]},
+    ]
+    batch = finetune.Collator(pad=0, prompt_weight=0.25)(rows)
+    assert batch["loss_weights"].tolist() == [[0.25, 0.25, 0.25, 1, 1], [0.25, 1, 0, 0, 0]]
+    model = pico_model()
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    nll = torch.nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), batch["input_ids"][:, 1:], reduction="none"
+    )
+    weights = batch["loss_weights"][:, 1:]
+    loss = finetune.PromptWeighted.compute_loss(None, model, batch)
+    torch.testing.assert_close(loss, (nll * weights).sum() / weights.sum())
+
+
+def test_accumulating_micro_batches_changes_nothing(pico_llama: Path, tmp_path: Path) -> None:
+    fine_tune(pico_llama, tmp_path / "whole", weight=0.3)
+    fine_tune(pico_llama, tmp_path / "parts", weight=0.3, micro_batch=2)
+    whole, parts = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "parts"))
+    for name in whole:
+        np.testing.assert_allclose(whole[name], parts[name], rtol=0, atol=2e-4)
+
+
+def test_no_example_that_fits_is_refused(pico_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no SFT example fits sft_max_len 2"):
+        finetune.fine_tune(
+            pico_llama,
+            EXAMPLES,
+            tmp_path / "sft",
+            recipe=RECIPE,
+            epochs=1,
+            prompt_weight=0,
+            max_len=2,
+        )
+    assert not (tmp_path / "sft").exists()
+
+
+def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="torch sees no GPU"):
+        train.Recipe(lr=1, batch=1, device="cuda").on_cpu()
+
+
+def test_training_from_scratch_lowers_the_loss(packed: Path, tmp_path: Path) -> None:
+    recipe = train.Recipe(lr=1e-2, batch=4, schedule="cosine", device="cpu")
+    model, tokenizer = pico_model(), pico_tokenizer()
+    text = ["the cat sees the dog in the red house"]
+    before = bpb.bits_per_byte(model, tokenizer, text)
+    train.train_scratch(model, tokenizer, packed, tmp_path / "base", recipe=recipe, tokens=64 * 30)
+    assert bpb.bits_per_byte(train.load(tmp_path / "base")[0], tokenizer, text) < before
+    assert json.loads((tmp_path / "base" / "config.json").read_text())["model_type"] == "llama"
+    shutil.rmtree(tmp_path / "base")
+    assert save_pico(tmp_path / "base").is_dir()
