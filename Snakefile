@@ -16,6 +16,7 @@ RUN = Path.cwd()
 os.chdir(params.ROOT)  # paths in params.yaml count from the checkout
 STUDY = plan.read_study(RUN / "params.yaml")
 STEPS = plan.plan(STUDY)
+URGENCY = plan.urgency(STEPS)
 os.chdir(RUN)
 
 
@@ -37,6 +38,7 @@ for step in STEPS.values():
         log:
             f"logs/{step.name}.log",
         threads: STUDY.threads
+        priority: URGENCY[step.name]
         resources:
             gpu=int(step.gpu),
         params:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrnb.params import UserError
+from lrnb.params import ROOT, UserError, read_yaml
 from lrnb.pretrained import (
     SOURCE,
     cached_base,
@@ -105,8 +106,10 @@ def real_base(
 def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[str]:
     """Every string in a data root's corpus/, eval/ and sft/; `langs` limits the first two.
 
-    Strings of eval/ and sft/ come a second time after a space, as they stand in a prompt.
+    Strings of eval/ and sft/ come a second time after a space, as they stand in a prompt; the fixed
+    words of the prompts come as well.
     """
+    yield from prompt_texts()
     root, wanted = Path(data_root), None if langs is None else set(langs)
     for path in sorted(root.glob("corpus/*.jsonl*")):
         if wanted is None or path.name.split(".")[0] in wanted:
@@ -116,6 +119,19 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
             for text in chain.from_iterable(map(_strings, _rows(path))):
                 yield text
                 yield f" {text}"
+
+
+def prompt_texts() -> Iterator[str]:
+    """The fixed words of prompts: labels and templates of lrnb/tasks, with each language's name."""
+    studies = [read_yaml(path) for path in sorted(ROOT.glob("params/*.yaml"))]
+    names = sorted({str(study["lang_name"]) for study in studies if "lang_name" in study})
+    for path in sorted(ROOT.glob("lrnb/tasks/*.yaml")):
+        for template in _strings(read_yaml(path)):
+            for name in names if "language" in template else [""]:
+                whole = re.sub(r"{{\s*language\s*}}", name, template)
+                for text in filter(None, re.split(r"{[{%#].*?[}%#]}", whole)):
+                    yield text
+                    yield f" {text}"
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -146,13 +162,21 @@ def _copy_folder(folder: Path, out: Path) -> None:
 
 def _save_model(source: str, out: Path, revision: str | None) -> Path:
     """A folder or Hub id loaded and saved as safetensors. Pickled weights: tensors only, no code."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", weights_only=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except UnpicklingError as error:
+        raise UserError(
+            f"base_source {source!r} holds more than tensors in a pickle, which could run code. "
+            "Have its owner save it as safetensors, or use another base"
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"base_source {source!r} cannot be loaded: {reason} Give a folder with config.json and "

@@ -65,7 +65,8 @@ def exec_notebook(
 
 
 def _papermill(notebook: Path, out: Path, values: dict[str, Any]) -> None:
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # its grammar costs 0.7 s, unused
+    # nbformat would load this to check links: a grammar that takes 0.7 s to build, never used here
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
 
     papermill.execute_notebook(
@@ -88,7 +89,7 @@ def _this_python() -> type:
     class ThisPython(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"]
             return KernelSpec(argv=argv, language="python", display_name="Python 3 (ipykernel)")
 
     return ThisPython
@@ -226,7 +227,11 @@ class Status:
         self.progress.unlink(missing_ok=True)
 
     def set(self, state: str, error: str = "") -> None:
-        write_text(self.path, json.dumps({"state": state, "time": time.time(), "error": error}))
+        """States: waiting (for another study that makes it), running, done, failed."""
+        now = time.time()
+        self.started = now if state == "running" else getattr(self, "started", now)
+        facts = {"state": state, "started": self.started, "time": now, "error": error}
+        write_text(self.path, json.dumps(facts))
 
 
 def environment(study: Study, progress: Path) -> dict[str, str]:

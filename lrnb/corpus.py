@@ -53,9 +53,7 @@ def _field(line: str, field: str, where: str) -> str:
     try:
         return json.loads(line)[field]
     except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{where}: expected one JSON object a line with a {field!r} field"
-        ) from None
+        raise UserError(f"{where}: expected one JSON object a line with a {field!r} field") from None
 
 
 def read_hub(
@@ -85,9 +83,7 @@ def read_hub(
 def script_share(text: str, script: str) -> float:
     """Share of the letters of `text` that are in the Unicode script `script`; 0 for no letters."""
     letters = len(regex.findall(r"\p{L}", text))
-    return (
-        len(regex.findall(rf"(?=\p{{Script={script}}})\p{{L}}", text)) / letters if letters else 0.0
-    )
+    return len(regex.findall(rf"(?=\p{{Script={script}}})\p{{L}}", text)) / letters if letters else 0.0
 
 
 def clean(
@@ -197,13 +193,9 @@ def _is_byte(piece: str) -> bool:
 
 def write_lines(path: Path, texts: list[str]) -> None:
     """Texts as JSON Lines, one {"text": ...} a line."""
-    write_text(
-        path, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    )
+    write_text(path, "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts))
 
 
 def read_lines(path: Path) -> list[str]:
     """The texts that `write_lines` wrote; UserError where the stage that makes them has not run."""
-    return [
-        json.loads(line)["text"] for line in require(path).read_text(encoding="utf-8").splitlines()
-    ]
+    return [json.loads(line)["text"] for line in require(path).read_text(encoding="utf-8").splitlines()]

@@ -93,9 +93,7 @@ def score_models(
     return scores[SCORE_COLUMNS], items
 
 
-def score_study(
-    study: Study, models: Iterable[Mapping[str, Any]]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_study(study: Study, models: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores models (rows with model, method, ct_tokens, folder) on a study's test items in X and English."""
     names = [*study.tasks, *(f"{task}_en" for task in study.tasks_en)]
     tasks = taskdata.load(

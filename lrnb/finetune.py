@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
@@ -22,24 +23,36 @@ class PromptWeighted(SFTTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         weights = inputs["loss_weights"][:, 1:]
-        logits = model(
-            inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).logits
-        counted = weights > 0  # softmax only where it counts: vocabularies are large
-        nll = functional.cross_entropy(
-            logits[:, :-1][counted].float(), inputs["input_ids"][:, 1:][counted], reduction="none"
-        )
+        logits, targets = counted_logits(model, inputs)
+        nll = functional.cross_entropy(logits.float(), targets, reduction="none")
         total = weights.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (nll * weights[counted]).sum() / total
+        loss = (nll * weights[weights > 0]).sum() / total
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
         """The sum of weights over the micro-batches of a step, so that accumulating them changes nothing."""
-        return (
-            torch.stack([batch["loss_weights"][:, 1:].sum() for batch in batch_samples])
-            .sum()
-            .to(device)
-        )
+        return torch.stack([batch["loss_weights"][:, 1:].sum() for batch in batch_samples]).sum().to(device)
+
+
+def counted_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits, targets) at the N tokens that count in the loss: (N, vocabulary) and (N,).
+
+    The output layer runs there only: with a large vocabulary and answers of a few tokens it is most of
+    the work otherwise.
+    """
+    ids, counted = inputs["input_ids"], inputs["loss_weights"][:, 1:] > 0
+    bare = getattr(model, "module", model)
+    out = bare.base_model(ids, attention_mask=inputs["attention_mask"], use_cache=False)
+    logits = bare.get_output_embeddings()(out.last_hidden_state[:, :-1][counted])
+    cap = getattr(bare.config, "final_logit_softcapping", None)
+    return (cap * torch.tanh(logits / cap) if cap else logits), ids[:, 1:][counted]
+
+
+def step_order(lengths: Sequence[int], batch: int, seed: int) -> list[int]:
+    """A seeded shuffle, then by length inside each step of `batch`: micro-batches pad little."""
+    order = np.random.default_rng(seed).permutation(len(lengths)).tolist()
+    steps = (order[first : first + batch] for first in range(0, len(order), batch))
+    return [index for step in steps for index in sorted(step, key=lambda i: lengths[i])]
 
 
 class Collator:
@@ -89,6 +102,7 @@ def fine_tune(
         logging_steps=5,
         max_length=None,
         completion_only_loss=False,
+        train_sampling_strategy="sequential",
     )
     trainer = PromptWeighted(
         model,
@@ -99,11 +113,11 @@ def fine_tune(
     )
     prepared: Any = trainer.train_dataset
     short = prepared.filter(lambda row: len(row["input_ids"]) <= max_len)
-    dropped, trainer.train_dataset = len(prepared) - len(short), short
+    lengths = [len(ids) for ids in short["input_ids"]]
+    dropped = len(prepared) - len(short)
+    trainer.train_dataset = short.select(step_order(lengths, recipe.batch, recipe.seed))
     if not len(short):
-        raise UserError(
-            f"no SFT example fits sft_max_len {max_len} tokens; raise it or check sft_mix"
-        )
+        raise UserError(f"no SFT example fits sft_max_len {max_len} tokens; raise it or check sft_mix")
     return _run(trainer, tokenizer, out, epochs, name) | {
         "examples": len(short),
         "too_long": dropped,
@@ -119,7 +133,8 @@ def _check_special(tokenizer: Any, parent: Path) -> None:
 
 def _run(trainer: Any, tokenizer: Any, out: Path, epochs: int, name: str) -> dict[str, Any]:
     tokens = sum(map(len, trainer.train_dataset["input_ids"]))
-    steps = -(-len(trainer.train_dataset) // trainer.args.train_batch_size) * epochs
+    a_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
+    steps = -(-len(trainer.train_dataset) // a_step) * epochs
     with Progress(name, tokens * epochs) as progress:
         trainer.add_callback(Watch(progress, tokens * epochs // max(steps, 1)))
         result = trainer.train()

@@ -12,6 +12,13 @@ from typing import Any
 
 from lrnb.plan import Step
 
+MARKS = {
+    "pending": " ",
+    "waiting": "[yellow]…[/]",
+    "running": "[yellow]▶[/]",
+    "done": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+}
 EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -24,8 +31,9 @@ class Board:
     started: float = field(default_factory=time.time)
 
     def status(self, name: str) -> dict[str, Any]:
-        """{"state", "time", "error"}: the state is pending, waiting, running, done or failed."""
-        found = _read(self.folder / f"{name}.json") or {"state": "pending", "time": 0.0, "error": ""}
+        """{"state", "started", "time", "error"}: state pending, waiting, running, done or failed."""
+        none: dict[str, Any] = {"state": "pending", "started": 0.0, "time": 0.0, "error": ""}
+        found = _read(self.folder / f"{name}.json") or none
         return (
             found
             if found["time"] >= self.started or found["state"] == "pending"
@@ -115,26 +123,25 @@ def display(board: Board, console: Any) -> Iterator[Callable[[], None]]:
 
 def table(board: Board) -> Any:
     """One row a step, in the order of the study."""
+    from rich.console import Group
     from rich.table import Table
 
-    marks = {
-        "done": "[green]✓[/]",
-        "failed": "[red]✗[/]",
-        "running": "[yellow]▶[/]",
-        "waiting": "[yellow]…[/]",
-    }
-    grid = Table(title=board.headline(), title_justify="left", box=None, padding=(0, 1), show_header=False)
+    grid = Table(box=None, padding=(0, 1), show_header=False)
     for step in board.todo:
         state = board.status(step.name)
-        text = describe(board.progress(step.name)) if state["state"] == "running" else ""
-        text = "another run is making it" if state["state"] == "waiting" else text
-        grid.add_row(
-            marks.get(state["state"], " "),
-            step.name,
-            text,
-            style="dim" if state["state"] == "pending" else "",
-        )
-    return grid
+        style = "dim" if state["state"] == "pending" else ""
+        grid.add_row(MARKS[state["state"]], step.name, *_row(board, step.name, state), style=style)
+    return Group(board.headline(), grid)
+
+
+def _row(board: Board, name: str, state: dict[str, Any]) -> tuple[str, str]:
+    """Time taken so far, and what is happening."""
+    if state["state"] == "running":
+        happening = describe(board.progress(name)) or "starting"
+        return clock(time.time() - state["started"]), happening
+    if state["state"] == "waiting":
+        return "", "another study is making it"
+    return clock(state["time"] - state["started"]) if state["state"] in ("done", "failed") else "", ""
 
 
 class Lines:

@@ -25,14 +25,10 @@ def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iter
     for text in documents:
         chunk.append(text)
         if len(chunk) == batch:
-            yield from (
-                start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"]
-            )
+            yield from (start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"])
             chunk = []
     if chunk:
-        yield from (
-            start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"]
-        )
+        yield from (start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"])
 
 
 def replay(
@@ -85,15 +81,11 @@ def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limi
     """Write rows to an Arrow file that training memory-maps, until `limit` rows; returns how many."""
     import pyarrow as pa
 
-    schema = pa.schema(
-        [("input_ids", pa.list_(pa.int32())), ("position_ids", pa.list_(pa.int32()))]
-    )
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("position_ids", pa.list_(pa.int32()))])
     count = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for ids, positions in rows:
-            writer.write_batch(
-                pa.record_batch([pa.array([ids]), pa.array([positions])], schema=schema)
-            )
+            writer.write_batch(pa.record_batch([pa.array([ids]), pa.array([positions])], schema=schema))
             count += 1
             if count == limit:
                 break

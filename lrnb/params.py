@@ -39,13 +39,9 @@ class Study(BaseModel):
     script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
     seed: int = Field(0, ge=0)
     runs: str = "runs"  # folder of all results
-    data_root: str = (
-        ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
-    )
+    data_root: str = ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
     threads: int = Field(1, ge=1)  # CPU threads of one job
-    precision: Literal["fp32", "bf16"] = (
-        "fp32"  # of the arithmetic in training; weights stay float32
-    )
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the arithmetic in training; weights stay float32
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     # base
@@ -68,12 +64,8 @@ class Study(BaseModel):
     hub_dataset_en: str = ""
     english_ratio: float = Field(4.0, ge=0)  # X tokens for each English token; 0: no English
     script_min_share: float = Field(0.5, ge=0, le=1)  # letters of a document in X's script
-    dedup_threshold: float = Field(
-        0.8, ge=0, le=1
-    )  # Jaccard similarity of near duplicates; 1: exact only
-    heldout_bytes: int = Field(
-        32_768, ge=1
-    )  # text of each language kept out of training, for bits per byte
+    dedup_threshold: float = Field(0.8, ge=0, le=1)  # Jaccard similarity of near duplicates; 1: exact only
+    heldout_bytes: int = Field(32_768, ge=1)  # text of each language kept out of training, for bits per byte
     seq_len: int = Field(256, ge=8)  # tokens
 
     # continual pre-training
@@ -117,11 +109,7 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Study:
-        if (
-            self.ct_budgets != sorted(set(self.ct_budgets))
-            or not self.ct_budgets
-            or self.ct_budgets[0] <= 0
-        ):
+        if self.ct_budgets != sorted(set(self.ct_budgets)) or not self.ct_budgets or self.ct_budgets[0] <= 0:
             raise ValueError(f"ct_budgets must be positive and ascending, got {self.ct_budgets}")
         for name in ("alphas", "densities", "slacks"):
             if any(not 0 <= value <= 1 for value in getattr(self, name)):
@@ -157,9 +145,7 @@ def _explain(error: ValidationError, where: str) -> str:
         key = ".".join(map(str, item["loc"])) or "parameters"
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, Study.model_fields, n=1)
-            lines.append(
-                f"unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            lines.append(f"unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         elif not item["loc"]:
             lines.append(item["msg"].removeprefix("Value error, "))
         else:
@@ -178,9 +164,7 @@ def validate(values: Mapping[str, Any], where: str) -> Study:
 
 def here(namespace: Mapping[str, Any]) -> Study:
     """The Study that a notebook's parameters cell declares: call as `here(globals())` in the next cell."""
-    return validate(
-        {k: namespace[k] for k in Study.model_fields if k in namespace}, "parameters cell"
-    )
+    return validate({k: namespace[k] for k in Study.model_fields if k in namespace}, "parameters cell")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -250,6 +234,4 @@ def notebook_params(path: Path) -> dict[str, Any]:
     try:
         return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}  # type: ignore[attr-defined]
     except (AttributeError, ValueError, SyntaxError) as error:
-        raise UserError(
-            f"{path}: parameters cell: one `name = literal` a line, please ({error})"
-        ) from None
+        raise UserError(f"{path}: parameters cell: one `name = literal` a line, please ({error})") from None

@@ -63,6 +63,16 @@ def plan(study: Study) -> dict[str, Step]:
     return {step.name: step for step in steps}
 
 
+def urgency(steps: dict[str, Step]) -> dict[str, int]:
+    """Seconds of the longest chain of steps that waits for each: the scheduler starts the longest first."""
+    chain = dict.fromkeys(steps, 0.0)
+    for name, step in reversed(steps.items()):
+        chain[name] += step.cost
+        for need in step.needs:
+            chain[need] = max(chain[need], chain[name])
+    return {name: round(seconds) for name, seconds in chain.items()}
+
+
 def _parents(study: Study, budgets: list[int]) -> list[Step]:
     paths = RunPaths(study)
     ct_needs = ("base", "corpus") if budgets else ("base",)

@@ -104,9 +104,7 @@ class Stage:
     `inputs` are folders (their manifests are hashed) or files. After an exception there is no manifest.
     """
 
-    def __init__(
-        self, folder: Path, name: str, params: dict[str, Any], inputs: Iterable[Path] = ()
-    ) -> None:
+    def __init__(self, folder: Path, name: str, params: dict[str, Any], inputs: Iterable[Path] = ()) -> None:
         self.folder, self.name, self.params = Path(folder), name, params
         self.inputs = [require(path) for path in map(Path, inputs)]
         self.facts: dict[str, Any] = {}  # anything worth keeping beside the parameters

@@ -42,55 +42,53 @@ def print_results(study: Study) -> None:
     paths = RunPaths(study)
     table, report = paths.scores / "scores.csv", paths.lang / "report.html"
     if table.is_file():
-        title = f"Scores in {study.lang_name or study.lang}, percent ({study.preset}, seed {study.seed})"
-        print_frame(by_model(pd.read_csv(table)), title)
+        name = study.lang_name or study.lang
+        title = f"Percent right in {name} ({study.preset}, seed {study.seed})"
+        print_frame(by_model(pd.read_csv(table)), f"{title}; en: mean in English")
     if report.is_file():
         print(f"report: {report}")
 
 
 def by_model(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a model (method, CT tokens), one column a task, in the order of the file."""
+    """One row a model (method, CT tokens): mean, interval, tasks in X, mean in English."""
     keys = ["method", "ct_tokens"]
     wide = scores.pivot_table(index=keys, columns="task", values="value", sort=False)
-    tasks = list(dict.fromkeys(scores["task"]))
-    return wide[[*(t for t in ["mean"] if t in tasks), *(t for t in tasks if t != "mean")]].reset_index()
+    tasks = [task for task in dict.fromkeys(scores["task"]) if not task.startswith("mean")]
+    own = [task for task in tasks if not task.endswith("_en")]
+    means = scores[scores["task"] == "mean"].set_index(keys)
+    bounds = zip(means["ci_low"], means["ci_high"], strict=True)
+    interval = [f"{low:.0f}–{high:.0f}" for low, high in bounds]
+    table = wide[["mean", *own]].rename(columns=lambda task: task.removeprefix("world_"))
+    table.insert(1, "95%", table.index.map(dict(zip(means.index, interval, strict=True))))
+    if "mean_en" in wide:
+        table["en"] = wide["mean_en"]
+    return table.reset_index().rename(columns={"ct_tokens": "CT tokens"})
 
 
 def print_frame(frame: pd.DataFrame, title: str) -> None:
-    """A data frame as a table; numbers with one decimal, counts as they are."""
+    """A data frame as a table; fractions with one decimal, counts as they are."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    grid = Table(title=title, title_justify="left")
-    for column in frame.columns:
-        grid.add_column(
-            str(column), justify="left" if frame[column].dtype == object else "right", overflow="fold"
-        )
+    grid = Table(title=title, title_justify="left", title_style="", padding=(0, 1), box=None)
+    for name, column in frame.items():
+        numeric = column.dtype.kind in "iuf"
+        grid.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
     for row in frame.itertuples(index=False):
         grid.add_row(*map(_cell, row))
-    console.print(grid)
+    Console().print(grid)
 
 
 def print_row(row: pd.Series, title: str) -> None:
     """One row of a wide table, a line a column."""
     print(title)
     for name, value in row.items():
-        print(f"  {name:<16}{_cell(value.item() if hasattr(value, 'item') else value)}")
+        print(f"  {name:<16}{value:g}" if isinstance(value, float) else f"  {name:<16}{value}")
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        whole = value.is_integer() and abs(value) >= 1000
-        return (
-            ""
-            if value != value
-            else f"{value:,.0f}"
-            if whole
-            else f"{value:.1f}"
-            if abs(value) >= 1
-            else f"{value:.3f}"
-        )
+        return "" if value != value else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -51,9 +51,7 @@ class Recipe:
         """TrainingArguments (or SFTConfig) for this recipe."""
         micro = self.micro_batch or self.batch
         if self.batch % micro:
-            raise UserError(
-                f"batch {self.batch} is no multiple of micro_batch {micro}; change one of them"
-            )
+            raise UserError(f"batch {self.batch} is no multiple of micro_batch {micro}; change one of them")
         cosine = {
             "lr_scheduler_type": "cosine_with_min_lr",
             "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
@@ -65,6 +63,7 @@ class Recipe:
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=self.batch // micro,
             bf16=self.precision == "bf16",
+            optim="adamw_torch_fused",
             use_cpu=self.on_cpu(),
             seed=self.seed,
             data_seed=self.seed,
@@ -93,9 +92,7 @@ class Recipe:
 
 def load(folder: Path) -> tuple[Any, Any]:
     """(model in float32 with SDPA attention, tokenizer) of a Hugging Face folder."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     return model, AutoTokenizer.from_pretrained(folder)
 
 
@@ -120,9 +117,7 @@ def collate_packed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     ids = torch.stack([torch.as_tensor(row["input_ids"]).long() for row in rows])
     positions = torch.stack([torch.as_tensor(row["position_ids"]).long() for row in rows])
-    labels = ids.masked_fill(
-        positions == 0, -100
-    )  # a document's first token has nothing to follow from
+    labels = ids.masked_fill(positions == 0, -100)  # a document's first token has nothing to follow from
     return {"input_ids": ids, "position_ids": positions, "labels": labels, "use_cache": False}
 
 
@@ -155,15 +150,11 @@ class Budgets(TrainerCallback):
         self.out, self.steps, self.heldout, self.tokenizer = out, steps, heldout, tokenizer
         self.trainer: Any = None
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == 0:
             self._measure(model)
 
-    def on_step_end(
-        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step in self.steps:
             self._measure(model)
             save(model, self.tokenizer, self.out / budget_name(self.steps[state.global_step]))
@@ -186,13 +177,9 @@ def train_scratch(
     rows = packed_rows(packed)
     step_tokens = recipe.batch * len(rows[0]["input_ids"])
     steps = _enough(tokens // step_tokens, len(rows) // recipe.batch, step_tokens, "base_tokens")
-    arguments = recipe.arguments(
-        TrainingArguments, out.parent / "work", max_steps=steps, save_strategy="no"
-    )
+    arguments = recipe.arguments(TrainingArguments, out.parent / "work", max_steps=steps, save_strategy="no")
     with Progress("base", steps * step_tokens) as progress:
-        trainer = InOrder(
-            model, arguments, collate_packed, rows, callbacks=[Watch(progress, step_tokens)]
-        )
+        trainer = InOrder(model, arguments, collate_packed, rows, callbacks=[Watch(progress, step_tokens)])
         trainer.train()
     save(model, tokenizer, out)
 

@@ -43,11 +43,12 @@ def prune_vocabulary(
     folder, texts = Path(folder), list(texts)
     spec = _read_spec(folder)
     used = used_ids(folder / "tokenizer.json", texts)
-    kept = kept_ids(spec, used | _role_ids(folder), keep)
+    rows = _embedding_rows(folder)
+    kept = [old for old in kept_ids(spec, used | _role_ids(folder), keep) if old < rows]
     tokenizer = pruned_tokenizer(spec, kept)
     _check_same_cut(folder / "tokenizer.json", tokenizer, texts)
     facts = {
-        "old_size": len(spec["model"]["vocab"]),
+        "old_size": rows,
         "new_size": len(kept),
         "texts": len(texts),
         "ids_used": len(used),
@@ -158,6 +159,12 @@ def _read_spec(folder: Path) -> dict[str, Any]:
         kind = spec["model"]["type"]
         raise UserError(f"prune: {path} is {kind}, only BPE can be pruned; set base_prune=False")
     return spec
+
+
+def _embedding_rows(folder: Path) -> int:
+    """The model's vocabulary; a tokenizer may know more, such as Gemma's mark for an image."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return (config if "vocab_size" in config else config["text_config"])["vocab_size"]
 
 
 def _role_ids(folder: Path) -> set[int]:

@@ -126,7 +126,7 @@ def topic_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str
 
 
 def reading_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str, Any]]:
-    """Reading comprehension: where is a person, what has one, or how is a thing?"""
+    """Reading comprehension: where, who, what, how many or how, as one of the facts says it."""
     asked = state(rng)
     facts = [fact for fact, *_ in asked]
     _, ask, words, right = rng.choice(asked)

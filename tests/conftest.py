@@ -66,9 +66,7 @@ def pico_model(kind: str = "llama", seed: int = 0):
         "sliding_window": 8,
         "layer_types": ["sliding_attention", "full_attention"],
     }
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(**size, **heads, **window, max_position_embeddings=256)
-    )
+    return Gemma3ForCausalLM(Gemma3TextConfig(**size, **heads, **window, max_position_embeddings=256))
 
 
 def save_pico(folder: Path, kind: str = "llama", seed: int = 0) -> Path:

@@ -147,6 +147,7 @@ if what == 'raise':
 if what == 'kill':
     os.kill(os.getpid(), 9)
 if what == 'sleep':
+    trouble.with_name('asleep').write_text('')
     time.sleep(120)"""
 WRITE = """for folder in {folders}:
     with store.Stage(folder, 'mini', study.declared()):
@@ -208,13 +209,12 @@ class Checkout:
         shutil.rmtree(self.lang / "conflicts")
         (self.lang / ".status" / "discarded.json").unlink()
 
-    def wait_running(self, step: str) -> None:
-        path = self.lang / ".status" / f"{step}.json"
+    def wait_asleep(self) -> None:
         for _ in range(600):
-            if path.exists() and json.loads(path.read_text())["state"] == "running":
+            if (self.lang / "asleep").exists():
                 return
             time.sleep(0.1)
-        raise AssertionError(f"{step} did not start")
+        raise AssertionError("the step did not start")
 
 
 def gone(pid: int) -> bool:
@@ -328,7 +328,7 @@ def test_a_shared_step_needed_twice_at_once_is_made_once(tmp_path: Path) -> None
 def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout: Checkout) -> None:
     checkout.make_trouble("sleep")
     slow = checkout.start()
-    checkout.wait_running("discarded")
+    checkout.wait_asleep()
     status, text = checkout.run()
     assert status == 2
     assert f"process {slow.pid}" in text
@@ -346,7 +346,7 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
 def test_terminated_run_leaves_no_process_and_says_how_to_continue(checkout: Checkout) -> None:
     checkout.make_trouble("sleep")
     slow = checkout.start()
-    checkout.wait_running("discarded")
+    checkout.wait_asleep()
     family = psutil.Process(slow.pid).children(recursive=True)
     slow.terminate()
     text, _ = slow.communicate(timeout=60)

@@ -165,7 +165,8 @@ def scores_of(folder: Path, shift: float) -> None:
     rows = [("base", 0, "mean", 25.0), ("ties", 1000, "mean", 40.0), ("ties", 1000, "topic", 50.0)]
     frame = pd.DataFrame(rows, columns=["method", "ct_tokens", "task", "value"])
     (folder / "scores").mkdir(parents=True)
-    frame.assign(value=frame["value"] + shift).to_csv(folder / "scores" / "scores.csv", index=False)
+    frame = frame.assign(value=frame["value"] + shift, ci_low=0.0, ci_high=90.0)
+    frame.to_csv(folder / "scores" / "scores.csv", index=False)
     (folder / "conflicts").mkdir()
     shares = {"tensor": ["(model)", "a"], "setting": "fixed", "ct_tokens": 1000, "density": 0.5}
     shares |= {"sft_discarded": [10 + shift, 1], "sft_kept": [100, 10]}

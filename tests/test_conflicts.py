@@ -102,3 +102,11 @@ def test_wrong_parents_are_refused(folders):
     swapped = TaskVectors(folders["base"], {"sft": folders["sft"], "ct": folders["ct"]})
     with pytest.raises(UserError, match="the parents must be ct and sft"):
         conflicts.shares(swapped, density=0.5)
+
+
+def test_only_conflicts_are_won_back():
+    """With weight 0 the second SFT entry loses to nobody: discarded, but no conflict, not reserved."""
+    zero, ct, sft = np.zeros(2, np.float32), np.float32([5, 0]), np.float32([-3, -2])
+    options = {"density": 1.0, "slack": 1.0, "weights": {"sft": 0}}
+    row = conflicts.shares({"w": zero}, {"w": ct}, {"w": sft}, **options).iloc[-1]
+    assert row[["conflicts", "reserved", "sft_discarded"]].tolist() == [1, 1, 1]

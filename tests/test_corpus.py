@@ -60,9 +60,7 @@ def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
 
 
 def test_script_share() -> None:
-    assert corpus.script_share("বাংলা text", "Bengali") == pytest.approx(
-        2 / 6
-    )  # vowel signs are no letters
+    assert corpus.script_share("বাংলা text", "Bengali") == pytest.approx(2 / 6)  # vowel signs are no letters
     assert corpus.script_share("123 !", "Bengali") == 0
     assert corpus.script_share("Монгол хэл", "Cyrillic") == 1
 
@@ -94,9 +92,7 @@ def test_held_out_documents_leave_the_stream() -> None:
 
 def test_replay_keeps_the_ratio_at_every_point() -> None:
     counts: Counter[str] = Counter()
-    stream = packing.replay(
-        ([1] * 30 for _ in range(100)), ([2] * 10 for _ in range(100)), 4, counts
-    )
+    stream = packing.replay(([1] * 30 for _ in range(100)), ([2] * 10 for _ in range(100)), 4, counts)
     tokens = [i for ids in stream for i in ids]
     assert counts["x"] == 3000 and counts["en"] == tokens.count(2) == 750
     for end in range(300, 3750, 300):

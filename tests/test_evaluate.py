@@ -315,7 +315,6 @@ def test_class_counts():
 # texts
 
 
-
 def test_generate_until_is_greedy_and_stops():
     model, tokenizer = sharp("llama"), pico_tokenizer()
     found = Scorer(model, tokenizer)

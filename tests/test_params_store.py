@@ -19,13 +19,7 @@ REAL = ("ta", "te", "or", "bn", "bo", "ug", "mn")
 @pytest.mark.parametrize("preset", ["smol", "released", "paper"])
 def test_every_real_language_resolves(lang: str, preset: str) -> None:
     study = load_study(ROOT / "params" / f"{lang}.yaml", preset)
-    assert (
-        study.lang == lang
-        and study.lang_name
-        and study.script
-        and study.tasks
-        and study.hub_dataset
-    )
+    assert study.lang == lang and study.lang_name and study.script and study.tasks and study.hub_dataset
 
 
 @pytest.mark.parametrize("lang", params.SYNTHETIC)
@@ -47,9 +41,7 @@ def test_the_micro_world_resolves(lang: str) -> None:
         ("qaa", "smol", {}, "goes with preset nano only"),
     ],
 )
-def test_bad_parameters_are_refused_by_name(
-    lang: str, preset: str, changes: dict, message: str
-) -> None:
+def test_bad_parameters_are_refused_by_name(lang: str, preset: str, changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_study(ROOT / "params" / f"{lang}.yaml", preset, changes)
 
@@ -99,9 +91,7 @@ def write_notebook(path: Path, source: str, tags: list[str]) -> Path:
         "outputs": [],
         "execution_count": None,
     }
-    path.write_text(
-        json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    )
+    path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     return path
 
 

@@ -24,12 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.Data
     return scores, items, summary.compare(items, study)
 
 
-def all_text(fig) -> str:
-    return fig.to_json()
-
-
 def test_scores_carry_intervals_chance_and_fixed_colours(run) -> None:
-    scores, items, _ = run
+    scores = run[0]
     fig = plots.scores_by_budget(scores, "topic", majority=30.0)
     drawn = {trace.name: trace for trace in fig.data}
     assert list(drawn) == [

@@ -23,9 +23,7 @@ RECIPE = train.Recipe(lr=1e-2, batch=4, device="cpu")
 
 
 def rows_of(documents: list[list[int]], seq_len: int = 16) -> list[dict]:
-    return [
-        {"input_ids": ids, "position_ids": pos} for ids, pos in packing.pack(documents, seq_len)
-    ]
+    return [{"input_ids": ids, "position_ids": pos} for ids, pos in packing.pack(documents, seq_len)]
 
 
 def random_documents(count: int, seed: int = 0) -> list[list[int]]:
@@ -48,9 +46,7 @@ def pretrain(base: Path, packed: Path, out: Path, **changes) -> list[dict]:
         "heldout": {},
     }
     settings["heldout"] = {"x": ["the cat sees the dog"], "en": ["a red house"]}
-    return train.continual_pretrain(
-        base, packed, out, **{**settings, "fingerprint": {"a": 1}, **changes}
-    )
+    return train.continual_pretrain(base, packed, out, **{**settings, "fingerprint": {"a": 1}, **changes})
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -77,9 +73,7 @@ def test_a_packed_document_scores_as_it_does_alone(kind: str) -> None:
 
 
 def test_an_attention_mask_of_ones_would_leak_and_is_not_given() -> None:
-    batch = train.collate_packed(
-        rows_of([[1, 5, 6, 7, 8, 9, 3, 2], [1, 10, 11, 12, 13, 14, 15, 2]])
-    )
+    batch = train.collate_packed(rows_of([[1, 5, 6, 7, 8, 9, 3, 2], [1, 10, 11, 12, 13, 14, 15, 2]]))
     assert "attention_mask" not in batch
     model = pico_model().eval()
     labels = batch.pop("labels")
@@ -89,18 +83,14 @@ def test_an_attention_mask_of_ones_would_leak_and_is_not_given() -> None:
 
 
 def test_the_first_token_of_a_document_is_never_a_target() -> None:
-    labels = train.collate_packed(rows_of([[1, 5, 2], [1, 6, 7, 8, 9, 10, 2], [1, 4, 4, 4, 4, 2]]))[
-        "labels"
-    ]
+    labels = train.collate_packed(rows_of([[1, 5, 2], [1, 6, 7, 8, 9, 10, 2], [1, 4, 4, 4, 4, 2]]))["labels"]
     assert (labels[0] == -100).nonzero().flatten().tolist() == [0, 3, 10]
 
 
 def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
     history = pretrain(pico_llama, packed, tmp_path / "ct")
     pretrain(pico_llama, packed, tmp_path / "short", budgets=[64 * 5])
-    long, short = (
-        load_file(tmp_path / run / "320" / "model.safetensors") for run in ("ct", "short")
-    )
+    long, short = (load_file(tmp_path / run / "320" / "model.safetensors") for run in ("ct", "short"))
     assert all(np.array_equal(long[name], short[name]) for name in long)
     assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
     assert (tmp_path / "ct" / "768" / "tokenizer.json").is_file()
@@ -118,9 +108,7 @@ def _pretrain_and_die(base: Path, packed: Path, out: Path) -> None:
     pretrain(base, packed, out)
 
 
-def test_resume_after_kill_ends_with_the_same_weights(
-    pico_llama: Path, packed: Path, tmp_path: Path
-) -> None:
+def test_resume_after_kill_ends_with_the_same_weights(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
     pretrain(pico_llama, packed, tmp_path / "whole")
     out = tmp_path / "killed"
     child = multiprocessing.get_context("spawn").Process(
@@ -136,9 +124,7 @@ def test_resume_after_kill_ends_with_the_same_weights(
     (out / "work" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves
     history = pretrain(pico_llama, packed, out)
     for budget in ("320", "768"):
-        whole, resumed = (
-            load_file(d / budget / "model.safetensors") for d in (tmp_path / "whole", out)
-        )
+        whole, resumed = (load_file(d / budget / "model.safetensors") for d in (tmp_path / "whole", out))
         assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
     assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
 
@@ -151,9 +137,7 @@ def test_other_parameters_start_afresh(tmp_path: Path) -> None:
     assert point is None and train.resume_point(work, {"lr": 2})[1] is None
 
 
-def test_a_budget_above_the_corpus_is_refused(
-    pico_llama: Path, packed: Path, tmp_path: Path
-) -> None:
+def test_a_budget_above_the_corpus_is_refused(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"ct_budgets: 6,400,000 tokens are asked for, the packed corpus holds"
     ):
@@ -172,9 +156,7 @@ EXAMPLES = [{"prompt": "the cat sees", "completion": f" {n} {n}"} for n in range
 
 
 def fine_tune(parent: Path, out: Path, weight: float = 0.0, **changes) -> dict:
-    recipe = train.Recipe(
-        **{"lr": 1e-2, "batch": 8, "device": "cpu", "schedule": "cosine", **changes}
-    )
+    recipe = train.Recipe(**{"lr": 1e-2, "batch": 8, "device": "cpu", "schedule": "cosine", **changes})
     return finetune.fine_tune(
         parent, EXAMPLES, out, recipe=recipe, epochs=1, prompt_weight=weight, max_len=32
     )
@@ -210,6 +192,17 @@ def test_accumulating_micro_batches_changes_nothing(pico_llama: Path, tmp_path: 
     whole, parts = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "parts"))
     for name in whole:
         np.testing.assert_allclose(whole[name], parts[name], rtol=0, atol=2e-4)
+
+
+def test_steps_keep_their_examples_and_micro_batches_are_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 40).tolist()
+    order = finetune.step_order(lengths, batch=16, seed=3)
+    plain = np.random.default_rng(3).permutation(40).tolist()
+    assert sorted(order) == list(range(40))
+    for first in range(0, 40, 16):
+        step = order[first : first + 16]
+        assert set(step) == set(plain[first : first + 16])
+        assert [lengths[i] for i in step] == sorted(lengths[i] for i in step)
 
 
 def test_no_example_that_fits_is_refused(pico_llama: Path, tmp_path: Path) -> None:
