@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["convert_gguf", "data_texts", "fetch_gguf", "prune_vocabulary", "real_base", "scratch_model"]
 
+INITIAL_SCALE = 0.06  # a narrow model learns faster from it than from 0.02 (loss 1.44 against 1.65 in X)
+
 
 def scratch_model(
     *,
@@ -64,6 +66,7 @@ def scratch_model(
         num_attention_heads=heads,
         max_position_embeddings=max_positions,
         tie_word_embeddings=True,
+        initializer_range=INITIAL_SCALE,
         **_role_ids(tokenizer),
     )
     with torch.random.fork_rng(devices=[]):

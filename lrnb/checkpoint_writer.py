@@ -13,14 +13,14 @@ import numpy as np
 
 from lrnb.checkpoints import DTYPES, INDEX, SINGLE, is_float
 from lrnb.params import UserError
-from lrnb.store import atomic_folder, make_folder
+from lrnb.store import TERMS, atomic_folder, make_folder
 
 Spec = tuple[np.dtype, tuple[int, ...]]
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 COPIED = (
     "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template*",
-    "sentencepiece*.model",
+    "sentencepiece*.model", *TERMS,
 )  # fmt: skip
 SHARD_BYTES = 5_000_000_000
 

@@ -118,7 +118,7 @@ def fine_tune(
     trainer.train_dataset = short.select(step_order(lengths, recipe.batch, recipe.seed))
     if not len(short):
         raise UserError(f"no SFT example fits sft_max_len {max_len} tokens; raise it or check sft_mix")
-    return _run(trainer, tokenizer, out, epochs, name) | {
+    return _run(trainer, tokenizer, parent, out, epochs, name) | {
         "examples": len(short),
         "too_long": dropped,
     }
@@ -131,12 +131,12 @@ def _check_special(tokenizer: Any, parent: Path) -> None:
         )
 
 
-def _run(trainer: Any, tokenizer: Any, out: Path, epochs: int, name: str) -> dict[str, Any]:
+def _run(trainer: Any, tokenizer: Any, parent: Path, out: Path, epochs: int, name: str) -> dict[str, Any]:
     tokens = sum(map(len, trainer.train_dataset["input_ids"]))
     a_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
     steps = -(-len(trainer.train_dataset) // a_step) * epochs
     with Progress(name, tokens * epochs) as progress:
         trainer.add_callback(Watch(progress, tokens * epochs // max(steps, 1)))
         result = trainer.train()
-    save(trainer.model, tokenizer, out)
+    save(trainer.model, tokenizer, out, parent)
     return {"steps": result.global_step, "tokens": tokens * epochs, "loss": result.training_loss}

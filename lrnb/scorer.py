@@ -19,6 +19,7 @@ import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from lrnb.memory import keep_freed_memory
 from lrnb.params import UserError
 from lrnb.tree import Item, masks, pack, predictions
 from lrnb.weights import copy_state, open_model
@@ -68,6 +69,7 @@ class Scorer(TemplateLM):
         cls, folder: str | Path, *, device: str = "auto", precision: str = "fp32", **options: Any
     ) -> Scorer:
         """Opens a checkpoint folder. device: auto, cpu or cuda; precision: fp32 or bf16."""
+        keep_freed_memory()
         return cls(*open_model(folder, device, precision), **options)
 
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -173,6 +173,15 @@ def _maker(path: Path) -> str:
     return "Run the stage that makes it first: lrnb run params/<lang>.yaml"
 
 
+TERMS = ("NOTICE*", "LICENSE*", "*TERMS*")  # files that must travel with a model's weights
+
+
+def copy_terms(parent: Path, folder: Path) -> None:
+    """Copy the licence and notice files of a model folder to a model made from it."""
+    for path in sorted({p for pattern in TERMS for p in Path(parent).glob(pattern) if p.is_file()}):
+        shutil.copyfile(path, Path(folder) / path.name)
+
+
 def make_folder(folder: Path) -> Path:
     """Create `folder`; UserError where it cannot be written."""
     try:

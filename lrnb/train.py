@@ -26,9 +26,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lrnb.bpb import bits_per_byte
+from lrnb.memory import keep_freed_memory
 from lrnb.params import UserError, budget_name
 from lrnb.progress import Progress
-from lrnb.store import atomic_folder, make_folder, write_text
+from lrnb.store import atomic_folder, copy_terms, make_folder, write_text
 
 COMPLETE = "complete"  # written into a resume point when all of it is on disk
 HISTORY = ("tokens", "loss", "learning_rate", "bits_per_byte_x", "bits_per_byte_en")
@@ -85,6 +86,7 @@ class Recipe:
 
     def start(self) -> None:
         """Seed, thread count, quiet libraries: the same start for every training run."""
+        keep_freed_memory()
         transformers_logging.set_verbosity_error()
         torch.set_num_threads(self.threads)
         set_seed(self.seed)
@@ -96,9 +98,11 @@ def load(folder: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(folder)
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a complete Hugging Face folder, all of it or nothing."""
+def save(model: Any, tokenizer: Any, folder: Path, parent: Path | None = None) -> None:
+    """Write a complete Hugging Face folder, all of it or nothing, with the parent's terms of use."""
     with atomic_folder(folder) as temporary:
+        if parent is not None:
+            copy_terms(parent, temporary)
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
@@ -145,9 +149,10 @@ class Budgets(TrainerCallback):
     """Writes the model whenever a token budget is reached, and logs bits per byte there and at the start."""
 
     def __init__(
-        self, out: Path, steps: dict[int, int], heldout: dict[str, list[str]], tokenizer: Any
+        self, out: Path, base: Path, steps: dict[int, int], heldout: dict[str, list[str]], tokenizer: Any
     ) -> None:
-        self.out, self.steps, self.heldout, self.tokenizer = out, steps, heldout, tokenizer
+        self.out, self.base, self.steps = out, base, steps
+        self.heldout, self.tokenizer = heldout, tokenizer
         self.trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -157,7 +162,8 @@ class Budgets(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step in self.steps:
             self._measure(model)
-            save(model, self.tokenizer, self.out / budget_name(self.steps[state.global_step]))
+            folder = self.out / budget_name(self.steps[state.global_step])
+            save(model, self.tokenizer, folder, self.base)
 
     def _measure(self, model: Any) -> None:
         logs = {
@@ -224,7 +230,7 @@ def continual_pretrain(
         save_total_limit=2,
     )
     with Progress("ct", last * step_tokens) as progress:
-        budget_saver = Budgets(out, steps, heldout, tokenizer)
+        budget_saver = Budgets(out, base, steps, heldout, tokenizer)
         watch = Watch(progress, step_tokens)
         trainer = InOrder(model, arguments, collate_packed, rows, callbacks=[watch, budget_saver])
         budget_saver.trainer = trainer

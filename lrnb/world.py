@@ -126,7 +126,7 @@ def topic_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str
 
 
 def reading_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str, Any]]:
-    """Reading comprehension: where, who, what, how many or how, as one of the facts says it."""
+    """Reading comprehension: where is a person, what has one, or how is a thing?"""
     asked = state(rng)
     facts = [fact for fact, *_ in asked]
     _, ask, words, right = rng.choice(asked)
@@ -185,8 +185,8 @@ def items(world: World, task: str, code: str, part: str, n: int) -> list[dict[st
 
 def write_world(
     out: Path, *, langs: tuple[str, ...] = ("qaa", "qab"), seed: int = 0,
-    base_tokens: int = 1_250_000, ct_tokens: int = 400_000, bilingual: float = 0.03,
-    alone: float = 0.03, dev: int = 100, test: int = 200, sft: int = 1600,
+    base_tokens: int = 1_250_000, ct_tokens: int = 400_000, bilingual: float = 0.06,
+    alone: float = 0.02, dev: int = 100, test: int = 200, sft: int = 1600,
 ) -> dict[str, int]:  # fmt: skip
     """Write a complete data root under `out`; returns the number of words in each corpus.
 

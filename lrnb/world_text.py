@@ -67,7 +67,6 @@ PATTERNS: dict[str, tuple[str, str]] = {
     "change": ("{0} {1} {2} {3} .", "{0} {2} {3} {1} ."),
     "now": ("now {0} has {1} {2} .", "now {0} {1} {2} has ."),
     "ask_where": ("where is {0} ?", "{0} where is ?"),
-    "ask_who": ("who is in the {0} ?", "{0} in who is ?"),
     "ask_how": ("how is the {0} ?", "{0} how is ?"),
     "ask_what": ("what has {0} ?", "{0} what has ?"),
     "ask_count": ("how many {1} has {0} ?", "{0} how-many {1} has ?"),
@@ -172,18 +171,15 @@ def _topic_fact(
 def state(rng: random.Random) -> list[tuple[Fact, Fact, tuple[str, ...], str]]:
     """Three facts in random order, each with a question, the words that could answer, the answer.
 
-    Only one place, good, number and quality is there, so a reader has to tell the questions apart
-    and to find the word in the passage.
+    Only one word of each kind (place, quality, good) is there, so a reader has to tell the
+    questions apart and to find the word in the passage.
     """
     here, owner = rng.sample(NAMES, 2)
     place, good, quality = rng.choice(PLACES), rng.choice(GOODS), rng.choice(QUALITIES)
-    number, thing = rng.choice(DIGITS[2:]), rng.choice(THINGS)
-    where, who = ("ask_where", here), ("ask_who", place)
-    what, many = ("ask_what", owner), ("ask_count", owner, good)
-    at, has = ("person_at", here, place), ("has", owner, number, good)
+    thing = rng.choice(THINGS)
     asked: list[tuple[Fact, Fact, tuple[str, ...], str]] = [
-        rng.choice([(at, where, PLACES, place), (at, who, NAMES, here)]),
-        rng.choice([(has, what, GOODS, good), (has, many, DIGITS[2:], number)]),
+        (("person_at", here, place), ("ask_where", here), PLACES, place),
+        (("has", owner, str(rng.randint(2, 9)), good), ("ask_what", owner), GOODS, good),
         (("thing_is", thing, quality), ("ask_how", thing), QUALITIES, quality),
     ]
     rng.shuffle(asked)
@@ -201,26 +197,25 @@ def counting(rng: random.Random) -> tuple[list[Fact], int]:
 
 
 def dialogue(rng: random.Random) -> tuple[Fact, Fact, list[Fact]]:
-    """The opening of a dialogue, the fitting reply, and three replies that do not fit.
-
-    Two of them are about another thing, one answers another question about the same thing.
-    """
+    """The opening of a dialogue, the fitting reply, and three replies that do not fit."""
     asking, asked, third = rng.sample(NAMES, 3)
     topic = TOPICS[rng.choice(tuple(TOPICS))]
-    things, verb = rng.sample(topic["things"], 3), rng.choice(topic["verbs"])
-    kind, other = rng.sample(range(3), 2)
+    thing, other = rng.sample(topic["things"], 2)
+    verb = rng.choice(topic["verbs"])
 
-    def reply(kind: int, thing: str) -> Fact:
-        where: Fact = ("thing_at", thing, rng.choice(PREPOSITIONS), rng.choice(topic["places"]))
-        how: Fact = ("thing_is", thing, rng.choice(topic["qualities"]))
-        return (where, ("act", third, verb, thing), how)[kind]
+    def replies(about: str) -> list[Fact]:
+        where: Fact = ("thing_at", about, rng.choice(PREPOSITIONS), rng.choice(topic["places"]))
+        how: Fact = ("thing_is", about, rng.choice(topic["qualities"]))
+        return [where, ("act", third, verb, about), how]
 
+    kind = rng.randrange(3)
     openings: tuple[Fact, ...] = (
-        ("talk_where", asking, asked, things[0]), ("talk_who", asking, asked, things[0], verb),
-        ("talk_how", asking, asked, things[0]),
+        ("talk_where", asking, asked, thing), ("talk_who", asking, asked, thing, verb),
+        ("talk_how", asking, asked, thing),
     )  # fmt: skip
-    wrong = [reply(kind, things[1]), reply(kind, things[2]), reply(other, things[0])]
-    return openings[kind], reply(kind, things[0]), wrong
+    right, wrong = replies(thing), replies(other)
+    others = [reply for i, reply in enumerate(right) if i != kind]
+    return openings[kind], right[kind], [wrong[kind], *others]
 
 
 def draw_document(rng: random.Random) -> list[Fact]:

@@ -88,6 +88,7 @@ def test_the_first_token_of_a_document_is_never_a_target() -> None:
 
 
 def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
+    (pico_llama / "NOTICE").write_text("terms of use")
     history = pretrain(pico_llama, packed, tmp_path / "ct")
     pretrain(pico_llama, packed, tmp_path / "short", budgets=[64 * 5])
     long, short = (load_file(tmp_path / run / "320" / "model.safetensors") for run in ("ct", "short"))
@@ -95,6 +96,7 @@ def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path:
     assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
     assert (tmp_path / "ct" / "768" / "tokenizer.json").is_file()
     assert not (tmp_path / "ct" / "work").exists()
+    assert (tmp_path / "ct" / "768" / "NOTICE").read_text() == "terms of use"
 
 
 def _pretrain_and_die(base: Path, packed: Path, out: Path) -> None:
