@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrnb import corpus
 from lrnb.params import ROOT, UserError, read_yaml
 from lrnb.pretrained import (
     SOURCE,
@@ -85,12 +86,17 @@ def real_base(
     revision: str | None = None,
     cache_dir: Path | None = None,
     key: str = "base_source",
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Write the pretrained base `source` to `out` as an HF folder; returns facts for the manifest.
 
     `source` is `gguf:NAME`, a folder or a Hub id (`revision`: its commit). With `prune` and
     `texts`, only the vocabulary that `texts` use is kept. Remote code is never run. UserError where
     the source cannot be reached or read (`key`: the parameter that named it), or the disk is full.
+
+    Weights are stored as `dtype`. float32 is for studies that train: their models are float32, and a
+    merge rounded to a half-precision base would be compared with parents that are not. `auto` keeps
+    the source's.
     """
     out = Path(out)
     facts: dict[str, Any] = {"source": source, "revision": revision}
@@ -101,7 +107,7 @@ def real_base(
             if texts is None or not prune:
                 _copy_folder(folder, out)
         else:
-            folder = _save_model(source, out, revision, key)
+            folder = _save_model(source, out, revision, key, dtype)
         if texts is not None and prune:
             facts["vocabulary"] = prune_vocabulary(folder, texts, out)
     return facts
@@ -115,9 +121,9 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     """
     yield from prompt_texts()
     root, wanted = Path(data_root), None if langs is None else set(langs)
-    for path in sorted(root.glob("corpus/*.jsonl*")):
-        if wanted is None or path.name.split(".")[0] in wanted:
-            yield from chain.from_iterable(map(_strings, _rows(path)))
+    for lang in corpus.languages(root):
+        if wanted is None or lang in wanted:
+            yield from corpus.read_local(root, lang)
     for path in sorted([*root.glob("eval/*/*/*.jsonl"), *root.glob("sft/*.jsonl")]):
         if wanted is None or path.parent.name in wanted or path.parent.name == "sft":
             for text in chain.from_iterable(map(_strings, _rows(path))):
@@ -164,7 +170,7 @@ def _copy_folder(folder: Path, out: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
 
 
-def _save_model(source: str, out: Path, revision: str | None, key: str) -> Path:
+def _save_model(source: str, out: Path, revision: str | None, key: str, dtype: str) -> Path:
     """A folder or Hub id loaded and saved as safetensors. Pickled weights: tensors only, no code."""
     from pickle import UnpicklingError
 
@@ -173,7 +179,7 @@ def _save_model(source: str, out: Path, revision: str | None, key: str) -> Path:
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", weights_only=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, weights_only=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except UnpicklingError as error:
         raise UserError(

@@ -36,6 +36,12 @@ def read_local(data_root: Path, lang: str, field: str = "text") -> Iterator[str]
     raise UserError(f"{Path(data_root) / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
 
 
+def languages(data_root: Path) -> list[str]:
+    """Codes of the languages that have a file below `data_root/corpus`."""
+    files = (Path(data_root) / "corpus").glob("*")
+    return sorted({path.name.partition(".")[0] for path in files if path.name.endswith(SUFFIXES)})
+
+
 def _not_empty(documents: Iterable[str], where: str) -> Iterator[str]:
     documents = iter(documents)
     first = next(documents, None)

@@ -72,6 +72,7 @@ class Study(BaseModel):
     ct_budgets: list[int] = [16_384, 65_536, 262_144]  # tokens seen, ascending, on one trajectory
     ct_lr: float = Field(4e-4, gt=0)
     ct_schedule: Literal["constant", "cosine"] = "constant"
+    ct_min_lr: float = Field(0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
     ct_batch: int = Field(16, ge=1)  # sequences a step
     micro_batch: int = Field(
         0, ge=0
@@ -83,6 +84,7 @@ class Study(BaseModel):
     sft_mix: dict[str, int] = {}  # task: number of English examples
     sft_epochs: int = Field(1, ge=1)
     sft_lr: float = Field(5e-4, gt=0)
+    sft_min_lr: float = Field(0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
     sft_batch: int = Field(64, ge=1)  # examples a step
     sft_prompt_weight: float = Field(0.0, ge=0, le=1)  # weight of prompt tokens in the loss
     sft_max_len: int = Field(512, ge=8)  # tokens
@@ -109,6 +111,15 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Study:
+        names = [budget_name(budget) for budget in self.ct_budgets]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"ct_budgets {self.ct_budgets} are named {names}: two share a folder; change one"
+            )
+        if self.base_prune and self.corpus_source == "hub":
+            raise ValueError(
+                "base_prune needs all text at hand: use corpus_source=local, or base_prune=false"
+            )
         if self.ct_budgets != sorted(set(self.ct_budgets)) or not self.ct_budgets or self.ct_budgets[0] <= 0:
             raise ValueError(f"ct_budgets must be positive and ascending, got {self.ct_budgets}")
         for name in ("alphas", "densities", "slacks"):

@@ -7,6 +7,7 @@ template uses. Options are shuffled for each item by seed, so that ties do not f
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from collections.abc import Iterable, Sequence
@@ -16,23 +17,13 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 
-from lrnb.params import UserError
+from lrnb.params import ENGLISH, ROOT, UserError, read_yaml
 from lrnb.taskspec import METRICS, Spec, available, spec
 
 if TYPE_CHECKING:
     from lrnb.harness import StudyTask
 
 __all__ = ["available", "data_file", "distractors", "documents", "load", "sft_examples", "spec"]
-LANGUAGES = {
-    "bn": "Bengali",
-    "bo": "Tibetan",
-    "en": "English",
-    "mn": "Mongolian",
-    "or": "Odia",
-    "ta": "Tamil",
-    "te": "Telugu",
-    "ug": "Uyghur",
-}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -95,9 +86,18 @@ def _document(
     }
 
 
+@functools.cache
+def language_name(lang: str) -> str:
+    """The English name of a language, from `params/<lang>.yaml`; its code where there is none."""
+    path = ROOT / "params" / f"{lang}.yaml"
+    if lang == ENGLISH or not path.is_file():
+        return "English" if lang == ENGLISH else lang
+    return str(read_yaml(path).get("lang_name") or lang)
+
+
 def _prompt(task: Spec, row: dict[str, Any], lang: str, where: str) -> str:
     try:
-        return task.template.render({"language": LANGUAGES.get(lang, lang), **row})
+        return task.template.render({"language": language_name(lang), **row})
     except jinja2.TemplateError as error:
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 

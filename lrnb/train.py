@@ -41,7 +41,8 @@ class Recipe:
 
     lr: float
     batch: int
-    schedule: str = "constant"  # constant | cosine (to a tenth of lr)
+    schedule: str = "constant"  # constant | cosine
+    min_lr: float = 0  # where the cosine ends; 0: a tenth of lr
     micro_batch: int = 0
     precision: str = "fp32"
     device: str = "auto"
@@ -55,10 +56,10 @@ class Recipe:
             raise UserError(f"batch {self.batch} is no multiple of micro_batch {micro}; change one of them")
         cosine = {
             "lr_scheduler_type": "cosine_with_min_lr",
-            "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+            "lr_scheduler_kwargs": {"min_lr": self.min_lr or self.lr / 10},
         }
         schedule = cosine if self.schedule == "cosine" else {"lr_scheduler_type": "constant"}
-        return cls(
+        arguments = cls(
             output_dir=str(folder),
             learning_rate=self.lr,
             per_device_train_batch_size=micro,
@@ -75,6 +76,12 @@ class Recipe:
             **schedule,
             **more,
         )
+        if arguments.n_gpu > 1:
+            raise UserError(
+                f"{arguments.n_gpu} GPUs are visible and one is used: set CUDA_VISIBLE_DEVICES to one of "
+                "them. Otherwise every step would hold a batch for each, and token budgets would be wrong"
+            )
+        return arguments
 
     def on_cpu(self) -> bool:
         """Whether training runs on the CPU; UserError where a GPU is asked for and there is none."""
@@ -237,8 +244,12 @@ def continual_pretrain(
         trainer.train(resume_from_checkpoint=point)
     history = [{"tokens": row["step"] * step_tokens, **row} for row in trainer.state.log_history]
     write_history(out / "history.csv", history)
-    shutil.rmtree(work)
     return history
+
+
+def forget_resume_points(out: Path) -> None:
+    """Delete the resume points of a stage whose manifest is written."""
+    shutil.rmtree(out / "work", ignore_errors=True)
 
 
 def _enough(wanted: int, available: int, step_tokens: int, name: str) -> int:

@@ -49,6 +49,12 @@ def test_a_folder_is_streamed_like_a_hub_data_set(tmp_path: Path) -> None:
         list(corpus.read_hub(str(tmp_path), files="mn*.jsonl", field="body"))
 
 
+def test_languages_are_those_with_a_file(tmp_path: Path) -> None:
+    for name in ("bn.txt", "mn.jsonl.gz", "en.parquet", "README.md"):
+        write_corpus(tmp_path, name, "")
+    assert corpus.languages(tmp_path) == ["bn", "en", "mn"]
+
+
 def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no text for 'bn'. Put one of bn.jsonl.gz"):
         corpus.read_local(tmp_path, "bn")

@@ -95,6 +95,7 @@ def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path:
     assert all(np.array_equal(long[name], short[name]) for name in long)
     assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
     assert (tmp_path / "ct" / "768" / "tokenizer.json").is_file()
+    train.forget_resume_points(tmp_path / "ct")
     assert not (tmp_path / "ct" / "work").exists()
     assert (tmp_path / "ct" / "768" / "NOTICE").read_text() == "terms of use"
 
@@ -225,6 +226,24 @@ def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="torch sees no GPU"):
         train.Recipe(lr=1, batch=1, device="cuda").on_cpu()
+
+
+def test_several_visible_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(train.TrainingArguments, "n_gpu", 2)
+    with pytest.raises(UserError, match="2 GPUs are visible and one is used"):
+        RECIPE.arguments(train.TrainingArguments, tmp_path)
+
+
+def test_the_cosine_ends_where_it_is_told(tmp_path: Path) -> None:
+    for min_lr, end in ((0, 1e-4), (5e-4, 5e-4)):
+        recipe = train.Recipe(lr=1e-3, batch=4, schedule="cosine", min_lr=min_lr, device="cpu")
+        arguments = recipe.arguments(train.TrainingArguments, tmp_path, max_steps=10)
+        trainer = train.Trainer(pico_model(), arguments)
+        trainer.create_optimizer_and_scheduler(10)
+        for _ in range(10):
+            trainer.optimizer.step()
+            trainer.lr_scheduler.step()
+        assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(end)
 
 
 def test_training_from_scratch_lowers_the_loss(packed: Path, tmp_path: Path) -> None:
