@@ -84,12 +84,13 @@ def real_base(
     prune: bool = True,
     revision: str | None = None,
     cache_dir: Path | None = None,
+    key: str = "base_source",
 ) -> dict[str, Any]:
     """Write the pretrained base `source` to `out` as an HF folder; returns facts for the manifest.
 
     `source` is `gguf:NAME`, a folder or a Hub id (`revision`: its commit). With `prune` and
     `texts`, only the vocabulary that `texts` use is kept. Remote code is never run. UserError where
-    the source cannot be reached or read, or the disk is full.
+    the source cannot be reached or read (`key`: the parameter that named it), or the disk is full.
     """
     out = Path(out)
     facts: dict[str, Any] = {"source": source, "revision": revision}
@@ -100,7 +101,7 @@ def real_base(
             if texts is None or not prune:
                 _copy_folder(folder, out)
         else:
-            folder = _save_model(source, out, revision)
+            folder = _save_model(source, out, revision, key)
         if texts is not None and prune:
             facts["vocabulary"] = prune_vocabulary(folder, texts, out)
     return facts
@@ -163,7 +164,7 @@ def _copy_folder(folder: Path, out: Path) -> None:
         shutil.copytree(folder, target, dirs_exist_ok=True)
 
 
-def _save_model(source: str, out: Path, revision: str | None) -> Path:
+def _save_model(source: str, out: Path, revision: str | None, key: str) -> Path:
     """A folder or Hub id loaded and saved as safetensors. Pickled weights: tensors only, no code."""
     from pickle import UnpicklingError
 
@@ -176,14 +177,14 @@ def _save_model(source: str, out: Path, revision: str | None) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except UnpicklingError as error:
         raise UserError(
-            f"base_source {source!r} holds more than tensors in a pickle, which could run code. "
-            "Have its owner save it as safetensors, or use another base"
+            f"{key} {source!r} holds more than tensors in a pickle, which could run code. "
+            "Have its owner save it as safetensors, or use other weights"
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"base_source {source!r} cannot be loaded: {reason} Give a folder with config.json and "
-            "weights, a Hub id that this machine can reach, or gguf:gemma3-270m"
+            f"{key} {source!r} cannot be loaded: {reason} Give a folder with config.json and "
+            "weights, a Hub id that this machine can reach, or (as base) gguf:gemma3-270m"
         ) from error
     with atomic_folder(out) as target:
         model.save_pretrained(target)

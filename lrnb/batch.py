@@ -242,8 +242,9 @@ def environment(study: Study, progress: Path) -> dict[str, str]:
 
 def needs_hub(study: Study) -> bool:
     """Whether a model or a data set of the study may have to come from the Hugging Face Hub."""
-    local = study.base_source.startswith(("scratch", "gguf:")) or Path(study.base_source).is_dir()
-    return study.corpus_source == "hub" or not local
+    given = [study.base_source] + ([] if study.trains else [study.released_ct, study.released_sft])
+    away = [name for name in given if not (name.startswith(("scratch", "gguf:")) or Path(name).is_dir())]
+    return bool(away) or (study.trains and study.corpus_source == "hub")
 
 
 @contextlib.contextmanager

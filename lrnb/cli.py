@@ -103,8 +103,8 @@ def anchor(study: Study) -> Study:
     """Paths that the user gave count from where the command was typed; notebooks run in the checkout."""
     given = study.data_root or (os.environ.get("LRNB_DATA", "") if study.preset != "nano" else "")
     paths = {"runs": study.runs, "data_root": given}
-    if Path(study.base_source).is_dir():
-        paths["base_source"] = study.base_source
+    models = {key: getattr(study, key) for key in ("base_source", "released_ct", "released_sft")}
+    paths |= {key: value for key, value in models.items() if value and Path(value).is_dir()}
     if Path.cwd() != ROOT:
         paths = {key: str(Path(value).absolute()) if value else "" for key, value in paths.items()}
     return study.model_copy(update=paths)

@@ -31,9 +31,18 @@ def read_local(data_root: Path, lang: str, field: str = "text") -> Iterator[str]
     for suffix in SUFFIXES:
         path = Path(data_root) / "corpus" / f"{lang}{suffix}"
         if path.is_file():
-            return _read_file(path, suffix, field)
+            return _not_empty(_read_file(path, suffix, field), str(path))
     kinds = ", ".join(f"{lang}{suffix}" for suffix in SUFFIXES)
     raise UserError(f"{Path(data_root) / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
+
+
+def _not_empty(documents: Iterable[str], where: str) -> Iterator[str]:
+    documents = iter(documents)
+    first = next(documents, None)
+    if first is None:
+        raise UserError(f"{where}: holds no document. Add text, one document a line or row")
+    yield first
+    yield from documents
 
 
 def _read_file(path: Path, suffix: str, field: str) -> Iterator[str]:
@@ -72,6 +81,10 @@ def read_hub(
             "the terms to accept on the Hub and the network, or use local text: "
             "--set corpus_source=local --set data_root=FOLDER"
         ) from None
+    yield from _not_empty(_fields(rows, dataset, field), f"data set {dataset!r}")
+
+
+def _fields(rows: Iterable[dict[str, Any]], dataset: str, field: str) -> Iterator[str]:
     for row in rows:
         if field not in row:
             raise UserError(
@@ -89,7 +102,10 @@ def script_share(text: str, script: str) -> float:
 def clean(
     documents: Iterable[str], script: str, min_share: float, near: float, dropped: Counter[str]
 ) -> Iterator[str]:
-    """NFC, script filter, exact and near deduplication; what is dropped is counted by reason in `dropped`."""
+    """NFC, script filter, exact and near deduplication; what is dropped is counted by reason in `dropped`.
+
+    UserError at the end where there were documents and none is left.
+    """
     seen: set[bytes] = set()
     twin = _near_duplicates(near) if near < 1 else None
     for raw in documents:
@@ -101,6 +117,16 @@ def clean(
             yield text
         else:
             dropped[reason] += 1
+    if dropped and not seen:
+        raise UserError(_all_dropped(script, min_share, dropped))
+
+
+def _all_dropped(script: str, min_share: float, dropped: Counter[str]) -> str:
+    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.items())
+    return (
+        f"cleaning left no text ({reasons}). Documents need {min_share:.0%} of their letters in the script "
+        f"{script or 'any'}: give text in it, or check script in params/<lang>.yaml and script_min_share"
+    )
 
 
 def _reason(text: str, script: str, min_share: float, seen: set[bytes]) -> str | None:

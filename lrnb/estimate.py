@@ -35,7 +35,7 @@ def parameters(study: Study) -> int:
 
 
 def trains(study: Study) -> bool:
-    return study.preset != "released"
+    return study.trains
 
 
 def candidates(study: Study) -> int:

@@ -7,6 +7,7 @@ distinguishable, whichever way the point lies.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from lrnb.style import MERGED, label
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not distinguishable"
 ALPHA = 0.05
 SCARCE = "Merging beats CT-then-SFT while CT data is scarce (the smallest budget)"
+GIVEN = "Merging beats SFT-en and the base (this run has no CT-then-SFT)"
 RICHER = "Merging beats CT-then-SFT at larger budgets, too"
 FADES = "The advantage of merging fades as CT sees more tokens"
 SLACK = "TIES-SV wins back some of what TIES loses"
@@ -34,13 +36,14 @@ def findings(scores: pd.DataFrame, items: pd.DataFrame, table: pd.DataFrame) -> 
     """
     task = summary.headline(scores)
     rows = table[table["task"] == task]
-    merged = rows[rows["baseline"] == "ct_then_sft"]
+    names = summary.baselines(items)
+    merged = rows[rows["baseline"].isin(names)]
     found = [above_chance(scores, items), *beyond_base(items)]
     budgets = sorted(merged["ct_tokens"].unique())
-    for budget in budgets:
-        claim = SCARCE if budget == budgets[0] else RICHER
-        found += [_lead(row, claim) for row in _records(merged, budget)]
-    found += _fading(items, budgets)
+    for budget, name in product(budgets, names):
+        claim = GIVEN if name != "ct_then_sft" else SCARCE if budget == budgets[0] else RICHER
+        found += [_lead(row, claim) for row in _records(merged[merged["baseline"] == name], budget)]
+    found += _fading(items, budgets) if "ct_then_sft" in names else []
     slack = rows[rows["baseline"] == "ties"]
     for budget in sorted(slack["ct_tokens"].unique()):
         found += [_lead(row, SLACK) for row in _records(slack, budget)]
@@ -140,8 +143,9 @@ def beyond_base(items: pd.DataFrame) -> list[Finding]:
         for (m, t), p in zip(tests.items(), corrected, strict=True)
     }
     better, worse = ([m for m, k in kinds.items() if k == kind] for kind in (HOLDS, FAILS))
+    who = "merges" if "ct_then_sft" not in set(items["method"]) else "CT-then-SFT and merges"
     text = (
-        f"Of {len(tests)} models (CT-then-SFT and merges, all budgets), {len(better)} are better "
+        f"Of {len(tests)} models ({who}, all budgets), {len(better)} are better "
         f"than the base on the mean of the tasks in X{_named(better)}, {len(worse)} worse"
         f"{_named(worse)}; the others are not distinguishable from it (paired, Holm over "
         f"{len(tests)})."

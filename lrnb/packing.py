@@ -95,8 +95,8 @@ def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limi
 def check_budget(tokens: int, budgets: list[int]) -> None:
     """UserError where the packed corpus is smaller than the largest budget."""
     if tokens < max(budgets):
+        lower = f"Lower it (for example --set 'ct_budgets=[{tokens // 2}]'), keep" if tokens > 1 else "Keep"
         raise UserError(
             f"ct_budgets asks for {max(budgets):,} tokens, the cleaned corpus has {tokens:,}. "
-            f"Lower it (for example --set 'ct_budgets=[{tokens // 2}]'), keep less out "
-            "(heldout_bytes), or add text"
+            f"{lower} less out of training (heldout_bytes), or add text"
         )

@@ -126,6 +126,11 @@ class Study(BaseModel):
             )
         return self
 
+    @property
+    def trains(self) -> bool:
+        """Whether parents are trained here; preset released takes given weights, and has no CT-then-SFT."""
+        return self.preset != "released"
+
     def declared(self) -> dict[str, Any]:
         """The values that were given, not defaulted: what a stage's manifest records."""
         return self.model_dump(include=self.model_fields_set)

@@ -57,7 +57,7 @@ class Step:
 
 def plan(study: Study) -> dict[str, Step]:
     """The steps of a study by name, each after those it needs. Preset released trains nothing."""
-    budgets = [] if study.preset == "released" else study.ct_budgets
+    budgets = study.ct_budgets if study.trains else []
     tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
     steps = [*_parents(study, budgets), *_merges(study), *_analysis(study, tuned)]
     return {step.name: step for step in steps}
@@ -77,18 +77,19 @@ def _parents(study: Study, budgets: list[int]) -> list[Step]:
     paths = RunPaths(study)
     ct_needs = ("base", "corpus") if budgets else ("base",)
     corpus = [_step(paths, "corpus", "01_ct/01_corpus", [paths.corpus], ("base",), 10)]
+    ct, sft = ({name: ""} if study.trains else {} for name in ("released_ct", "released_sft"))
     return [
         _shared(paths, "base", "01_ct/00_base", [paths.base], (), 80),
         *(corpus if budgets else []),
-        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), 40, sft_parent="base"),
-        _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 45, True),
+        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), 40, sft_parent="base", **sft),
+        _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 45, True, **ct),
         *(_tuned(paths, budget) for budget in budgets),
     ]
 
 
 def _tuned(paths: RunPaths, budget: int) -> Step:
     name, folder = budget_name(budget), paths.ct_then_sft(budget)
-    values = {"sft_parent": f"ct/{name}"}
+    values = {"sft_parent": f"ct/{name}", "released_sft": ""}
     return _step(paths, f"cts_{name}", "01_ct/03_sft", [folder], ("ct",), 40, True, **values)
 
 
@@ -178,7 +179,13 @@ def read_study(params_yaml: Path) -> Study:
 
 def refuse_unused(steps: Iterable[Step], keys: Iterable[str]) -> None:
     """UserError for a key given on the command line that no notebook of this study reads."""
-    used = {key for step in steps if step.notebook for key in notebook_params(step.source)}
+    used = {
+        key
+        for step in steps
+        if step.notebook
+        for key in notebook_params(step.source)
+        if key not in step.values
+    }
     if unused := sorted(set(keys) - used - RUNNER_KEYS):
         raise UserError(f"--set {', '.join(unused)}: no notebook of this study reads it; leave it out")
 

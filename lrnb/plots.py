@@ -124,11 +124,14 @@ def _method_line(fig: go.Figure, rows: pd.DataFrame, logs: dict[int, float], shi
     )
 
 
-def differences(table: pd.DataFrame, task: str = "mean", baseline: str = "ct_then_sft") -> go.Figure:
+def differences(table: pd.DataFrame, task: str = "mean", baseline: str = "") -> go.Figure:
     """Paired difference of every method to `baseline`, in points, with 95% intervals.
 
-    Right of zero the method is better. A full marker: p after Holm's correction under 0.05.
+    Baseline "": CT-then-SFT, or where it is absent SFT-en. Right of zero the method is better. A full
+    marker: p after Holm's correction under 0.05.
     """
+    there = set(table["baseline"])
+    baseline = baseline or next((b for b in ("ct_then_sft", "sft") if b in there), "ct_then_sft")
     rows = table[(table["task"] == task) & (table["baseline"] == baseline)]
     fig = go.Figure()
     order = [

@@ -89,6 +89,7 @@ def content(study: Study) -> dict[str, Any]:
     return {
         "study": study,
         "synthetic": study.lang in SYNTHETIC,
+        "baselines": [plots.label(name) for name in summary.baselines(items)],
         "budget_name": budget_name,
         "claims": by_claim(said),
         "tables": tables(scores, items),
@@ -260,7 +261,7 @@ def figures(
             plots.scores_by_budget(scores, t, majority=majority.get(t), legend=False)
             for t in single + english
         ],
-        "differences": plots.differences(table, head),
+        "differences": [plots.differences(table, head, name) for name in summary.baselines(items)],
         "predicted": [
             plots.predicted_classes(summary.predicted(items, t), t) for t in summary.tasks_in_x(scores)
         ],

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.params import Study, UserError, budget_name
+from lrnb.sweep import sweep, unfinished
 
 MANIFEST = "manifest.json"
 LIBRARIES = ("lrnb", "torch", "transformers", "trl", "lm-eval", "numpy", "safetensors", "plotly")
@@ -111,6 +112,7 @@ class Stage:
 
     def __enter__(self) -> Stage:
         make_folder(self.folder)
+        sweep(self.folder)
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self._start = time.time()
         return self
@@ -137,11 +139,7 @@ class Stage:
 def require(path: Path, hint: str = "") -> Path:
     """`path`, a file or a finished stage's folder; UserError saying which notebook makes it otherwise."""
     path = Path(path)
-    if (
-        path.is_file()
-        or (path / MANIFEST).is_file()
-        or ((path.parent / MANIFEST).is_file() and path.is_dir())
-    ):
+    if path.is_file() or any((p / MANIFEST).is_file() for p in (path, path.parent) if path.is_dir()):
         return path
     state = "is unfinished" if path.is_dir() else "is missing"
     raise UserError(f"{path} {state}. {hint or _maker(path)}")
@@ -205,7 +203,7 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `path` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{unfinished(path)}{os.getpid()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -220,11 +218,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder that replaces `path` when the block ends without an error."""
     path = Path(path)
     make_folder(path.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    sweep(path)
+    own = f"{unfinished(path)}{os.getpid()}."
+    temporary = Path(tempfile.mkdtemp(prefix=own, suffix=".tmp", dir=path.parent))
     temporary.chmod(0o755)
     try:
         yield temporary
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        old = path.with_name(f"{own}old")
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)

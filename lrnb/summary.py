@@ -30,9 +30,11 @@ def models(paths: RunPaths, group: str) -> Models:
         return [_model(m, b, paths.merge(m, b)) for m in MERGED for b in budgets]
     if group != "parents":
         raise UserError(f"group {group!r}: give parents or merged")
-    trained = [_model("ct", b, paths.ct(b)) for b in budgets]
-    trained += [_model("ct_then_sft", b, paths.ct_then_sft(b)) for b in budgets]
-    return [_model("base", 0, paths.base), _model("sft", 0, paths.sft), *trained]
+    found = [_model("base", 0, paths.base), _model("sft", 0, paths.sft)]
+    found += [_model("ct", b, paths.ct(b)) for b in budgets]
+    if paths.study.trains:
+        found += [_model("ct_then_sft", b, paths.ct_then_sft(b)) for b in budgets]
+    return found
 
 
 def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
@@ -107,20 +109,30 @@ def tasks_in_x(scores: pd.DataFrame) -> list[str]:
     return [n for n in names if n not in (MEAN, MEAN_EN) and not n.endswith("_en")]
 
 
+def baselines(items: pd.DataFrame) -> tuple[str, ...]:
+    """What merges are compared with: CT-then-SFT, or where no model of that kind is there SFT-en and base."""
+    return ("ct_then_sft",) if "ct_then_sft" in set(items["method"]) else ("sft", "base")
+
+
+def _beside(items: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Merges and `baseline`; one that saw no CT tokens stands at every budget."""
+    merged, own = items[items["method"].isin(MERGED)], items[items["method"] == baseline]
+    if baseline == "ct_then_sft":
+        return pd.concat([merged, own])
+    return pd.concat([merged, *(own.assign(ct_tokens=b) for b in merged["ct_tokens"].unique())])
+
+
 def compare(items: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Paired differences: every merge to CT-then-SFT, and TIES-SV to TIES, at the same budget.
+    """Paired differences: every merge to the `baselines`, and TIES-SV to TIES, at the same budget.
 
     Columns of `stats.compare` with preset. Holm's correction runs over the comparisons of one
     kind (baseline; mean or single task; X or English), so that the main question, the mean over
     the tasks in X, is not paid for with the others.
     """
-    both = items[items["method"].isin([*MERGED, "ct_then_sft"])]
-    slack = items[items["method"].isin(["ties", "ties_sv"])]
+    pairs = {name: _beside(items, name) for name in baselines(items)}
+    pairs["ties"] = items[items["method"].isin(["ties", "ties_sv"])]
     table = pd.concat(
-        [
-            stats.compare(both, baseline="ct_then_sft", seed=study.seed, lang=study.lang),
-            stats.compare(slack, baseline="ties", seed=study.seed, lang=study.lang),
-        ]
+        [stats.compare(rows, baseline=b, seed=study.seed, lang=study.lang) for b, rows in pairs.items()]
     )
     table["task"] = table["task"].replace({"(mean)": MEAN, "(mean, en)": MEAN_EN})
     kind = table["task"].map(lambda t: t if t in (MEAN, MEAN_EN) else f"task{t.endswith('_en')}")

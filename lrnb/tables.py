@@ -55,13 +55,16 @@ def by_model(scores: pd.DataFrame) -> pd.DataFrame:
     wide = scores.pivot_table(index=keys, columns="task", values="value", sort=False)
     tasks = [task for task in dict.fromkeys(scores["task"]) if not task.startswith("mean")]
     own = [task for task in tasks if not task.endswith("_en")]
-    means = scores[scores["task"] == "mean"].set_index(keys)
+    head = "mean" if "mean" in wide else own[0]  # a single task in X stands for itself
+    means = scores[scores["task"] == head].set_index(keys)
     bounds = zip(means["ci_low"], means["ci_high"], strict=True)
     interval = [f"{low:.0f}–{high:.0f}" for low, high in bounds]
-    table = wide[["mean", *own]].rename(columns=lambda task: task.removeprefix("world_"))
+    shown = list(dict.fromkeys([head, *own]))
+    table = wide[shown].rename(columns=lambda task: task.removeprefix("world_"))
     table.insert(1, "95%", table.index.map(dict(zip(means.index, interval, strict=True))))
-    if "mean_en" in wide:
-        table["en"] = wide["mean_en"]
+    english = [task for task in ("mean_en", *tasks) if task in wide and task.endswith("_en")]
+    if english:
+        table["en"] = wide[english[0]]
     return table.reset_index().rename(columns={"ct_tokens": "CT tokens"})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lrnb import params, store
+from lrnb import params, store, sweep
 from lrnb.params import ROOT, UserError, load_study
 
 REAL = ("ta", "te", "or", "bn", "bo", "ug", "mn")
@@ -156,6 +156,46 @@ def test_an_atomic_folder_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (target / "new").read_text() == "new"
+
+
+def _die_writing(target: Path) -> None:
+    with store.atomic_folder(target) as folder:
+        (folder / "half").write_text("x")
+        os.kill(os.getpid(), 9)
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    killed = multiprocessing.get_context("spawn").Process(target=_die_writing, args=(target,))
+    killed.start()
+    killed.join()
+    (left,) = tmp_path.iterdir()
+    assert (left / "half").is_file() and not target.exists()
+    mine = left.with_name(left.name.replace(str(killed.pid), str(os.getpid())))
+    elsewhere = tmp_path / ".model.another-machine-1.tmp"
+    mine.mkdir()
+    elsewhere.mkdir()
+    with store.Stage(target, "x", {}):
+        (target / "out").write_text("x")
+    assert sorted(tmp_path.iterdir()) == sorted([elsewhere, mine, target])
+    left.mkdir()
+    with store.atomic_folder(target) as folder:
+        (folder / "out").write_text("y")
+    assert sorted(tmp_path.iterdir()) == sorted([elsewhere, mine, target])
+
+
+def test_what_a_killed_process_moved_away_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    gone = multiprocessing.get_context("spawn").Process()
+    gone.start()
+    gone.join()
+    old = tmp_path / f"{sweep.unfinished(target)}{gone.pid}.old"
+    old.mkdir()
+    sweep.sweep(target)
+    assert old.is_dir()
+    target.mkdir()
+    sweep.sweep(target)
+    assert not old.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lrnb.params import ROOT, Study, notebook_params, validate
 
 # A module imports only from those above it (design, section 4).
 ORDER = """
-params memory store progress style
+params sweep memory store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
 select checkpoints vectors election merge ties_sv checkpoint_writer driver
