@@ -1,0 +1,91 @@
+"""Mistakes in the data, and notebooks run alone: a message with the remedy, and nothing half-made is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import save_pico
+
+from lrnb import batch, corpus, packing, store
+from lrnb.params import ROOT, UserError
+
+CYRILLIC = "Монгол хэл бол монголчуудын хэл юм"
+
+
+def run_alone(name: str, runs: Path, **values: object) -> str:
+    """Run one notebook that must fail, as JupyterLab's user would; returns the message."""
+    with pytest.raises(batch.NotebookFailed) as caught:
+        notebook = ROOT / "notebooks" / f"{name}.ipynb"
+        batch.exec_notebook(notebook, {"runs": str(runs), **values}, runs.parent / "executed" / "n.ipynb")
+    assert not (runs.parent / "executed" / "n.ipynb").exists()
+    return str(caught.value)
+
+
+def corpus_of(tmp_path: Path, documents: list[str], **values: object) -> tuple[str, Path]:
+    """The message of 01_corpus on a Bengali corpus of `documents`, and the folder it writes to."""
+    shared, data = tmp_path / "runs" / "smol" / "shared", tmp_path / "data"
+    with store.Stage(shared / "base", "base", {}):
+        save_pico(shared / "base")
+    (data / "eval").mkdir(parents=True)
+    for lang, texts in (("bn", documents), ("en", ["the cat sees the dog"])):
+        lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts]
+        store.write_text(data / "corpus" / f"{lang}.jsonl", "".join(lines))
+    given = {"preset": "smol", "lang": "bn", "script": "Bengali", "script_min_share": 0.5}
+    message = run_alone("01_ct/01_corpus", tmp_path / "runs", data_root=str(data), **given, **values)
+    return message, tmp_path / "runs" / "smol" / "bn" / "corpus"
+
+
+def test_empty_corpus_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    message, folder = corpus_of(tmp_path, [])
+    assert "bn.jsonl: holds no document. Add text" in message
+    assert not folder.exists()
+
+
+def test_text_in_another_script_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    message, folder = corpus_of(tmp_path, [CYRILLIC, f"{CYRILLIC} 2"])
+    assert "cleaning left no text (other script: 2)" in message
+    assert "in the script Bengali" in message
+    assert "script_min_share" in message
+    assert not folder.exists()
+
+
+def test_budget_above_the_corpus_leaves_no_finished_stage(tmp_path: Path) -> None:
+    documents = [f"আমি বাংলায় গান গাই {n}" for n in range(99)]
+    message, folder = corpus_of(tmp_path, documents, heldout_bytes=100, ct_budgets=[10**6])
+    assert "ct_budgets asks for 1,000,000 tokens, the cleaned corpus has" in message
+    assert "ct_budgets=[" in message
+    assert not (folder / store.MANIFEST).exists()
+    with pytest.raises(UserError, match="corpus is unfinished. Run notebooks/01_ct/01_corpus"):
+        store.require(folder)
+
+
+def test_corpus_that_is_all_held_out_gets_a_remedy_that_helps() -> None:
+    with pytest.raises(UserError, match=r"has 0\. Keep less out of training \(heldout_bytes\), or add text"):
+        packing.check_budget(0, [1000])
+
+
+def test_cleaning_that_leaves_one_text_is_no_mistake() -> None:
+    from collections import Counter
+
+    dropped: Counter[str] = Counter()
+    assert list(corpus.clean([CYRILLIC, "", "in Latin"], "Cyrillic", 0.5, 1, dropped)) == [CYRILLIC]
+    assert list(corpus.clean([], "Cyrillic", 0.5, 1, Counter())) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("01_ct/01_corpus", "base is missing. Run notebooks/01_ct/00_base.ipynb first"),
+        ("02_merge/04_evaluate", "base is missing. Run notebooks/01_ct/00_base.ipynb first"),
+        ("03_analysis/01_scores", "parents is missing. Run notebooks/02_merge/04_evaluate.ipynb first"),
+        ("03_analysis/02_discarded", "base is missing. Run notebooks/01_ct/00_base.ipynb first"),
+    ],
+)
+def test_notebook_run_alone_names_the_one_to_run_first(tmp_path: Path, name: str, message: str) -> None:
+    text = run_alone(name, tmp_path / "runs")
+    assert message in text
+    assert "lrnb run params/<lang>.yaml" in text
+    assert "Traceback" not in text
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
