@@ -86,7 +86,10 @@ def devices(study: Study) -> tuple[str, float]:
     from lrnb.batch import visible_gpus
 
     if study.preset == "paper":
-        return f"{PAPER_GPUS} GPUs at {GPU_FLOPS:.0e} operations/s each", PAPER_GPUS * GPU_FLOPS
+        paper = (
+            f"{PAPER_GPUS} GPUs at {GPU_FLOPS:.0e} operations/s each, as in the paper (a step here uses one)"
+        )
+        return paper, PAPER_GPUS * GPU_FLOPS
     if study.preset == "released" or (study.device != "cpu" and visible_gpus()):
         return f"one GPU at {GPU_FLOPS:.0e} operations/s", GPU_FLOPS
     cores = os.cpu_count() or 1
@@ -106,7 +109,8 @@ def sources(study: Study) -> dict[str, str]:
         found[f"text, {study.lang}"] = "the micro-world, generated"
     else:
         found[f"text, {study.lang}"] = f"corpus/{study.lang}.jsonl.gz of the data root"
-    return found | {"SFT, en": ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())}
+    mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
+    return found | {"SFT, en": f"{mix} (files of the data root)"}
 
 
 def describe(study: Study) -> list[tuple[str, str]]:
