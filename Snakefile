@@ -17,6 +17,7 @@ os.chdir(params.ROOT)  # paths in params.yaml count from the checkout
 STUDY = plan.read_study(RUN / "params.yaml")
 STEPS = plan.plan(STUDY)
 URGENCY = plan.urgency(STEPS)
+KEEP_CODE = ["--keep-code"] if config.get("keep_code") else []
 os.chdir(RUN)
 
 
@@ -42,6 +43,8 @@ for step in STEPS.values():
         resources:
             gpu=int(step.gpu),
         params:
-            command=shlex.join([sys.executable, "-m", "lrnb", "exec", step.name, "--study", str(RUN / "params.yaml")]),
+            command=shlex.join(
+                [sys.executable, "-m", "lrnb", "exec", step.name, "--study", str(RUN / "params.yaml"), *KEEP_CODE]
+            ),
         shell:
             "{params.command} > {log} 2>&1 && touch {output}"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lrnb import plan
+from lrnb import fresh, plan
 from lrnb.params import ROOT, Study, UserError, notebook_params, validate
 from lrnb.plan import Step
 from lrnb.store import RunPaths, lock, make_folder, write_text
@@ -184,26 +184,49 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def run_step(study: Study, name: str) -> None:
+def run_step(study: Study, name: str, *, keep_code: bool = False) -> None:
     """Run one step of a study: what each rule of the Snakefile calls, headless, on a node or on this box.
 
-    Studies that share a step wait for each other here, and the second finds it done.
+    Studies that share a step wait for each other here, and the second finds it done. A step whose inputs
+    change while it runs stays outdated: nobody can say which ones it saw. `keep_code`: see `fresh.is_fresh`.
     """
     steps = plan.plan(study)
     if name not in steps:
         raise UserError(f"no step {name!r} in this study; steps are {', '.join(steps)}")
-    step, status = steps[name], Status(study, name)
+    step, status, note = steps[name], Status(study, name), ""
     status.set("waiting")
     try:
         with lock(step.home / ".locks" / name), gpu_slot(step, study) as gpu:
             status.set("running")
-            if not plan.is_fresh(step, steps, study):
-                _make(step, study, environment(study, status.progress) | gpu)
-                plan.remember(step, steps, study)
-        status.set("done")
+            if not fresh.is_fresh(step, steps, study, keep_code):
+                note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
+        status.set("done", note)
     except (Exception, KeyboardInterrupt) as error:
         status.set("failed", str(error) if isinstance(error, UserError | NotebookFailed) else repr(error))
         raise
+
+
+def _make_and_record(
+    steps: dict[str, Step], step: Step, study: Study, progress: Path, gpu: dict[str, str], keep_code: bool
+) -> str:
+    """Make a step; record it if its inputs stayed as they were, else return a message that says so."""
+    key = fresh.input_key(step, steps, study)
+    step.record.unlink(missing_ok=True)
+    _make(step, study, environment(study, progress) | gpu)
+    fresh.package_hash.cache_clear()
+    if changed := fresh.differences(key, fresh.input_key(step, steps, study), keep_code):
+        print(note := f"{step.name}: {', '.join(changed)} changed while it ran; the next run makes it again")
+        return note
+    fresh.remember(step, key)
+    return ""
+
+
+def rewrite_report(study: Study) -> None:
+    """Write a finished study's report again, for what it shows of other seeds; it stays up to date."""
+    step = (steps := plan.plan(study))["report"]
+    with lock(step.home / ".locks" / step.name):
+        _make(step, study, {})
+        fresh.remember(step, fresh.input_key(step, steps, study))
 
 
 def _make(step: Step, study: Study, env: dict[str, str]) -> None:

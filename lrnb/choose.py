@@ -79,6 +79,11 @@ def read_choices(paths: RunPaths, method: str) -> pd.DataFrame:
     return pd.read_csv(require(paths.merge(method)) / "choices.csv")
 
 
+def tried(paths: RunPaths, method: str) -> int:
+    """How many candidates a finished merge stage tried on dev at each budget."""
+    return int(read_choices(paths, method).groupby("ct_tokens").size().max())
+
+
 def models(paths: RunPaths, budget: int) -> dict[str, Path]:
     """The two parents of a merge at `budget`: {"ct": folder, "sft": folder}."""
     return {"ct": require(paths.ct(budget)), "sft": require(paths.sft)}

@@ -12,6 +12,7 @@ from lrnb import __version__
 from lrnb.params import PRESETS, ROOT, Study, UserError, load_study, parse_override
 
 METHODS = ("average", "task_arithmetic", "ties", "ties_sv")
+KEEP_CODE = "treat finished steps as up to date although lrnb's own code changed"
 MERGE_OPTIONS = ("alpha", "lam", "density", "slack", "slack_threshold", "zero_sign")
 
 
@@ -62,6 +63,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, metavar="N", help="notebooks at once (default: what the cores allow)")
     add("--gpus", type=int, metavar="N", help="GPUs to use (default: all that are visible)")
     add("--profile", default="", help="a folder below profiles/, for example slurm")
+    add("--keep-code", action="store_true", help=KEEP_CODE)
     add("--dry-run", action="store_true", help="show steps and needs; run nothing")
 
 
@@ -80,22 +82,27 @@ def _run(given: argparse.Namespace) -> int:
         )
     plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
     if given.dry_run:
-        return _show_plan(studies[0])
+        return _show_plan(studies[0], given.keep_code)
     failed = [_run_one(study, given) for study in studies]
     if given.seeds and not any(failed):
-        from lrnb import tables
+        from lrnb import batch, tables
 
         tables.print_seeds(studies)
+        for study in studies:
+            batch.rewrite_report(study)  # reports show the table over seeds
     return 1 if any(failed) else 0
 
 
 def _run_one(study: Study, given: argparse.Namespace) -> bool:
-    """Whether any step of the study failed; prints the results where there are any."""
+    """Whether any step of the study failed; prints the results where none did."""
     from lrnb import runner, tables
 
-    options = {"jobs": given.jobs, "gpus": given.gpus, "profile": given.profile}
+    options = {key: getattr(given, key) for key in ("jobs", "gpus", "profile", "keep_code")}
     failed = runner.run_study(study, **options)
-    tables.print_results(study)
+    if not failed:
+        tables.print_results(study)
+    elif "scores" in failed:
+        tables.print_left_alone(study)
     return bool(failed)
 
 
@@ -110,11 +117,12 @@ def anchor(study: Study) -> Study:
     return study.model_copy(update=paths)
 
 
-def _show_plan(study: Study) -> int:
-    from lrnb import estimate, plan, tables
+def _show_plan(study: Study, keep_code: bool) -> int:
+    from lrnb import estimate, fresh, plan, tables
 
     steps = plan.plan(study)
-    tables.print_plan(study, steps, plan.outdated(study, steps), estimate.describe(study))
+    todo = fresh.outdated(study, steps, keep_code)
+    tables.print_plan(study, steps, todo, estimate.describe(study))
     return 0
 
 
@@ -127,6 +135,7 @@ def _exec_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", type=Path, help="executed copy (default runs/exec/<name>.ipynb)")
     command.add_argument("--study", type=Path, metavar="PARAMS.yaml", help="params.yaml of a run folder")
+    command.add_argument("--keep-code", action="store_true", help=f"with --study: {KEEP_CODE}")
 
 
 def _exec(given: argparse.Namespace) -> int:
@@ -136,7 +145,7 @@ def _exec(given: argparse.Namespace) -> int:
         if given.study:
             params = given.study.absolute()
             os.chdir(ROOT)  # relative paths of a study count from the checkout
-            batch.run_step(plan.read_study(params), given.notebook)
+            batch.run_step(plan.read_study(params), given.notebook, keep_code=given.keep_code)
             return 0
         notebook = Path(given.notebook)
         out = given.out or ROOT / "runs" / "exec" / notebook.name
@@ -205,7 +214,8 @@ def _conflicts(given: argparse.Namespace) -> int:
     models = _models(given)
     if set(models) != {"ct", "sft"}:
         raise UserError(f"conflicts needs --model ct=DIR and --model sft=DIR, got {', '.join(models)}")
-    options = {"density": given.density or 0.5, "slack": given.slack or 0.0, "trim_scope": given.trim_scope}
+    density = 0.5 if given.density is None else given.density
+    options = {"density": density, "slack": given.slack or 0.0, "trim_scope": given.trim_scope}
     table = shares(given.base, models["ct"], models["sft"], **options)
     tables.print_row(table[table["tensor"] == "(model)"].iloc[0], "whole model")
     if given.out:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb import stats, taskdata
+from lrnb import answers, stats, taskdata
 from lrnb.harness import StudyTask, run
 from lrnb.params import Study, UserError
 from lrnb.progress import Progress
@@ -28,8 +28,6 @@ __all__ = [
     "SCORE_COLUMNS",
     "Model",
     "Scorer",
-    "class_counts",
-    "collapse",
     "dev_score",
     "evaluate_folder",
     "score_models",
@@ -46,7 +44,6 @@ ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
     *("options", "loglikelihoods"),
 ]
-COLLAPSED = 0.6  # share of items in one class above which a model is called collapsed
 
 
 @dataclass(frozen=True)
@@ -192,42 +189,10 @@ def evaluate_folder(
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `collapse`."""
+    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `answers.collapsed`."""
     loaded = taskdata.load(tasks, lang, data_root, split=split, limit=limit, seed=seed, shots=shots)
     scores, items = score_models(
         {Path(folder).name: folder}, loaded, lang=lang, seed=seed, progress=progress, **options
     )
-    seen = collapse(items)[["task", "top", "top_share", "majority_share", "collapsed"]]
+    seen = answers.collapsed(items)[["task", "top", "top_share", "majority_share", "collapsed"]]
     return scores.merge(seen, on="task")
-
-
-def collapse(items: pd.DataFrame) -> pd.DataFrame:
-    """What a model answers most, per model and task, beside the line of the most frequent answer.
-
-    Columns: model, method, ct_tokens, task, n, top (most predicted), top_share, majority (most
-    frequent gold), majority_share, correct_share (shares in [0, 1]), collapsed: top_share is above
-    0.6 and above the majority's share. A collapsed score says nothing about the ability.
-    """
-    keys = ["model", "method", "ct_tokens", "task"]
-    rows = []
-    for key, part in items.groupby(keys, sort=False):
-        top = part["prediction"].value_counts(normalize=True, sort=True)
-        gold = part["gold"].value_counts(normalize=True, sort=True)
-        rows.append({
-            **dict(zip(keys, key, strict=True)), "n": len(part),
-            "top": top.index[0], "top_share": top.iloc[0],
-            "majority": gold.index[0], "majority_share": gold.iloc[0],
-            "correct_share": part["correct"].mean(),
-            "collapsed": bool(top.iloc[0] > COLLAPSED and top.iloc[0] > gold.iloc[0]),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def class_counts(items: pd.DataFrame) -> pd.DataFrame:
-    """How often each answer is predicted and right: model, task, label, predicted, gold counts."""
-    keys = ["model", "method", "ct_tokens", "task"]
-    predicted = items.groupby([*keys, "prediction"], sort=False).size().rename("predicted")
-    gold = items.groupby([*keys, "gold"], sort=False).size().rename("gold")
-    predicted.index.names = gold.index.names = [*keys, "label"]
-    table = pd.concat([predicted, gold], axis=1).fillna(0).astype(int)
-    return table.sort_index().reset_index()

@@ -116,11 +116,10 @@ def above_chance(scores: pd.DataFrame, items: pd.DataFrame) -> Finding:
     """How many scores in X are above chance, above the majority class, and how many collapsed."""
     tasks = summary.tasks_in_x(scores)
     rows = scores[scores["task"].isin(tasks)]
-    bar = rows["task"].map(summary.majorities(items)).fillna(0).clip(lower=rows["chance"])
+    bar = rows["task"].map(summary.levels(scores, items)).fillna(0).clip(lower=rows["chance"])
     above = int((rows["ci_low"] > rows["chance"]).sum())
     clear = int((rows["ci_low"] > bar).sum())
-    fallen = summary.collapsed(items)
-    one = int(fallen[fallen["task"].isin(tasks)]["collapsed"].sum())
+    one = sum(task in tasks for _, task in summary.fallen(scores, items))
     kind = HOLDS if above == len(rows) else FAILS if above == 0 else OPEN
     text = (
         f"Of {len(rows)} scores in X (models times tasks), {above} have a 95% interval wholly "

@@ -46,26 +46,32 @@ class Board:
     def states(self) -> dict[str, str]:
         return {step.name: self.status(step.name)["state"] for step in self.todo}
 
-    def done_share(self) -> float:
-        """Share of the whole work that is done, running steps counted in part."""
-        share = {"done": 1.0, "failed": 1.0}
-        states = self.states()
-        done = sum(
-            step.cost
-            * (self._part(step.name) if states[step.name] == "running" else share.get(states[step.name], 0))
-            for step in self.todo
-        )
-        return done / max(sum(step.cost for step in self.todo), 1e-9)
+    def took(self, name: str) -> float:
+        """Seconds that a step has run so far."""
+        status = self.status(name)
+        end = {"running": time.time(), "done": status["time"]}.get(status["state"])
+        return end - status["started"] if end else 0.0
 
-    def _part(self, name: str) -> float:
-        found = self.progress(name)
-        return min(found["done"] / found["total"], 1.0) if found.get("total") else 0.0
+    def total(self, name: str) -> float | None:
+        """Seconds of a whole step: as it took, or by its own progress; None where neither says it yet."""
+        state, took, found = self.status(name)["state"], self.took(name), self.progress(name)
+        if state == "done":
+            return took if took > 1 else None  # found up to date: says nothing about the work
+        if state == "running" and 0 < found.get("done", 0) < found["total"] and found["rate"] > 0:
+            return took + (found["total"] - found["done"]) / found["rate"]
+        return None
 
     def left(self) -> str:
-        """Estimated time to the end: the time so far, scaled by the work that is left."""
-        share = self.done_share()
-        elapsed = time.time() - self.started
-        return clock(elapsed * (1 - share) / share) if share > 0.03 and elapsed > 5 else "…"
+        """Estimated time to the end, from the steps whose time is known and the costs of the others."""
+        known = {step.name: total for step in self.todo if (total := self.total(step.name)) is not None}
+        if not known:
+            return "…"
+        pace = sum(known.values()) / sum(step.cost for step in self.todo if step.name in known)
+        open_steps = [s for s in self.todo if self.status(s.name)["state"] not in ("done", "failed")]
+        rest = [max(known.get(s.name, pace * s.cost) - self.took(s.name), 0) for s in open_steps]
+        busy = sum(self.took(step.name) for step in self.todo)
+        at_once = max(busy / max(time.time() - self.started, 1e-9), 1)
+        return clock(max(sum(rest) / at_once, *rest, 0))
 
     def headline(self) -> str:
         states = list(self.states().values())
@@ -96,6 +102,11 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def speed(rate: float) -> str:
+    """12345 -> '12.3k/s', 0.8 -> '0.8/s'."""
+    return f"{rate:.1f}/s" if rate < 10 else f"{count(rate)}/s"
+
+
 def describe(progress: dict[str, Any]) -> str:
     """'tokens 12.3k of 262.1k, 9.8k/s, 0:25 left'; empty before the step reports anything."""
     if not progress.get("total"):
@@ -103,7 +114,7 @@ def describe(progress: dict[str, Any]) -> str:
     done, total, rate = progress["done"], progress["total"], progress["rate"]
     left = f", {clock((total - done) / rate)} left" if rate > 0 and done < total else ""
     what = f"{progress['stage']}: " if progress.get("stage") else ""
-    return f"{what}{count(done)} of {count(total)} {progress['unit']}, {count(rate)}/s{left}"
+    return f"{what}{count(done)} of {count(total)} {progress['unit']}, {speed(rate)}{left}"
 
 
 @contextlib.contextmanager
@@ -170,6 +181,14 @@ class Lines:
     def _print(self, text: str) -> None:
         stamp = clock(time.time() - self.board.started)
         self.console.print(f"[{stamp}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def notes(board: Board, console: Any) -> None:
+    """Print what finished steps have to say."""
+    for step in board.todo:
+        status = board.status(step.name)
+        if status["state"] == "done" and status["error"]:
+            console.print(f"! {status['error']}", markup=False, highlight=False, soft_wrap=True)
 
 
 def failures(board: Board, logs: dict[str, Path], console: Any) -> list[str]:

@@ -1,21 +1,17 @@
-"""The study as a graph of steps: which notebook makes what, from what, with which parameters; what is done.
+"""The study as a graph of steps: which notebook makes what, from what, with which parameters.
 
-`plan(study)` is the only list of steps: the Snakefile turns it into rules, `lrnb run` shows it. Whether a
-step is up to date is decided by content (parameters, code cells, input hashes): a touched file costs nothing.
+`plan(study)` is the only list of steps: the Snakefile turns it into rules, `lrnb run` shows it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrnb import __version__
 from lrnb.params import ENGLISH, ROOT, Study, UserError, budget_name, notebook_params, read_yaml
-from lrnb.store import MANIFEST, RunPaths, fingerprint, sha256, write_text
+from lrnb.store import MANIFEST, RunPaths, write_text
 
 SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
 RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device"}
@@ -25,7 +21,8 @@ RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device
 class Step:
     """One notebook with its parameters: a node of the graph, a rule of the Snakefile.
 
-    `cost` is the usual time in seconds at preset nano; it only weighs the estimate of the time left.
+    `cost` is the usual time at preset nano, in CPU seconds of a quiet core; it only says what to start
+    first and weighs the estimate of the time left.
     """
 
     name: str
@@ -76,13 +73,14 @@ def urgency(steps: dict[str, Step]) -> dict[str, int]:
 def _parents(study: Study, budgets: list[int]) -> list[Step]:
     paths = RunPaths(study)
     ct_needs = ("base", "corpus") if budgets else ("base",)
-    corpus = [_step(paths, "corpus", "01_ct/01_corpus", [paths.corpus], ("base",), 10)]
+    corpus = [_step(paths, "corpus", "01_ct/01_corpus", [paths.corpus], ("base",), 9)]
+    base = [paths.base, paths.world] if study.base_source == "scratch" else [paths.base]
     ct, sft = ({name: ""} if study.trains else {} for name in ("released_ct", "released_sft"))
     return [
-        _shared(paths, "base", "01_ct/00_base", [paths.base], (), 80),
+        _shared(paths, "base", "01_ct/00_base", base, (), 60),
         *(corpus if budgets else []),
-        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), 40, sft_parent="base", **sft),
-        _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 45, True, **ct),
+        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), 22, sft_parent="base", **sft),
+        _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 35, True, **ct),
         *(_tuned(paths, budget) for budget in budgets),
     ]
 
@@ -90,7 +88,7 @@ def _parents(study: Study, budgets: list[int]) -> list[Step]:
 def _tuned(paths: RunPaths, budget: int) -> Step:
     name, folder = budget_name(budget), paths.ct_then_sft(budget)
     values = {"sft_parent": f"ct/{name}", "released_sft": ""}
-    return _step(paths, f"cts_{name}", "01_ct/03_sft", [folder], ("ct",), 40, True, **values)
+    return _step(paths, f"cts_{name}", "01_ct/03_sft", [folder], ("ct",), 22, True, **values)
 
 
 def _merges(study: Study) -> list[Step]:
@@ -98,27 +96,27 @@ def _merges(study: Study) -> list[Step]:
     both = [paths.merge("average"), paths.merge("task_arithmetic")]
     sv = [paths.merge("ties_sv")]
     return [
-        _step(paths, "average", "02_merge/01_average", both, parents, 30, True),
-        _step(paths, "ties", "02_merge/02_ties", [paths.merge("ties")], parents, 30, True),
-        _step(paths, "ties_sv", "02_merge/03_ties_sv", sv, (*parents, "ties"), 30, True),
+        _step(paths, "average", "02_merge/01_average", both, parents, 22, True),
+        _step(paths, "ties", "02_merge/02_ties", [paths.merge("ties")], parents, 25, True),
+        _step(paths, "ties_sv", "02_merge/03_ties_sv", sv, (*parents, "ties"), 20, True),
     ]
 
 
 def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
     paths, parents = RunPaths(study), ("base", "ct", "sft")
     evaluate, scores = "02_merge/04_evaluate", paths.scores
-    groups = {"parents": (*parents, *tuned), "merged": ("average", "ties", "ties_sv")}
+    groups = {"parents": ((*parents, *tuned), 35), "merged": (("average", "ties", "ties_sv"), 40)}
     scored = [
-        _step(paths, f"eval_{group}", evaluate, [scores / group], needs, 40, True, group=group)
-        for group, needs in groups.items()
+        _step(paths, f"eval_{group}", evaluate, [scores / group], needs, cost, True, group=group)
+        for group, (needs, cost) in groups.items()
     ]
     done = ("eval_parents", "eval_merged")
     discarded = [paths.conflicts]
     return [
         *scored,
         _step(paths, "scores", "03_analysis/01_scores", [scores], done, 10),
-        _step(paths, "discarded", "03_analysis/02_discarded", discarded, (*parents, "ties_sv"), 10),
-        Step("report", "", paths.lang, (paths.lang / "report.html",), ("scores", "discarded"), 5),
+        _step(paths, "discarded", "03_analysis/02_discarded", discarded, (*parents, "ties_sv"), 8),
+        Step("report", "", paths.lang, (paths.lang / "report.html",), ("scores", "discarded"), 6),
     ]
 
 
@@ -202,69 +200,3 @@ def write_if_changed(path: Path, text: str) -> bool:
         return False
     write_text(path, text)
     return True
-
-
-def code_hash(path: Path) -> str:
-    """sha256 of a notebook's code cells (of a plain file: its bytes): outputs and prose do not count."""
-    if path.suffix != ".ipynb":
-        return sha256(path)
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
-
-
-def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str]:
-    """Everything that a step's result depends on, hashed by name; the parameters in plain words."""
-    key = {"lrnb": __version__, "code": code_hash(step.source)}
-    if step.notebook:
-        key["params"] = as_yaml(step_params(step, study))
-    for need in step.needs:
-        for result in steps[need].results:
-            key[f"{need}/{result.parent.name}"] = fingerprint(result.parent)
-    return key
-
-
-def is_fresh(step: Step, steps: dict[str, Step], study: Study) -> bool:
-    """The results exist, nobody else wrote them since, and they were made from today's inputs."""
-    made = [result for need in (step.name, *step.needs) for result in steps[need].results]
-    if not step.record.is_file() or not all(path.is_file() for path in made):
-        return False
-    record = json.loads(step.record.read_text(encoding="utf-8"))
-    return record == {"key": input_key(step, steps, study), "results": _result_hashes(step)}
-
-
-def remember(step: Step, steps: dict[str, Step], study: Study) -> None:
-    """Record what a finished step was made from."""
-    record = {"key": input_key(step, steps, study), "results": _result_hashes(step)}
-    write_text(step.record, json.dumps(record, indent=1))
-
-
-def _result_hashes(step: Step) -> dict[str, str]:
-    return {f"{path.parent.name}/{path.name}": sha256(path) for path in step.results}
-
-
-def stamp(step: Step, study: Study) -> Path:
-    """Snakemake's output file of a step; Snakemake deletes it before a run, the results stay."""
-    return RunPaths(study).lang / ".stamps" / step.name
-
-
-def outdated(study: Study, steps: dict[str, Step]) -> list[str]:
-    """Steps that are not up to date, and all that need them, in order."""
-    found: list[str] = []
-    for step in steps.values():
-        if any(need in found for need in step.needs) or not is_fresh(step, steps, study):
-            found.append(step.name)
-    return found
-
-
-def sync_stamps(study: Study, steps: dict[str, Step]) -> list[str]:
-    """Make Snakemake's stamps say what `outdated` says; returns the steps to run."""
-    todo = outdated(study, steps)
-    for step in steps.values():
-        path = stamp(step, study)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if step.name in todo:
-            path.unlink(missing_ok=True)
-        else:
-            path.touch()
-    return todo

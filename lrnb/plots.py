@@ -7,7 +7,7 @@ titles, and names that come from models or data are escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -44,20 +44,20 @@ __all__ = [
     "shares_by",
     "shares_by_budget",
     "slack_histogram",
-    "timings",
     "training_history",
 ]
 PLAIN = ("base", "sft")  # models that saw no CT tokens
 
 
-def _level(fig: go.Figure, y: float, text: str, dash: str) -> None:
-    """A horizontal line, named at the right of the plot."""
+def _level(fig: go.Figure, y: float, text: str, dash: str, anchor: str = "middle") -> None:
+    """A horizontal line, named at the right of the plot; `anchor`: which edge of the name is at the line."""
     fig.add_hline(y=y, line={"color": FAINT, "width": 1.3, "dash": dash}, layer="below")
     fig.add_annotation(
         x=1,
         xref="paper",
         xanchor="left",
         y=y,
+        yanchor=anchor,
         text=f" {text}",
         showarrow=False,
         font={"size": 11, "color": FAINT},
@@ -65,14 +65,20 @@ def _level(fig: go.Figure, y: float, text: str, dash: str) -> None:
 
 
 def scores_by_budget(
-    scores: pd.DataFrame, task: str = "mean", *, majority: float | None = None, legend: bool = True
+    scores: pd.DataFrame,
+    task: str = "mean",
+    *,
+    levels: Mapping[str, float] | None = None,
+    fallen: Collection[tuple[str, str]] = (),
+    legend: bool = True,
 ) -> go.Figure:
     """Score in percent of every method against CT tokens, 95% intervals, chance and majority.
 
-    `scores` has the columns of scores.csv; base and SFT-en saw no CT tokens and stand at 0.
+    `scores` has the columns of scores.csv; base and SFT-en saw no CT tokens and stand at 0. levels,
+    fallen: of `summary`; a point of a model that collapsed on the task, or a task of it, is crossed.
     """
     rows = scores[scores["task"] == task]
-    fig = go.Figure()
+    fig, crossed = go.Figure(), []
     logs = token_axis(fig, rows["ct_tokens"].fillna(0))
     width = 0.06 * min(np.diff(sorted(logs.values())), default=2.0)
     for names in (
@@ -82,10 +88,17 @@ def scores_by_budget(
             shift = (place - (len(names) - 1) / 2) * width
             own = rows[rows["method"] == method].sort_values("ct_tokens")
             _method_line(fig, own, logs, shift)
+            crossed += [
+                (logs[int(r.ct_tokens)] + shift, r.value)
+                for r in own.itertuples()
+                if (r.model, task) in fallen
+            ]
+    _crosses(fig, crossed, "collapse" + (" on a task" if task.startswith("mean") else ""))
+    both = bool(levels and task in levels)  # the two lines may lie close together, their names must not
     if len(rows):
-        _level(fig, float(rows["chance"].iloc[0]), "chance", "dash")
-    if majority is not None:
-        _level(fig, majority, "majority", "dashdot")
+        _level(fig, float(rows["chance"].iloc[0]), "chance", "dash", "top" if both else "middle")
+    if levels and task in levels:
+        _level(fig, levels[task], "majority", "dashdot", "bottom")
     n = int(rows["n"].iloc[0]) if len(rows) else 0
     name = task_name(task)
     finish(
@@ -96,6 +109,14 @@ def scores_by_budget(
         460 if legend else 340,
     )
     return fig.update_layout(showlegend=legend, margin={"r": 70})
+
+
+def _crosses(fig: go.Figure, points: Sequence[tuple[float, float]], name: str) -> None:
+    """A cross over every point of a collapsed model."""
+    if points:
+        x, y = zip(*points, strict=True)
+        mark = {"symbol": "x-thin", "size": 13, "line": {"color": INK, "width": 1.6}}
+        fig.add_scatter(x=x, y=y, name=name, mode="markers", marker=mark, hoverinfo="skip")
 
 
 def _method_line(fig: go.Figure, rows: pd.DataFrame, logs: dict[int, float], shift: float) -> None:
@@ -258,22 +279,3 @@ def training_history(history: pd.DataFrame | str | Path, budgets: Sequence[int] 
     fig.update_xaxes(rangemode="tozero")
     fig.update_yaxes(title_text="loss (nats per token)", row=1, col=1)
     return fig.update_yaxes(title_text="bits per byte", row=1, col=2)
-
-
-def timings(seconds: pd.Series) -> go.Figure:
-    """Seconds of every stage, in the order they ran."""
-    fig = go.Figure(
-        go.Bar(
-            y=[escape(str(name)) for name in seconds.index],
-            x=seconds,
-            orientation="h",
-            marker={"color": METHODS["average"][1]},
-            text=[f"{s:.0f} s" for s in seconds],
-            textposition="outside",
-            cliponaxis=False,
-        )
-    )
-    fig.update_yaxes(autorange="reversed")
-    return finish(
-        fig, f"Time of each stage (n = {len(seconds)} stages)", "seconds", "", 140 + 24 * len(seconds)
-    )

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from lrnb import findings, plots, summary
-from lrnb.choose import SEARCHED, read_choices
-from lrnb.params import ROOT, SYNTHETIC, Study, UserError, budget_name, read_yaml, validate
+from lrnb import answers, findings, plots, seeds, summary
+from lrnb.choose import SEARCHED, read_choices, tried
+from lrnb.params import SYNTHETIC, Study, UserError, budget_name, read_yaml, validate
 from lrnb.store import RunPaths, require, versions, write_text
 from lrnb.style import task_name
 
@@ -30,7 +30,8 @@ def picture() -> str:
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a language's run folder and return its path.
 
-    Reads params.yaml, the manifests, scores and shares there. UserError names what is missing.
+    Reads params.yaml, the manifests, scores and shares there, wherever the folder was moved to.
+    UserError names what is missing.
     """
     study = _study(Path(folder))
     out = RunPaths(study).lang / "report.html"
@@ -45,7 +46,15 @@ def _study(folder: Path) -> Study:
             f"{folder}: no params.yaml, so this is no run. Give runs/<preset>/<lang>, or "
             "run the study first: lrnb run params/<lang>.yaml"
         )
-    return validate(read_yaml(path), str(path))
+    study = validate(read_yaml(path), str(path))
+    for home in (folder.absolute(), folder.resolve()):  # the given name, then behind links and ".."
+        here = study.model_copy(update={"runs": str(home.parent.parent)})
+        if RunPaths(here).lang == home:
+            return here
+    raise UserError(
+        f"{path} belongs to a folder {RunPaths(study).root.name}/{study.lang}, and is in "
+        f"{home.parent.name}/{home.name}. Give the folder that name again, with `shared` beside it"
+    )
 
 
 def render(study: Study) -> str:
@@ -84,7 +93,7 @@ def content(study: Study) -> dict[str, Any]:
     scores, table = pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "differences.csv")
     items = pd.read_parquet(folder / "items.parquet")
     shares = pd.read_csv(require(paths.conflicts) / "shares.csv")
-    stages = summary.stages(paths)
+    stages = summary.stages(paths, study.ct_budgets)
     said = findings.findings(scores, items, table) + findings.findings_of_shares(shares)
     return {
         "study": study,
@@ -100,10 +109,12 @@ def content(study: Study) -> dict[str, Any]:
         "collapse": collapse_rows(items),
         "choices": choices(paths),
         "stages": stages,
-        "seeds": seeds(study),
+        "seeds": seeds.over_seeds(study),
+        "tuned": [(method, tried(paths, method)) for method in SEARCHED],
+        "detectable": summary.detectable(items),
         "versions": _versions(stages),
         "methods": plots.METHODS,
-        "parameters": study.model_dump(),
+        "parameters": study.model_dump(exclude={"runs"}),
         "figures": figures(study, scores, items, table, shares),
         "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),
         "finished": max((s["finished"] for s in stages), default="")[:16].replace("T", " "),
@@ -149,8 +160,7 @@ def results(scores: pd.DataFrame, items: pd.DataFrame, columns: list[str]) -> di
     A cell knows its value, interval, whether it is above chance and above the majority class, and
     whether it is the best of its group; only scores above both can be the best.
     """
-    majority = summary.majorities(items)
-    fallen = {(r.model, r.task) for r in summary.collapsed(items).itertuples() if r.collapsed}
+    majority, fallen = summary.levels(scores, items), summary.fallen(scores, items)
     groups = []
     for budget, part in scores.groupby("ct_tokens", sort=True):
         rows = [_row(rows, columns, majority, fallen) for _, rows in part.groupby("model", sort=False)]
@@ -201,7 +211,7 @@ def difference_rows(table: pd.DataFrame, task: str) -> list[dict[str, Any]]:
 
 def collapse_rows(items: pd.DataFrame) -> dict[str, Any]:
     """Model by task: the most frequent answer, its share, and whether it is a collapse."""
-    table = summary.collapsed(items)
+    table = answers.collapsed(items)
     tasks = list(dict.fromkeys(table["task"]))
     rows = {m: {r.task: r for r in part.itertuples()} for m, part in table.groupby("model", sort=False)}
     return {"tasks": tasks, "rows": rows, "count": int(table["collapsed"].sum()), "of": len(table)}
@@ -215,55 +225,31 @@ def choices(paths: RunPaths) -> list[dict[str, Any]]:
         for row in table[table["chosen"]].to_dict("records"):
             named = {"density": "density", "lam": "λ", "slack": "slack ρ", "alpha": "α"}
             shown = [f"{named[k]} {row[k]:g}" for k in named if k in row and pd.notna(row[k])]
-            tried = int((table["ct_tokens"] == row["ct_tokens"]).sum())
+            count = int((table["ct_tokens"] == row["ct_tokens"]).sum())
             searched = ", ".join(named[k] for k in options)
-            found.append({**row, "options": ", ".join(shown), "tried": tried, "searched": searched})
+            found.append({**row, "options": ", ".join(shown), "tried": count, "searched": searched})
     return found
-
-
-def seeds(study: Study) -> dict[str, Any] | None:
-    """The mean of the tasks over several seeds: of these runs if there are any, else as stored.
-
-    Read from `<runs>/<preset>/<lang>-seeds.csv`, which `lrnb run --seeds N` writes, or from
-    docs/seeds/<preset>-<lang>.csv. None where there is neither.
-    """
-    home = RunPaths(study.model_copy(update={"seed": 0})).root
-    live, stored = home / f"{study.lang}-seeds.csv", ROOT / "docs" / "seeds"
-    path = live if live.is_file() else stored / f"{study.preset}-{study.lang}.csv"
-    if not path.is_file():
-        return None
-    table = pd.read_csv(path)
-    rows = table[
-        table["task"] == (summary.MEAN if summary.MEAN in set(table["task"]) else table["task"].iloc[0])
-    ]
-    budgets = sorted(rows["ct_tokens"].unique())
-    cells = {(r["method"], r["ct_tokens"]): r for r in rows.to_dict("records")}
-    return {
-        "live": path == live,
-        "seeds": int(rows["seeds"].max()),
-        "budgets": [budget_name(int(b)) + " CT tokens" if b else "no CT" for b in budgets],
-        "rows": {m: [cells.get((m, b)) for b in budgets] for m in plots.METHODS if m in set(rows["method"])},
-    }
 
 
 def figures(
     study: Study, scores: pd.DataFrame, items: pd.DataFrame, table: pd.DataFrame, shares: pd.DataFrame
 ) -> dict[str, Any]:
     """All figures of the page by name."""
-    head, majority = summary.headline(scores), summary.majorities(items)
+    head = summary.headline(scores)
+    drawn: dict[str, Any] = {
+        "levels": summary.levels(scores, items),
+        "fallen": summary.fallen(scores, items),
+    }
     single = [t for t in summary.tasks_in_x(scores) if t != head]
     english = [t for t in dict.fromkeys(scores["task"]) if t.endswith("_en")]
     fixed, chosen = (shares[shares["setting"] == name] for name in ("fixed", "chosen"))
     history = RunPaths(study).ct() / "history.csv"
     return {
-        "headline": plots.scores_by_budget(scores, head, majority=majority.get(head)),
-        "tasks": [
-            plots.scores_by_budget(scores, t, majority=majority.get(t), legend=False)
-            for t in single + english
-        ],
+        "headline": plots.scores_by_budget(scores, head, **drawn),
+        "tasks": [plots.scores_by_budget(scores, t, **drawn, legend=False) for t in single + english],
         "differences": [plots.differences(table, head, name) for name in summary.baselines(items)],
         "predicted": [
-            plots.predicted_classes(summary.predicted(items, t), t) for t in summary.tasks_in_x(scores)
+            plots.predicted_classes(answers.predicted(items, t), t) for t in summary.tasks_in_x(scores)
         ],
         "history": plots.training_history(history, study.ct_budgets) if history.is_file() else None,
         "shares": plots.shares_by_budget(fixed),

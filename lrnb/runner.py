@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lrnb import live, plan
+from lrnb import fresh, live, plan
 from lrnb.batch import visible_gpus
 from lrnb.params import ROOT, Study, UserError
 from lrnb.store import RunPaths, make_folder, write_text
@@ -24,11 +24,18 @@ OWNER = ".run.json"
 
 
 def run_study(
-    study: Study, *, jobs: int | None = None, gpus: int | None = None, profile: str = "", console: Any = None
+    study: Study,
+    *,
+    jobs: int | None = None,
+    gpus: int | None = None,
+    profile: str = "",
+    keep_code: bool = False,
+    console: Any = None,
 ) -> list[str]:
     """Bring every step of a study up to date; returns the names of the steps that did not succeed.
 
-    `jobs` notebooks run at once (default: as many as the cores allow). UserError when another run is at work
+    `jobs` notebooks run at once (default: as many as the cores allow). `keep_code`: finished steps count as
+    up to date although lrnb's own code changed. UserError when another run is at work
     in the folder, when it cannot be written, or when the data folder or disk space is missing.
     """
     from rich.console import Console
@@ -39,7 +46,7 @@ def run_study(
     make_folder(paths.lang)
     with run_lock(paths.lang):
         steps = plan.write_stage_params(study)
-        todo = plan.sync_stamps(study, steps)
+        todo = fresh.sync_stamps(study, steps, keep_code)
         if not todo:
             console.print(
                 f"Nothing to do: all {len(steps)} steps in {paths.lang} are up to date.", soft_wrap=True
@@ -47,8 +54,9 @@ def run_study(
             return []
         require_disk(study)
         board = live.Board(paths.lang / ".status", [steps[name] for name in todo])
-        _watch(study, board, snakemake_command(study, jobs, gpus, profile), console)
+        _watch(study, board, snakemake_command(study, jobs, gpus, profile, keep_code), console)
         logs = {name: paths.lang / "logs" / f"{name}.log" for name in todo}
+        live.notes(board, console)
         live.failures(board, logs, console)
         return _conclude(board, paths.lang, console)
 
@@ -71,7 +79,9 @@ def default_jobs(study: Study) -> int:
     return max(1, (os.cpu_count() or 1) // study.threads)
 
 
-def snakemake_command(study: Study, jobs: int | None, gpus: int | None, profile: str) -> list[str]:
+def snakemake_command(
+    study: Study, jobs: int | None, gpus: int | None, profile: str, keep_code: bool = False
+) -> list[str]:
     """Snakemake's command line. Its own lock is off: `run_lock` guards the folder and survives kills."""
     jobs = jobs or default_jobs(study)
     gpus = len(visible_gpus()) if gpus is None else gpus
@@ -79,6 +89,7 @@ def snakemake_command(study: Study, jobs: int | None, gpus: int | None, profile:
     command += ["--directory", str(RunPaths(study).lang.resolve()), "--keep-going", "--rerun-incomplete"]
     command += ["--rerun-triggers", "mtime", "--scheduler", "greedy", "--nocolor", "--latency-wait", "20"]
     command += ["--resources", f"gpu={gpus or jobs}"]  # without GPUs the count limits nothing
+    command += ["--config", "keep_code=1"] if keep_code else []
     if profile:
         return [*command, "--workflow-profile", str(find_profile(profile)), "--jobs", str(jobs)]
     return [*command, "--workflow-profile", "none", "--cores", str(jobs * study.threads)]

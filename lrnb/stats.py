@@ -169,8 +169,8 @@ def compare(
     """Every method against `baseline` at the same CT budget, per task and as the mean of tasks.
 
     items: as `evaluate.score_models` returns. Rows: lang, ct_tokens, method, baseline, task (or
-    "(mean)", "(mean, en)"), difference, ci_low, ci_high (points of percent), p, p_holm (over the
-    whole table), n, detectable (points). Raises ValueError where the two have different items.
+    "(mean)", "(mean, en)"), difference, ci_low, ci_high (points of percent), p (not corrected), n.
+    Raises ValueError where the two have different items.
     """
     import pandas as pd
 
@@ -181,8 +181,7 @@ def compare(
             for row in _method_rows(right[method], right[baseline], seed):
                 head = {"lang": lang, "ct_tokens": budget, "method": method, "baseline": baseline}
                 rows.append(head | row)
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=holm(table["p"])) if len(table) else table
+    return pd.DataFrame(rows)
 
 
 def _by_task(items: pd.DataFrame) -> dict[str, pd.Series]:
@@ -196,7 +195,7 @@ def _method_rows(a: dict[str, pd.Series], b: dict[str, pd.Series], seed: int) ->
     pairs = {task: (a[task], b[task]) for task in a if task in b}
     if bad := [task for task, (x, y) in pairs.items() if not x.index.equals(y.index)]:
         raise ValueError(f"{bad[0]}: the two models have not answered the same items")
-    rows = [_row(task, paired_difference(*pair, seed=seed), pair) for task, pair in pairs.items()]
+    rows = [_row(task, paired_difference(*pair, seed=seed)) for task, pair in pairs.items()]
     for name, english in (("(mean)", False), ("(mean, en)", True)):
         chosen = [pair for task, pair in pairs.items() if task.endswith("_en") == english]
         if len(chosen) > 1:
@@ -204,9 +203,7 @@ def _method_rows(a: dict[str, pd.Series], b: dict[str, pd.Series], seed: int) ->
     return rows
 
 
-def _row(task: str, found: Difference, pair: Any = None) -> dict[str, Any]:
-    discordant = float(np.mean(np.asarray(pair[0]) != np.asarray(pair[1]))) if pair else 0.0
-    detectable = minimum_detectable_difference(found.n, discordant=discordant) if discordant else None
+def _row(task: str, found: Difference) -> dict[str, Any]:
     return {
         "task": task,
         "difference": 100 * found.value,
@@ -214,5 +211,4 @@ def _row(task: str, found: Difference, pair: Any = None) -> dict[str, Any]:
         "ci_high": 100 * found.ci_high,
         "p": found.p,
         "n": found.n,
-        "detectable": np.nan if detectable is None else 100 * detectable,
     }

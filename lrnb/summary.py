@@ -6,20 +6,20 @@ Nothing here needs torch. What the tables say in words is in `lrnb/findings.py`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lrnb import stats
+from lrnb import answers, stats
 from lrnb.params import Study, UserError, budget_name
 from lrnb.store import MANIFEST, RunPaths, require
 from lrnb.style import MERGED, METHODS
 
 MEAN, MEAN_EN = "mean", "mean_en"
 FIXED_DENSITY = 0.5  # the same at every budget, so that only CT differs
-CLASSES = 12  # a task with more different answers than this is shown by position
 Models = list[dict[str, Any]]
 
 
@@ -42,10 +42,15 @@ def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
     return {"model": name, "method": method, "ct_tokens": tokens, "folder": require(folder)}
 
 
-def stages(paths: RunPaths) -> list[dict[str, Any]]:
-    """The finished stages in the order they ended: stage, seconds, finished, device, params."""
-    found = []
+def stages(paths: RunPaths, budgets: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """The finished stages in the order they ended: stage, seconds, finished, device, params.
+
+    budgets: leaves out what was made for other CT budgets and is still in the folder; () lists all.
+    """
+    found, known = [], {budget_name(b) for b in budgets}
     for path in [*paths.shared.glob(f"*/{MANIFEST}"), *paths.lang.glob(f"**/{MANIFEST}")]:
+        if known and path.parent.parent.name in ("ct", "ct_then_sft") and path.parent.name not in known:
+            continue
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if "stage" in manifest and "finished" in manifest:
             place = path.parent.relative_to(paths.root).as_posix()
@@ -167,71 +172,53 @@ def against(items: pd.DataFrame, model: str, other: str) -> stats.Difference:
     return stats.macro_difference([(a.to_numpy(float), b.to_numpy(float)) for a, b in pairs])
 
 
-def answers(items: pd.DataFrame, task: str) -> pd.DataFrame:
-    """items of one task with columns `said` and `truth`: the class, or the position of the option.
+def levels(scores: pd.DataFrame, items: pd.DataFrame) -> dict[str, float]:
+    """task -> the majority level in percent; for a mean, its tasks' mean of max(chance, majority).
 
-    The options of a task without fixed classes differ from item to item; what can be counted there
-    is whether a model always takes, say, the first one.
+    Tasks without classes have no majority of their own, and means of such tasks none either.
     """
-    part = items[items["task"] == task]
-    if not _has_classes(part):
-        place = [[str(o) for o in options] for options in part["options"]]
-        said = [f"option {p.index(str(x)) + 1}" for p, x in zip(place, part["prediction"], strict=True)]
-        gold = [f"option {p.index(str(x)) + 1}" for p, x in zip(place, part["gold"], strict=True)]
-        return part.assign(said=said, truth=gold)
-    return part.assign(said=part["prediction"].astype(str), truth=part["gold"].astype(str))
-
-
-def _has_classes(part: pd.DataFrame) -> bool:
-    """Whether every item offers the same few named classes (indices are positions, not names)."""
-    sets = {tuple(sorted(map(str, options))) for options in part["options"]}
-    return (
-        len(sets) == 1 and len(first := next(iter(sets))) <= CLASSES and not all(o.isdecimal() for o in first)
-    )
-
-
-def predicted(items: pd.DataFrame, task: str) -> pd.DataFrame:
-    """How often each model gives each answer: one row a model, first row the truth."""
-    part = answers(items, task)
-    first = part[part["model"] == part["model"].iloc[0]]
-    counts = pd.crosstab(part["model"], part["said"]).reindex(part["model"].unique())
-    truth = first["truth"].value_counts().to_frame("truth").T
-    table = pd.concat([truth, counts]).fillna(0).astype(int)
-    return table[sorted(table.columns)]
-
-
-def majorities(items: pd.DataFrame) -> dict[str, float]:
-    """task -> percent right for always giving the most frequent answer; tasks with classes only."""
-    found = {}
-    for task, part in items.groupby("task", sort=False):
-        if _has_classes(part):
-            one = part[part["model"] == part["model"].iloc[0]]
-            found[str(task)] = 100 * float(one["gold"].value_counts(normalize=True).iloc[0])
+    found = answers.majorities(items)
+    chance = scores.drop_duplicates("task").set_index("task")["chance"].to_dict()
+    for mean, tasks in _of_means(scores).items():
+        if set(tasks) & set(found):
+            found[mean] = float(np.mean([max(chance[t], found.get(t, 0.0)) for t in tasks]))
     return found
 
 
-def collapsed(items: pd.DataFrame, limit: float = 0.6) -> pd.DataFrame:
-    """Per model and task the most frequent answer and its share (%), and whether that is a collapse.
+def fallen(scores: pd.DataFrame, items: pd.DataFrame) -> set[tuple[str, str]]:
+    """(model, task) of every collapse; a mean counts as fallen when any of its tasks has."""
+    table = answers.collapsed(items)
+    found = set(table.loc[table["collapsed"], ["model", "task"]].itertuples(index=False, name=None))
+    means = _of_means(scores)
+    return found | {(model, mean) for model, task in found for mean, of in means.items() if task in of}
 
-    A collapse: one answer takes more than `limit` of the items and more than the truth gives it.
+
+def _of_means(scores: pd.DataFrame) -> dict[str, list[str]]:
+    """The mean rows that there are, each with its tasks."""
+    names = list(dict.fromkeys(scores["task"]))
+    english = [t for t in names if t.endswith("_en") and t != MEAN_EN]
+    both = {MEAN: tasks_in_x(scores), MEAN_EN: english}
+    return {mean: tasks for mean, tasks in both.items() if mean in names}
+
+
+def detectable(items: pd.DataFrame) -> dict[str, float] | None:
+    """The true difference that a merge and its baseline need to be told apart on the mean in X.
+
+    points: at p < 0.05 without correction, with 80% power; discordant: percent of the items that
+    only one of the two has right, over all merges here; n: items. None where no difference would do.
     """
-    rows = []
-    for task in dict.fromkeys(items["task"]):
-        part = answers(items, task)
-        for model, own in part.groupby("model", sort=False):
-            share = own["said"].value_counts(normalize=True)
-            most = own["truth"].value_counts(normalize=True).iloc[0]
-            rows.append(
-                {
-                    "model": model,
-                    "task": task,
-                    "top": share.index[0],
-                    "top_share": 100 * share.iloc[0],
-                    "n": len(own),
-                    "collapsed": bool(share.iloc[0] > max(limit, most)),
-                }
-            )
-    return pd.DataFrame(rows)
+    rows = _beside(items, baselines(items)[0])
+    rows = rows[~rows["task"].str.endswith("_en")]
+    right = rows.pivot_table(index=["ct_tokens", "task", "item"], columns="method", values="correct")
+    right = right.astype(float)
+    apart = right[[m for m in MERGED if m in right]].ne(right[baselines(items)[0]], axis=0)
+    sizes = rows.drop_duplicates(["task", "item"]).groupby("task").size()
+    worth = len(sizes) ** 2 / (1 / sizes).sum()  # every task counts alike, however many items it has
+    discordant = float(apart.to_numpy().mean())
+    points = stats.minimum_detectable_difference(round(worth), discordant=discordant) if discordant else None
+    if points is None or np.isnan(points):
+        return None
+    return {"points": 100 * points, "discordant": 100 * discordant, "n": int(sizes.sum())}
 
 
 def count_shares(study: Study) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,13 @@ def print_results(study: Study) -> None:
         print_frame(by_model(pd.read_csv(table)), f"{title}; en: mean in English")
     if report.is_file():
         print(f"report: {report}")
+
+
+def print_left_alone(study: Study) -> None:
+    """After a failure before the scores: say that a table there is an earlier run's."""
+    table = RunPaths(study).scores / "scores.csv"
+    if table.is_file():
+        print(f"No new scores: the table of an earlier run was left alone, {table}")
 
 
 def by_model(scores: pd.DataFrame) -> pd.DataFrame:
@@ -136,11 +144,16 @@ def _discarded(folder: Path) -> pd.DataFrame:
 
 
 def print_seeds(studies: list[Study]) -> None:
-    """Write `<runs>/<preset>/<lang>-seeds.csv` and print the means over tasks."""
+    """Write `<runs>/<preset>/<lang>-seeds.csv` and print the means over tasks.
+
+    Beside it `<lang>-seeds.json`: the parameters that the seeds have in common.
+    """
     table = seeds_table(RunPaths(study).lang for study in studies)
     first = RunPaths(studies[0])
     out = first.root / f"{studies[0].lang}-seeds.csv"
     write_text(out, table.to_csv(index=False))
+    common = studies[0].model_dump(exclude={"seed", "runs"})
+    write_text(out.with_suffix(".json"), json.dumps(common, indent=1, ensure_ascii=False))
     shown = table[table["task"].isin(["mean", "sft_discarded_share"])]
     print_frame(shown if len(shown) else table, f"{len(studies)} seeds: mean and sd, percent")
     print(f"all tasks: {out}")

@@ -1,11 +1,12 @@
 """Widgets: thin wrappers over the figures of `lrnb.plots`, for a person in JupyterLab.
 
 The only module that imports ipywidgets. A widget shows nothing that a figure does not show too:
-headless runs show the figure.
+headless runs (LRNB_PROGRESS is set) get the figure.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ def slack_explorer(counts: np.ndarray, edges: np.ndarray, n_kept: int, slack: fl
     """A slider for slack ρ over the histogram of SFT's defeats.
 
     counts, edges, n_kept: as `summary.margins` returns. Try: how little slack wins back half of the
-    defeats that are lost by the least?
+    defeats that are lost by the least? Headless: the figure at `slack`.
     """
+    if os.environ.get("LRNB_PROGRESS"):
+        return slack_histogram(counts, edges, slack, n_kept)
     import ipywidgets as widgets
     import plotly.graph_objects as go
 

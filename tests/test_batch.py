@@ -15,8 +15,8 @@ import nbformat
 import psutil
 import pytest
 
-from lrnb import batch, plan, runner, store
-from lrnb.params import ROOT, UserError, load_study
+from lrnb import batch, fresh, live, plan, runner, store
+from lrnb.params import ROOT, UserError, load_study, read_yaml
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
@@ -124,7 +124,7 @@ def test_missing_notebook_and_unwritable_folder(tmp_path: Path) -> None:
 # the study's graph, on a checkout whose notebooks only write their artefacts
 
 KEYS = {
-    "01_ct/00_base": ("base_lr = 0.003", "[paths.base]"),
+    "01_ct/00_base": ("base_lr = 0.003", "[paths.world, paths.base]"),
     "01_ct/01_corpus": ("seq_len = 64", "[paths.corpus]"),
     "01_ct/02_ct": ("ct_lr = 0.0004\nct_budgets = [1000]", "[paths.ct()]"),
     "01_ct/03_sft": ("sft_lr = 0.0005\nsft_parent = 'base'", None),
@@ -155,7 +155,8 @@ WRITE = """for folder in {folders}:
 SFT = "paths.sft if sft_parent == 'base' else paths.ct_then_sft() / sft_parent.split('/')[1]"
 REPORT = """from lrnb import store
 def write_report(folder):
-    store.write_text(folder / "report.html", "<p>mini</p>")
+    seeds = [path.read_text() for path in folder.parent.glob("*-seeds.csv")]
+    store.write_text(folder / "report.html", f"<p>mini {seeds}</p>")
     return folder / "report.html"
 """
 
@@ -195,6 +196,12 @@ class Checkout:
         process = self.start(*extra, lang=lang)
         text, _ = process.communicate(timeout=300)
         return process.returncode, text
+
+    def outdated(self, *extra: str) -> list[str]:
+        """Steps that would run."""
+        status, text = self.run("--dry-run", *extra)
+        assert status == 0, text
+        return [line.split()[1] for line in text.splitlines() if line.rstrip(" │").endswith(" to run")][1:]
 
     def steps_run(self, text: str) -> set[str]:
         lines = [line.split("] ", 1)[-1] for line in text.splitlines()]
@@ -281,6 +288,117 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
     assert checkout.steps_run(text) == {"eval_merged", "scores", "report"}
 
 
+def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: Checkout) -> None:
+    with open(checkout.root / "lrnb" / "plots.py", "a") as file:
+        file.write("# edited\n")
+    assert set(checkout.outdated()) == ALL
+    assert not checkout.outdated("--keep-code")
+    shutil.rmtree(checkout.lang / "conflicts")
+    status, text = checkout.run("--keep-code", "--set", "slacks=[0.2]")
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert "base" in checkout.outdated("--set", "slacks=[0.2]")
+
+
+def test_code_counts_and_the_parameters_cell_does_not(tmp_path: Path) -> None:
+    hashes = [
+        fresh.code_hash(write_notebook(tmp_path / "n.ipynb", parameters, body))
+        for parameters, body in (("a = 1", "print(a)"), ("a = 2", "print(a)"), ("a = 1", "print(-a)"))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Checkout) -> None:
+    result = checkout.lang / "conflicts" / "out.txt"
+    result.touch()
+    assert checkout.outdated() == []
+    result.write_text(result.read_text().swapcase())
+    assert checkout.outdated() == ["discarded", "report"]
+    result.unlink()
+    assert checkout.outdated() == ["discarded", "report"]
+    (checkout.root / "runs/nano/shared/world/out.txt").unlink()
+    assert "base" in checkout.outdated()
+
+
+def test_run_folder_spelled_otherwise_is_the_same(checkout: Checkout) -> None:
+    assert checkout.outdated("--set", f"runs={checkout.root / 'runs'}") == []
+
+
+def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Checkout) -> None:
+    notebook = checkout.root / "notebooks" / "03_analysis" / "02_discarded.ipynb"
+    text = notebook.read_text().replace("asleep", "awake")
+    later = f"from pathlib import Path; Path({str(notebook)!r}).write_text(Path('later.ipynb').read_text())"
+    keys, folders = KEYS["03_analysis/02_discarded"]
+    declared = f"preset = 'nano'\nlang = 'qaa'\nseed = 0\nruns = 'runs'\n{keys}"
+    (checkout.root / "later.ipynb").write_text(text)
+    write_notebook(notebook, declared, SETUP, later, WRITE.format(folders=folders))
+    status, text = checkout.run()
+    assert status == 0, text
+    assert "discarded: code changed while it ran" in text
+    assert "changed while it ran" in (checkout.lang / "logs" / "discarded.log").read_text()
+    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.run()[0] == 0
+    assert checkout.outdated() == []
+
+
+def test_data_of_the_language_counts_and_other_languages_do_not(tmp_path: Path) -> None:
+    names = ("corpus/bn.jsonl.gz", "corpus/en.jsonl.gz", "corpus/ta.jsonl.gz", "sft/topic.jsonl")
+    files = [tmp_path / name for name in (*names, "eval/topic/bn/test.jsonl", "eval/topic/ta/test.jsonl")]
+    for file in files:
+        store.write_text(file, "{}")
+    values = {"data_root": str(tmp_path), "base_prune": True}
+    study = load_study(ROOT / "params" / "bn.yaml", "smol", values)
+    steps = plan.plan(study)
+    plain = study.model_copy(update={"base_prune": False})
+
+    def hashes() -> list[str]:
+        own = [fresh.data_hash(steps[name], study) for name in ("base", "sft", "corpus", "eval_merged")]
+        return [*own, fresh.data_hash(steps["base"], plain)]
+
+    for file, expected in zip(files, ("1011", "1111", "1000", "1111", "1011", "1000"), strict=True):
+        before = hashes()
+        file.write_text("{} ")
+        changed = "".join(str(int(a != b)) for a, b in zip(before, hashes(), strict=True))
+        assert changed == f"{expected}0", file
+
+
+def test_data_root_has_one_spelling_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "eval").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    keys = []
+    for place in ("data", str(tmp_path / "data"), "other"):
+        study = load_study(ROOT / "params" / "bn.yaml", "smol", {"data_root": place, "runs": place})
+        keys.append(fresh._placeless(plan.step_params(plan.plan(study)["sft"], study)))
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0]["data_root"] == str(tmp_path / "data")
+
+
+def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Checkout) -> None:
+    scores = "method,ct_tokens,task,value,ci_low,ci_high\nties,1000,topic,50.0,40.0,60.0\n"
+    (checkout.lang / "scores" / "scores.csv").write_text(scores)
+    shares = "tensor,setting,ct_tokens,density,sft_discarded,sft_kept\n(model),fixed,1000,0.5,10,100\n"
+    (checkout.lang / "conflicts" / "shares.csv").write_text(shares)
+    status, text = checkout.run("--seeds", "1")
+    assert status == 0, text
+    assert not checkout.steps_run(text)
+    assert "ties,1000,topic,1,50.0" in (checkout.lang / "report.html").read_text()
+    assert checkout.outdated() == []
+    note = json.loads((checkout.lang.parent / "qaa-seeds.json").read_text())
+    assert note["ct_budgets"] == [1000]
+    assert not {"seed", "runs"} & set(note)
+
+
+def test_after_a_failure_no_old_table_is_printed(checkout: Checkout) -> None:
+    scores = "method,ct_tokens,task,value,ci_low,ci_high\nties,1000,topic,50.0,40.0,60.0\n"
+    (checkout.lang / "scores" / "scores.csv").write_text(scores)
+    assert "Percent right" in checkout.run()[1]
+    write_notebook(checkout.root / "notebooks/03_analysis/01_scores.ipynb", "ct_budgets = [1000]", "1 / 0")
+    status, text = checkout.run()
+    assert status == 1
+    assert "Percent right" not in text
+    assert "the table of an earlier run was left alone, runs/nano/qaa/scores/scores.csv" in text
+
+
 @pytest.mark.parametrize(
     ("trouble", "message"), [("raise", "the shares do not add up"), ("kill", "kernel was killed")]
 )
@@ -313,7 +431,7 @@ def test_a_shared_step_needed_twice_at_once_is_made_once(tmp_path: Path) -> None
     base = root / "notebooks" / "01_ct" / "00_base.ipynb"
     keys = "preset = 'nano'\nlang = 'en'\nseed = 0\nruns = 'runs'\nbase_lr = 0.003"
     note = "store.make_folder(paths.root)\nopen(paths.root / 'made', 'a').write('x')\ntime.sleep(2)"
-    write_notebook(base, keys, SETUP, note, WRITE.format(folders="[paths.base]"))
+    write_notebook(base, keys, SETUP, note, WRITE.format(folders="[paths.world, paths.base]"))
     commands = []
     for lang in ("qaa", "qab"):
         file = root / "runs" / "nano" / lang / "params.yaml"
@@ -380,3 +498,53 @@ def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
     with batch.gpu_slot(plan.plan(study)["corpus"], study) as none:
         assert none == {}
+
+
+def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
+    without = {step.name for step in plan.plan(study).values() if not step.gpu}
+    assert without == {"corpus", "scores", "discarded", "report"}
+    profile = read_yaml(ROOT / "profiles" / "slurm" / "config.yaml")
+    assert "set-resources" not in profile  # gpu=1 of the Snakefile holds
+    assert not {"gpu", "gres", "slurm_extra"} & set(profile["default-resources"])
+
+
+# what is shown while it runs
+
+
+def board(folder: Path, **states: tuple[str, float, float, dict]) -> live.Board:
+    """A board of steps with cost 10; each has a state, its start and last change (s ago), its progress."""
+    now = time.time()
+    for name, (state, started, last, progress) in states.items():
+        facts = {"state": state, "started": now - started, "time": now - last, "error": ""}
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+        (folder / f"{name}.progress.json").write_text(json.dumps(progress))
+    steps = [plan.Step(name, "", folder, (), cost=10) for name in (*states, "last")]
+    return live.Board(folder, steps, started=now - 1000)
+
+
+def seconds_left(folder: Path, **states: tuple[str, float, float, dict]) -> object:
+    minutes, seconds = board(folder, **states).left().split(":")
+    return pytest.approx(60 * int(minutes) + int(seconds), abs=3)
+
+
+def test_time_left_waits_for_the_first_step_to_say_something(tmp_path: Path) -> None:
+    assert board(tmp_path, first=("running", 1000, 1000, {})).left() == "…"
+    whole = {"done": 5, "total": 5, "rate": 1.0}  # a part of the step that is over says nothing of the rest
+    assert board(tmp_path, first=("running", 1000, 1000, whole)).left() == "…"
+    half = {"done": 50, "total": 100, "rate": 0.05}
+    assert seconds_left(tmp_path, first=("running", 1000, 1000, half)) == 1000 + 2000
+
+
+def test_time_left_is_weighed_by_cost_and_does_not_grow_with_a_slow_step(tmp_path: Path) -> None:
+    done = ("done", 1000, 900, {})
+    assert seconds_left(tmp_path, first=done, slow=("running", 30, 30, {})) == 70 + 100
+    assert seconds_left(tmp_path, first=done, slow=("running", 900, 900, {})) == 100
+    found_fresh = ("done", 1000, 999.9, {})
+    assert board(tmp_path, first=found_fresh, slow=("running", 30, 30, {})).left() == "…"
+
+
+def test_slow_rates_keep_a_decimal() -> None:
+    progress = {"stage": "ct", "done": 8, "total": 16, "unit": "rows", "rate": 0.8}
+    assert live.describe(progress) == "ct: 8 of 16 rows, 0.8/s, 0:10 left"
+    assert live.describe(progress | {"rate": 12_345.0}).startswith("ct: 8 of 16 rows, 12.3k/s")

@@ -159,6 +159,8 @@ def test_merge_and_conflicts_from_the_command_line(tmp_path: Path, capsys: pytes
     assert run("conflicts", *models, "--density", "0.5", "--out", table) == 0
     assert "(model)" in set(pd.read_csv(table)["tensor"])
     assert "sft_discarded" in capsys.readouterr().out
+    assert run("conflicts", *models, "--density", "0") == 2
+    assert "density must be above 0" in capsys.readouterr().err
 
 
 def scores_of(folder: Path, shift: float) -> None:
@@ -191,6 +193,14 @@ def test_results_are_printed_with_the_report(tmp_path: Path, capsys: pytest.Capt
     assert "40.0" in text
     assert "50.0" in text
     assert text.rstrip().endswith("report.html")
+
+
+def test_one_task_stands_for_itself_in_the_table() -> None:
+    rows = [("base", 0, 25.0, 20.0, 30.0), ("ties", 1000, 40.0, 35.0, 45.0)]
+    scores = pd.DataFrame(rows, columns=["method", "ct_tokens", "value", "ci_low", "ci_high"])
+    table = tables.by_model(scores.assign(task="topic"))
+    assert list(table.columns) == ["method", "CT tokens", "topic", "95%"]
+    assert table["95%"].tolist() == ["20–30", "35–45"]
 
 
 def test_lab_starts_at_the_map(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import yaml
 from conftest import WORDS, pico_model, pico_tokenizer, save_pico
 from safetensors.numpy import load_file
 
-from lrnb import evaluate, scorer, taskdata
+from lrnb import answers, evaluate, scorer, taskdata
 from lrnb.evaluate import Scorer
 from lrnb.harness import run
 from lrnb.params import UserError
@@ -275,6 +275,7 @@ def test_no_network_is_touched(root, pico_llama, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     scores = evaluate.evaluate_folder(pico_llama, [str(root / "label.yaml")], "bn", root, limit=5)
     assert scores["n"].tolist() == [5]
+    assert {"top", "top_share", "majority_share", "collapsed"} <= set(scores.columns)
 
 
 def test_evaluate_folder_names_what_is_missing(root, tmp_path, pico_llama):
@@ -292,24 +293,19 @@ def test_evaluate_folder_names_what_is_missing(root, tmp_path, pico_llama):
 def _answers(gold: list[str], prediction: list[str]) -> pd.DataFrame:
     return pd.DataFrame({
         "model": "m", "method": "ct", "ct_tokens": 16, "task": "topic", "gold": gold,
-        "prediction": prediction, "correct": np.array(gold) == np.array(prediction),
+        "options": [sorted(set(gold))] * len(gold), "prediction": prediction,
+        "correct": np.array(gold) == np.array(prediction),
     })  # fmt: skip
 
 
 def test_collapse_is_flagged_beside_the_majority_line():
     gold = ["sports"] * 25 + ["travel"] * 35 + ["health"] * 40
-    row = evaluate.collapse(_answers(gold, ["travel"] * 90 + ["health"] * 10)).iloc[0]
-    assert (row["top"], row["top_share"], bool(row["collapsed"])) == ("travel", 0.9, True)
-    assert (row["majority"], row["majority_share"], row["correct_share"]) == ("health", 0.4, 0.45)
-    assert not evaluate.collapse(_answers(gold, gold)).iloc[0]["collapsed"]
+    row = answers.collapsed(_answers(gold, ["travel"] * 90 + ["health"] * 10)).iloc[0]
+    assert (row["top"], row["top_share"], bool(row["collapsed"])) == ("travel", pytest.approx(90), True)
+    assert (row["majority"], row["majority_share"]) == ("health", pytest.approx(40))
+    assert not answers.collapsed(_answers(gold, gold)).iloc[0]["collapsed"]
     uneven = ["sports"] * 90 + ["travel"] * 10
-    assert not evaluate.collapse(_answers(uneven, uneven)).iloc[0]["collapsed"]
-
-
-def test_class_counts():
-    table = evaluate.class_counts(_answers(["a", "a", "b"], ["a", "c", "c"])).set_index("label")
-    assert table["predicted"].to_dict() == {"a": 1, "b": 0, "c": 2}
-    assert table["gold"].to_dict() == {"a": 2, "b": 1, "c": 0}
+    assert not answers.collapsed(_answers(uneven, uneven)).iloc[0]["collapsed"]
 
 
 # texts

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from made_run import BUDGETS, EVIL, made_choices, made_shares, made_study, write_made_run
 
-from lrnb import plots, summary
+from lrnb import answers, plots, summary
 from lrnb.store import RunPaths
 from lrnb.style import METHODS, colour
 
@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.Data
 
 def test_scores_carry_intervals_chance_and_fixed_colours(run) -> None:
     scores = run[0]
-    fig = plots.scores_by_budget(scores, "topic", majority=30.0)
+    fig = plots.scores_by_budget(scores, "topic", levels={"topic": 30.0})
     drawn = {trace.name: trace for trace in fig.data}
     assert list(drawn) == [
         "base",
@@ -49,6 +49,17 @@ def test_scores_carry_intervals_chance_and_fixed_colours(run) -> None:
     assert list(fig.layout.xaxis.ticktext) == ["0", "16k", "65k"]
 
 
+def test_collapsed_points_are_crossed_and_the_mean_has_its_level(run) -> None:
+    scores, items, _ = run
+    levels, fallen = summary.levels(scores, items), summary.fallen(scores, items)
+    fig = plots.scores_by_budget(scores, "mean", levels=levels, fallen=fallen)
+    assert levels["mean"] in {shape.y0 for shape in fig.layout.shapes}
+    drawn = {trace.name: trace for trace in fig.data}
+    crosses = drawn["collapse on a task"]
+    assert (drawn["base"].x[0], drawn["base"].y[0]) in zip(crosses.x, crosses.y, strict=True)
+    assert len(crosses.x) == sum(task == "mean" for _, task in fallen)
+
+
 def test_points_of_one_budget_do_not_cover_each_other(run) -> None:
     fig = plots.scores_by_budget(run[0], "mean")
     places = [x for trace in fig.data for x in trace.x]
@@ -67,7 +78,7 @@ def test_differences_are_full_only_after_correction(run) -> None:
 
 
 def test_predicted_classes_shows_a_collapse_and_escapes(run) -> None:
-    counts = summary.predicted(run[1], "topic")
+    counts = answers.predicted(run[1], "topic")
     assert counts.loc["base", "sea"] == 40  # the made base gives one answer
     assert counts.loc["truth"].sum() == 40
     fig = plots.predicted_classes(counts, EVIL)
@@ -76,9 +87,9 @@ def test_predicted_classes_shows_a_collapse_and_escapes(run) -> None:
 
 
 def test_tasks_without_classes_are_counted_by_position(run) -> None:
-    counts = summary.predicted(run[1], "reading")
+    counts = answers.predicted(run[1], "reading")
     assert list(counts.columns) == ["option 1", "option 2", "option 3", "option 4"]
-    assert "reading" not in summary.majorities(run[1])
+    assert "reading" not in answers.majorities(run[1])
 
 
 def test_shares_and_fates_add_up() -> None:
@@ -145,12 +156,15 @@ def test_colours_are_different_and_unknown_methods_are_escaped() -> None:
     assert "<" not in plots.label(EVIL)
 
 
-def test_slack_explorer_redraws_what_the_figure_shows() -> None:
+def test_slack_explorer_redraws_what_the_figure_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     from lrnb.widgets import slack_explorer
 
+    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
     counts, edges = np.histogram(np.arange(1000) / 1000, np.linspace(0, 1, 1001))
     slider, figure = slack_explorer(counts, edges, 5000).children
     slider.value = 0.6
     want = plots.slack_histogram(counts, edges, 0.6, 5000)
     assert figure.layout.title.text == want.layout.title.text
     assert figure.data[0].marker.color == want.data[0].marker.color
+    monkeypatch.setenv("LRNB_PROGRESS", "somewhere.json")  # nobody is there to move a slider
+    assert slack_explorer(counts, edges, 5000, 0.6) == want

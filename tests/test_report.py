@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_run import BUDGETS, EVIL, made_shares, made_study, write_made_run
+from made_run import BUDGETS, EVIL, made_shares, made_study, manifest, write_made_run
 
-from lrnb import choose, findings, report, stats, summary
-from lrnb.params import UserError
+from lrnb import answers, choose, findings, report, seeds, stats, summary
+from lrnb.params import Study, UserError
 from lrnb.store import RunPaths
 
 
@@ -76,6 +77,31 @@ def test_table_marks_what_is_no_result(made: Path) -> None:
         for cell in (cell for row in group["rows"] for cell in row["cells"]):
             assert cell["above"] == (cell["low"] > 25)
             assert not (cell["best"] and (not cell["clear"] or cell["fallen"]))
+
+
+def test_mean_has_a_majority_level_and_falls_with_any_of_its_tasks(made: Path) -> None:
+    scores, items = summary.gather(RunPaths(made_study(made.parents[1])))
+    own = answers.majorities(items)
+    assert own["topic"] > 25
+    levels = summary.levels(scores, items)
+    assert levels["mean"] == pytest.approx((own["topic"] + 25) / 2)  # reading has no classes: its chance
+    assert "reading" not in levels
+    fallen = summary.fallen(scores, items)
+    assert ("base", "topic") in fallen
+    assert {model for model, task in fallen if task == "mean"} == {
+        model for model, task in fallen if task in ("topic", "reading")
+    }
+    table = report.tables(scores, items)[0]
+    assert table["majority"]["mean"] == levels["mean"]
+    cells = {row["method"]: row["cells"][0] for row in table["groups"][0]["rows"]}
+    assert cells["base"]["fallen"] and not cells["sft"]["fallen"]
+
+
+def test_mean_of_tasks_without_classes_has_no_majority(tmp_path: Path) -> None:
+    write_made_run(tmp_path, n=20, tasks=("reading", "response"))
+    scores, items = summary.gather(RunPaths(made_study(tmp_path, ("reading", "response"))))
+    assert "mean" in set(scores["task"])
+    assert set(summary.levels(scores, items)) == {"topic_en"}
 
 
 def test_mean_is_the_mean_of_the_tasks_in_x(made: Path) -> None:
@@ -156,10 +182,82 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         report.write_report(tmp_path)
 
 
-def test_seeds_are_shown_where_they_are(copy: Path) -> None:
+def test_the_folder_that_was_given_is_read_and_written(made: Path, tmp_path: Path, monkeypatch) -> None:
+    """params.yaml names the folder the run was made in, which may hold another run by now."""
+    shutil.copytree(made.parents[1], tmp_path / "moved")
+    before = (made / "report.html").stat().st_mtime_ns if (made / "report.html").exists() else None
+    monkeypatch.chdir(tmp_path / "moved" / "nano")
+    assert report.write_report(Path("qaa")).samefile(tmp_path / "moved" / "nano" / "qaa" / "report.html")
+    after = (made / "report.html").stat().st_mtime_ns if (made / "report.html").exists() else None
+    assert before == after
+    (tmp_path / "moved" / "nano").rename(tmp_path / "moved" / "nano-old")
+    with pytest.raises(UserError, match="nano-old"):
+        report.write_report(tmp_path / "moved" / "nano-old" / "qaa")
+
+
+def test_a_seeds_folder_keeps_its_suffix(copy: Path) -> None:
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("\nseed: 0", "\nseed: 3"))
+    folder = copy.parent.rename(copy.parents[1] / "nano-seed3") / "qaa"
+    assert report.write_report(folder) == folder / "report.html"
+
+
+def test_stages_of_other_budgets_are_left_out(copy: Path) -> None:
+    paths = RunPaths(made_study(copy.parents[1]))
+    for budget in (BUDGETS[0], 4096):
+        manifest(paths.ct_then_sft(budget))
+    listed = [s["stage"] for s in summary.stages(paths, BUDGETS)]
+    assert "qaa/ct_then_sft/16k" in listed and "shared/base" in listed
+    assert "qaa/ct_then_sft/4k" not in listed
+    assert "qaa/ct_then_sft/4k" in [s["stage"] for s in summary.stages(paths)]
+
+
+def test_page_says_what_was_tuned_and_what_can_be_told_apart(made: Path, page: str) -> None:
+    assert "average 3, task arithmetic 3, TIES 3, TIES-SV 3" in " ".join(page.split())
+    found = summary.detectable(summary.gather(RunPaths(made_study(made.parents[1])))[1])
+    assert found is not None
+    assert found["n"] == 120
+    assert found["points"] == pytest.approx(
+        100 * stats.minimum_detectable_difference(120, discordant=found["discordant"] / 100)
+    )
+    assert f"must be about {found['points']:.1f} points" in page
+
+
+def test_seeds_say_when_their_parameters_are_others(copy: Path) -> None:
+    seeds_csv(copy)
+    study = made_study(copy.parents[1])
+    assert "were not recorded" in report.render(study)
+    stored = copy.parent / "qaa-seeds.json"
+    common = study.model_dump(mode="json", exclude={"seed", "runs"})
+    stored.write_text(json.dumps(common))
+    page = report.render(study.model_copy(update={"seed": 0}))
+    assert "Not with the parameters" not in page and "were not recorded" not in page
+    stored.write_text(json.dumps(common | {"ct_lr": 0.5, "gone": 1}))
+    page = " ".join(report.render(study).split())
+    assert "made with other values of ct_lr, gone." in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "its own data, base and training"),
+        ({"lang": "bn", "preset": "smol"}, "trains its own base"),
+        ({"lang": "bn", "preset": "smol", "base_source": "gguf:gemma3-270m"}, "the same base (gguf:gemma3"),
+        ({"lang": "bn", "preset": "released"}, "the same weights"),
+    ],
+)
+def test_what_a_seed_makes_anew_depends_on_the_base(changes: dict, words: str) -> None:
+    assert words in seeds.own_of_a_seed(Study(**changes))
+
+
+def seeds_csv(folder: Path) -> None:
     rows = [{"method": "ties", "ct_tokens": b, "task": "mean", "seeds": 4, "mean": 38.6, "sd": 6.1,
              "min": 30.0, "max": 45.0} for b in BUDGETS]  # fmt: skip
-    pd.DataFrame(rows).to_csv(copy.parent / "qaa-seeds.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder.parent / "qaa-seeds.csv", index=False)
+
+
+def test_seeds_are_shown_where_they_are(copy: Path) -> None:
+    seeds_csv(copy)
     page = report.write_report(copy).read_text(encoding="utf-8")
     assert "Over 4 seeds" in page
     assert "38.6 ± 6.1" in page

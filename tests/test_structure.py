@@ -18,10 +18,10 @@ params sweep memory store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
 select checkpoints vectors election merge ties_sv checkpoint_writer driver
-taskspec harness taskdata tree weights scorer stats evaluate
+taskspec harness taskdata tree weights scorer stats answers evaluate
 conflicts choose summary findings
-plots_merge plots report widgets
-plan batch estimate live runner tables cli __main__
+plots_merge plots seeds report widgets
+plan fresh batch estimate live runner tables cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
 HEAVY = {"bpb", "evaluate", "finetune", "scorer", "train", "tree", "weights", "__main__"}
