@@ -123,8 +123,8 @@ def above_chance(scores: pd.DataFrame, items: pd.DataFrame) -> Finding:
     kind = HOLDS if above == len(rows) else FAILS if above == 0 else OPEN
     text = (
         f"Of {len(rows)} scores in X (models times tasks), {above} have a 95% interval wholly "
-        f"above chance, and {clear} wholly above the majority class as well; {one} come from a "
-        "model that gives one answer to more than 60% of the items."
+        f"above chance, and {clear} wholly above the majority class as well; in {one} of the {len(rows)} the "
+        "model gives one answer to more than 60% of the items."
     )
     names = {OPEN: "in part"}
     return {"claim": CHANCE, "verdict": names.get(kind, kind), "text": text}
@@ -146,8 +146,8 @@ def beyond_base(items: pd.DataFrame) -> list[Finding]:
     text = (
         f"Of {len(tests)} models ({who}, all budgets), {len(better)} are better "
         f"than the base on the mean of the tasks in X{_named(better)}, {len(worse)} worse"
-        f"{_named(worse)}; the others are not distinguishable from it (paired, Holm over "
-        f"{len(tests)})."
+        f"{_named(worse)}, {len(tests) - len(better) - len(worse)} not distinguishable from it "
+        f"(paired, Holm over {len(tests)})."
     )
     kind = HOLDS if len(better) == len(tests) else "in part" if better else FAILS if worse else OPEN
     return [{"claim": BASE, "verdict": kind, "text": text}]

@@ -114,6 +114,7 @@ def content(study: Study) -> dict[str, Any]:
         "detectable": summary.detectable(items),
         "versions": _versions(stages),
         "methods": plots.METHODS,
+        "present": set(scores["method"]),
         "parameters": study.model_dump(exclude={"runs"}),
         "figures": figures(study, scores, items, table, shares),
         "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),

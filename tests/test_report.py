@@ -171,6 +171,20 @@ def test_growth_of_the_discard_is_read_from_the_counts() -> None:
     assert findings.findings_of_shares(shrinking)[0]["verdict"] == findings.FAILS
 
 
+def test_given_weights_are_not_compared_with_what_is_not_there(tmp_path: Path, monkeypatch) -> None:
+    import made_run
+
+    models = [row for row in made_run.made_models() if row[0] != "ct_then_sft"]
+    monkeypatch.setattr(made_run, "made_models", lambda: models)
+    given = made_study(tmp_path).model_copy(update={"preset": "released", "lang": "bn"})
+    monkeypatch.setattr(made_run, "made_study", lambda *_: given)
+    page = report.write_report(write_made_run(tmp_path, n=30)).read_text(encoding="utf-8")
+    assert "Does merging help?" in page and "Given weights, nothing trained" in page
+    assert "Not tuned alike" not in page
+    assert "</i>CT-then-SFT" not in page and "</i>TIES-SV" in page  # legend of the task figures
+    assert "difference to SFT-en" in page and "difference to CT-then-SFT" not in page
+
+
 def test_missing_stage_names_the_notebook(copy: Path) -> None:
     (copy / "conflicts" / "manifest.json").unlink()
     with pytest.raises(UserError, match="03_analysis/02_discarded"):
