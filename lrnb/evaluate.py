@@ -17,10 +17,8 @@ import pandas as pd
 
 from lrnb import answers, stats, taskdata
 from lrnb.harness import StudyTask, run
-from lrnb.params import Study, UserError
-from lrnb.progress import Progress
+from lrnb.params import UserError
 from lrnb.scorer import Scorer
-from lrnb.store import RunPaths
 from lrnb.weights import exchange_key, read_weights
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
     "evaluate_folder",
     "score_models",
     "score_one",
-    "score_study",
 ]
 log = logging.getLogger(__name__)
 
@@ -88,32 +85,6 @@ def score_models(
     items = pd.concat(tables, ignore_index=True)[ITEM_COLUMNS]
     scores = summary(items, tasks).assign(preset=preset, lang=lang, seed=seed)
     return scores[SCORE_COLUMNS], items
-
-
-def score_study(study: Study, models: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores models (rows with model, method, ct_tokens, folder) on a study's test items in X and English."""
-    names = [*study.tasks, *(f"{task}_en" for task in study.tasks_en)]
-    tasks = taskdata.load(
-        names,
-        study.lang,
-        RunPaths(study).data_root,
-        limit=study.test_limit,
-        seed=study.seed,
-        shots=study.shots,
-    )
-    labelled = {row["model"]: Model(row["folder"], row["method"], row["ct_tokens"]) for row in models}
-    total = len(labelled) * sum(map(len, tasks.values()))
-    with Progress(f"eval_{study.group}", total, "items") as progress:
-        return score_models(
-            labelled,
-            tasks,
-            preset=study.preset,
-            lang=study.lang,
-            seed=study.seed,
-            progress=progress.update,
-            device=study.device,
-            batch=study.eval_batch,
-        )
 
 
 def score_one(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
