@@ -60,7 +60,7 @@ def _read_file(path: Path, suffix: str, field: str) -> Iterator[str]:
         return
     opener = gzip.open if suffix.endswith(".gz") else open
     with opener(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in ((n, line) for n, line in enumerate(file, 1) if line.strip()):
             yield line if suffix == ".txt" else _field(line, field, f"{path}:{number}")
 
 

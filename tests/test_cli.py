@@ -107,9 +107,11 @@ def test_paths_count_from_where_the_command_was_typed(
         if (preset, lang) != NONE
     ],
 )
-def test_dry_run_of_every_language_resolves(lang: str, preset: str, capsys: pytest.CaptureFixture) -> None:
-    file = ROOT / "params" / f"{lang}.yaml"
-    assert run("run", file, "--preset", preset, "--dry-run", *DATA) == 0
+def test_dry_run_of_every_language_resolves(
+    lang: str, preset: str, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    file, elsewhere = ROOT / "params" / f"{lang}.yaml", ("--set", f"runs={tmp_path}")
+    assert run("run", file, "--preset", preset, "--dry-run", *DATA, *elsewhere) == 0
     text = capsys.readouterr().out
     for label in ("base:", "test tasks:", "parameters:", "disk:", "memory:", "time:"):
         assert label in text
