@@ -30,7 +30,9 @@ class UserError(Exception):
 class Study(BaseModel):
     """Every parameter of a study. Units and ranges stand beside the name; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, validate_default=True, protected_namespaces=()
+    )
 
     # which study
     preset: Literal["nano", "smol", "released", "paper"] = "nano"
@@ -72,7 +74,7 @@ class Study(BaseModel):
     ct_budgets: list[int] = [16_384, 65_536, 262_144]  # tokens seen, ascending, on one trajectory
     ct_lr: float = Field(4e-4, gt=0)
     ct_schedule: Literal["constant", "cosine"] = "constant"
-    ct_min_lr: float = Field(0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
+    ct_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
     ct_batch: int = Field(16, ge=1)  # sequences a step
     micro_batch: int = Field(
         0, ge=0
@@ -84,7 +86,7 @@ class Study(BaseModel):
     sft_mix: dict[str, int] = {}  # task: number of English examples
     sft_epochs: int = Field(1, ge=1)
     sft_lr: float = Field(5e-4, gt=0)
-    sft_min_lr: float = Field(0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
+    sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
     sft_batch: int = Field(64, ge=1)  # examples a step
     sft_prompt_weight: float = Field(0.0, ge=0, le=1)  # weight of prompt tokens in the loss
     sft_max_len: int = Field(512, ge=8)  # tokens

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lrnb import params, store, sweep
 from lrnb.params import ROOT, UserError, load_study
@@ -44,6 +45,12 @@ def test_the_micro_world_resolves(lang: str) -> None:
 def test_bad_parameters_are_refused_by_name(lang: str, preset: str, changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_study(ROOT / "params" / f"{lang}.yaml", preset, changes)
+
+
+def test_a_study_survives_being_stored() -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    stored = yaml.safe_load(yaml.safe_dump(study.model_dump(), sort_keys=False))
+    assert repr(params.validate(stored, "x").model_dump()) == repr(study.model_dump())
 
 
 def test_a_section_counts_for_its_preset_only() -> None:

@@ -72,7 +72,7 @@ def test_every_stage_has_a_manifest_with_versions_and_hashes(study: Path) -> Non
         assert manifest["outputs"], folder
         assert manifest["params"]["seed"] == 0
         assert manifest["versions"]["torch"]
-        assert manifest["seconds"] > 0
+        assert manifest["seconds"] >= 0
 
 
 def test_a_candidate_was_chosen_on_dev_for_every_budget(study: Path) -> None:
