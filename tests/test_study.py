@@ -107,5 +107,6 @@ def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: P
     assert "nothing to do" in again.stdout.lower()
     changed = run(study.parent, "--set", "slacks=[0.2]", "--dry-run")
     assert changed.returncode == 0, changed.stderr
-    to_run = {line.split()[1] for line in changed.stdout.splitlines() if line.rstrip(" │").endswith("to run")}
+    rows = [line.split() for line in changed.stdout.splitlines() if line.startswith("│")]
+    to_run = {row[1] for row in rows if row[-3:-1] == ["to", "run"]}
     assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
