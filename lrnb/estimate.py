@@ -48,7 +48,10 @@ def tokens(study: Study) -> dict[str, int]:
     budgets = len(study.ct_budgets)
     sft = sum(study.sft_mix.values()) * study.sft_epochs * min(SFT_TOKENS, study.sft_max_len)
     models = 2 + 6 * budgets  # base, SFT; CT, CT-then-SFT and four merges a budget
-    tests = models * study.test_limit * (len(study.tasks) + len(study.tasks_en))
+    tests = models * sum(
+        study.test_limits.get(t, study.test_limit)
+        for t in [*study.tasks, *(f"{t}_en" for t in study.tasks_en)]
+    )
     dev = candidates(study) * budgets * study.dev_limit * len(study.dev_tasks or study.tasks)
     return {
         "base": study.base_tokens if study.base_source == "scratch" else 0,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parent.parent
 SYNTHETIC = ("qaa", "qab")
@@ -107,6 +107,7 @@ class Study(BaseModel):
     dev_tasks: list[str] = []  # used to choose merges; [] uses every task that has a dev split
     dev_limit: int = Field(100, ge=1)  # items a task
     test_limit: int = Field(200, ge=1)  # items a task
+    test_limits: dict[str, PositiveInt] = {}  # items of single tasks, over test_limit: {next_passage_en: 100}
     shots: int = Field(0, ge=0)  # solved English examples before each item
     eval_batch: int = Field(16, ge=1)  # items scored at once
     group: Literal["parents", "merged"] = "parents"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,15 +173,20 @@ def load(
     *,
     split: str = "test",
     limit: int | None = None,
+    limits: Mapping[str, int] | None = None,
     seed: int = 0,
     shots: int = 0,
 ) -> dict[str, StudyTask]:
     """The harness's task objects by name; "<task>_en" is the task's English version.
 
-    split: "test" or "dev"; limit: items per task, sampled by seed; shots: solved English examples
-    before each item, from the task's `sft` file. Raises UserError (see `spec`, `data_file`).
+    split: "test" or "dev"; limit: items per task, sampled by seed, and `limits` of single tasks over it;
+    shots: solved English examples before each item, from the task's `sft` file.
+    Raises UserError (see `spec`, `data_file`).
     """
-    loaded = [_load_one(name, lang, data_root, split, limit, seed, shots) for name in names]
+    limits = limits or {}
+    for name in limits:
+        spec(name)  # a misspelt one would be ignored
+    loaded = [_load_one(n, lang, data_root, split, limits.get(n, limit), seed, shots) for n in names]
     return {task.task_name: task for task in loaded}
 
 

@@ -83,6 +83,14 @@ def test_limit_samples_over_sorted_labels_and_nests(tmp_path):
     assert all(whole[doc["item"]] == doc for doc in small)
 
 
+def test_single_tasks_can_have_their_own_number_of_items(data_root):
+    sizes = {"limit": 20, "limits": {"topic_en": 7}}
+    loaded = taskdata.load(["topic", "topic_en"], "bn", data_root, **sizes)
+    assert {name: len(task) for name, task in loaded.items()} == {"topic": 20, "topic_en": 7}
+    with pytest.raises(UserError, match="did you mean 'topic'"):
+        taskdata.load(["topic"], "bn", data_root, limits={"topc": 7})
+
+
 def test_names_are_indices_in_the_file_for_long_options(tmp_path):
     rows = [{"text": "x", "options": ["one a", "two b", "three c"], "answer": 1}] * 5
     for doc in docs_of(tmp_path, rows):
