@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow lint format smol-base lock clean
+.PHONY: help setup study lab test test-slow bench lint format smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ test: setup  ## the tests
 
 test-slow: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+bench: setup  ## merging measured against mergekit and a plain copy; options in BENCH="--shape small"
+	$(BIN)/python -m benchmarks.merge $(BENCH)
 
 lint: setup  ## ruff (notebooks too), types, stripped outputs
 	$(BIN)/ruff check .

@@ -1,11 +1,14 @@
-"""Writing a complete Hugging Face folder atomically, tensor by tensor."""
+"""Writing a complete Hugging Face folder atomically, entry by entry where they are ready."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +20,116 @@ from lrnb.store import TERMS, atomic_folder, make_folder
 
 Spec = tuple[np.dtype, tuple[int, ...]]
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-COPIED = (
-    "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template*",
-    "sentencepiece*.model", *TERMS,
+CONFIGS = ("generation_config.json", *TERMS)
+TOKENIZER = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "spiece.model", "chat_template*", "sentencepiece*.model",
 )  # fmt: skip
 SHARD_BYTES = 5_000_000_000
+MARGIN = 50_000_000  # bytes left for tokenizer files and headers
 
 
-def write_checkpoint(
-    out: str | Path,
-    tensors: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
-    like: str | Path,
+class Writer:
+    """Weight files of a fixed layout, filled in any order and by any thread."""
+
+    def __init__(self, folder: Path, specs: Mapping[str, Spec], shard_bytes: int) -> None:
+        self.folder, self.specs = folder, specs
+        self.left = {name: math.prod(shape) for name, (_, shape) in specs.items()}
+        self.places, files = _start_files(folder, specs, shard_bytes)
+        self.open = {path: os.open(path, os.O_WRONLY) for path in files}
+
+    def put(self, name: str, start: int, values: np.ndarray) -> None:
+        """Write `values` (1-D, of the promised dtype) as entries `start` and following of tensor `name`."""
+        dtype, path = self.specs[name][0], self.places[name][0]
+        if values.dtype != dtype or start < 0 or start + len(values) > math.prod(self.specs[name][1]):
+            raise ValueError(f"{name!r}: {values.dtype} {start}:+{len(values)}, promised {self.specs[name]}")
+        data = np.ascontiguousarray(values).view(np.uint8).data
+        at = self.places[name][1] + start * dtype.itemsize
+        while data:
+            written = os.pwrite(self.open[path], data, at)
+            data, at = data[written:], at + written
+        with _COUNTING:
+            self.left[name] -= len(values)
+
+    def close(self) -> None:
+        """ValueError where an entry that was promised is not written."""
+        self.abandon()
+        if missing := [name for name, left in self.left.items() if left]:
+            raise ValueError(f"{missing[0]!r} was promised but not written")
+
+    def abandon(self) -> None:
+        """Close the files, whatever is in them."""
+        while self.open:
+            os.close(self.open.popitem()[1])
+
+
+_COUNTING = threading.Lock()
+
+
+@contextlib.contextmanager
+def new_checkpoint(
+    out: Path,
+    specs: Mapping[str, Spec],
+    like: Path,
+    tokenizer: Path | None = None,
     *,
-    specs: Mapping[str, Spec] | None = None,
     shard_bytes: int = SHARD_BYTES,
-    finish: Callable[[Path], None] | None = None,
-) -> Path:
-    """Write the folder `out`: weights, and config, generation config and tokenizer of `like`.
+) -> Iterator[Writer]:
+    """A Writer for the folder `out`, which appears under its name when the block ends without an error.
 
-    `tensors` is a mapping, or an iterable of (name, array) in any order with `specs` (dtype and
-    shape of every name) given: then one tensor at a time is in memory. `finish(folder)` may add
-    files before the folder appears under its name, which is the last step. An existing `out` is
-    replaced. UserError where the disk is too small or fills up; nothing is left behind then.
+    config and generation config are those of the folder `like`, tokenizer files of `tokenizer` (default
+    `like`). An existing `out` is replaced. UserError where the disk is too small or fills up; nothing
+    is left behind then. The caller closes the writer.
     """
-    out = Path(out)
-    if isinstance(tensors, Mapping):
-        specs = {name: (value.dtype, value.shape) for name, value in tensors.items()}
-        tensors = tensors.items()
-    if specs is None:
-        raise TypeError("write_checkpoint: specs are needed when tensors come as an iterable")
     make_folder(out.parent)
     _check_space(out, specs)
     try:
         with atomic_folder(out) as folder:
-            _copy_like(Path(like), folder, specs)
-            _write_tensors(folder, tensors, specs, shard_bytes)
-            if finish:
-                finish(folder)
+            _copy_like(like, folder, specs, tokenizer or like)
+            writer = Writer(folder, specs, shard_bytes)
+            try:
+                yield writer
+            finally:
+                writer.abandon()
     except OSError as error:
         raise UserError(
             f"{out}: could not be written ({error.strerror}); nothing was left there. "
             "Free space or choose another folder, then run again."
         ) from error
+
+
+def write_checkpoint(
+    out: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    like: str | Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    finish: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write the folder `out`: `tensors`, and config, generation config and tokenizer of `like`.
+
+    `finish(folder)` may add files before the folder appears under its name. Else as `new_checkpoint`.
+    """
+    out = Path(out)
+    specs = {name: (value.dtype, value.shape) for name, value in tensors.items()}
+    with new_checkpoint(out, specs, Path(like), shard_bytes=shard_bytes) as writer:
+        for name, value in tensors.items():
+            writer.put(name, 0, value.reshape(-1))
+        writer.close()
+        if finish:
+            finish(writer.folder)
     return out
+
+
+def space_needed(specs: Mapping[str, Spec]) -> int:
+    """Bytes of the weights, and a margin for the small files."""
+    return sum(map(_bytes, specs.values())) + MARGIN
+
+
+def nearest_folder(path: Path) -> Path:
+    """`path` or the first folder above it that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.is_dir())
 
 
 def _bytes(spec: Spec) -> int:
@@ -68,7 +137,7 @@ def _bytes(spec: Spec) -> int:
 
 
 def _check_space(out: Path, specs: Mapping[str, Spec]) -> None:
-    need = sum(map(_bytes, specs.values())) + 50_000_000  # tokenizer files, headers
+    need = space_needed(specs)
     free = shutil.disk_usage(out.parent).free
     if need > free:
         raise UserError(
@@ -77,16 +146,15 @@ def _check_space(out: Path, specs: Mapping[str, Spec]) -> None:
         )
 
 
-def _copy_like(like: Path, folder: Path, specs: Mapping[str, Spec]) -> None:
+def _copy_like(like: Path, folder: Path, specs: Mapping[str, Spec], tokenizer: Path) -> None:
     config: dict[str, Any] = json.loads((like / "config.json").read_text(encoding="utf-8"))
     floats = {dtype.name for dtype, _ in specs.values() if is_float(dtype)}
     if len(floats) == 1:  # transformers loads in the dtype that the config names
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = floats.pop()
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for pattern in COPIED:
-        for path in sorted(like.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+    for source, patterns in ((like, CONFIGS), (tokenizer, TOKENIZER)):
+        for path in sorted({p for pattern in patterns for p in source.glob(pattern) if p.is_file()}):
+            shutil.copyfile(path, folder / path.name)
 
 
 def _shards(specs: Mapping[str, Spec], shard_bytes: int) -> list[list[str]]:
@@ -102,31 +170,21 @@ def _shards(specs: Mapping[str, Spec], shard_bytes: int) -> list[list[str]]:
     return shards
 
 
-def _write_tensors(
-    folder: Path,
-    tensors: Iterable[tuple[str, np.ndarray]],
-    specs: Mapping[str, Spec],
-    shard_bytes: int,
-) -> None:
+def _start_files(
+    folder: Path, specs: Mapping[str, Spec], shard_bytes: int
+) -> tuple[dict[str, tuple[Path, int]], list[Path]]:
+    """Write all headers and the index; where each tensor goes, and the files."""
     shards = _shards(specs, shard_bytes)
-    files = {i: f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))}
+    files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     if len(shards) == 1:
-        files[0] = SINGLE
+        files = [SINGLE]
     places: dict[str, tuple[Path, int]] = {}
-    for i, names in enumerate(shards):
-        places |= _start_file(folder / files[i], names, specs)
-    for name, array in tensors:
-        path, start = places.pop(name)
-        if (array.dtype, array.shape) != specs[name]:
-            raise ValueError(f"{name!r} is {array.dtype} {array.shape}, promised {specs[name]}")
-        with open(path, "r+b") as stream:
-            stream.seek(start)
-            stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    if places:
-        raise ValueError(f"{sorted(places)[0]!r} was promised but not written")
+    for file, names in zip(files, shards, strict=True):
+        places |= _start_file(folder / file, names, specs)
     if len(shards) > 1:
-        weight_map = {name: files[i] for i, names in enumerate(shards) for name in names}
+        weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         _write_index(folder / INDEX, weight_map, specs)
+    return places, [folder / file for file in files]
 
 
 def _start_file(path: Path, names: list[str], specs: Mapping[str, Spec]) -> dict[str, tuple[Path, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,22 +31,31 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
 MAX_HEADER = 100_000_000  # bytes; the limit of the format's reference reader
 AGAIN = "Copy or download the file again."
-CONVERT = (
-    'Convert it once: python -c "from transformers import AutoModelForCausalLM as M; '
-    "M.from_pretrained('{0}', weights_only=True, dtype='auto')"
-    ".save_pretrained('{0}-safetensors')\""
-)
+ELSEWHERE = "Open it with lrnb.sources.open_source, as `lrnb merge` does."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of weight files: one alone, the index of many, and a pattern that all match."""
+
+    single: str
+    index: str
+    pattern: str
+
+
+SAFETENSORS = Layout(SINGLE, INDEX, "model*.safetensors")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies: byte `start` to `stop` of `file`."""
+    """Where one tensor lies: byte `start` to `stop` of `file`, row by row without `strides` (bytes)."""
 
     file: Path
     dtype: np.dtype
     shape: tuple[int, ...]
     start: int
     stop: int
+    strides: tuple[int, ...] | None = None
 
 
 class Checkpoint(Mapping[str, np.ndarray]):
@@ -54,15 +63,15 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
     def __init__(self, folder: Path, entries: dict[str, Entry], config: dict[str, Any]) -> None:
         self.folder, self.entries, self.config = folder, dict(sorted(entries.items())), config
-        self._maps: dict[Path, mmap.mmap] = {}
+        self.maps: dict[Path, mmap.mmap] = {}
         self.aliases = self._find_aliases()
 
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
-        if entry.file not in self._maps:
+        if entry.file not in self.maps:
             with open(entry.file, "rb") as file:
-                self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.ndarray(entry.shape, entry.dtype, self._maps[entry.file], entry.start)
+                self.maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.ndarray(entry.shape, entry.dtype, self.maps[entry.file], entry.start, entry.strides)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -100,19 +109,24 @@ def open_checkpoint(folder: str | Path, *, finite: bool = True) -> Checkpoint:
     `finite`, which reads all weights once) a value is wrong. Pickle files are never opened.
     """
     folder = Path(folder)
-    config = _config(folder)
-    entries: dict[str, Entry] = {}
-    for file, names in _weight_files(folder).items():
-        found = _read_header(file)
-        if names is not None and set(found) != names:
-            odd = sorted(set(found) ^ names)[0]
-            where = "the index, but not the file" if odd in names else "the file, but not the index"
-            raise UserError(f"{file}: {odd!r} is in {where} (index {INDEX}). {AGAIN}")
-        entries |= found
-    checkpoint = Checkpoint(folder, entries, config)
+    config = read_config(folder)
+    checkpoint = Checkpoint(folder, read_entries(folder, SAFETENSORS, read_header), config)
     if finite:
         check_finite(str(folder), checkpoint)
     return checkpoint
+
+
+def read_entries(folder: Path, layout: Layout, read: Callable[[Path], dict[str, Entry]]) -> dict[str, Entry]:
+    """What `read` finds in the weight files of `layout`; UserError where their index says otherwise."""
+    entries: dict[str, Entry] = {}
+    for file, names in _weight_files(folder, layout).items():
+        found = read(file)
+        if names is not None and set(found) != names:
+            odd = sorted(set(found) ^ names)[0]
+            where = "the index, but not the file" if odd in names else "the file, but not the index"
+            raise UserError(f"{file}: {odd!r} is in {where} (index {layout.index}). {AGAIN}")
+        entries |= found
+    return entries
 
 
 def check_finite(where: str, tensors: Mapping[str, np.ndarray]) -> None:
@@ -147,21 +161,20 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.array_equal(one, two))
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a whole model; UserError where it is missing, wrong, or the folder an adapter's."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give a Hugging Face model folder")
     if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{folder}: a PEFT adapter, not a whole model. Merge it into its base first: "
-            "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(OUT)"
-        )
+        raise UserError(f"{folder}: a PEFT adapter, not a whole model. {ELSEWHERE}")
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: no config.json. Give a Hugging Face model folder")
-    return _json(path)
+    return read_json(path)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; UserError where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -171,57 +184,54 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
+def _weight_files(folder: Path, layout: Layout) -> dict[Path, set[str] | None]:
     """Each weight file with the tensor names its index promises (None without an index)."""
-    present = {path.name for path in folder.glob("model*.safetensors")}
-    if INDEX in {path.name for path in folder.iterdir()}:
-        promised = _read_index(folder)
+    present = {path.name for path in folder.glob(layout.pattern)}
+    if layout.index in {path.name for path in folder.iterdir()}:
+        promised = _read_index(folder / layout.index)
         if extra := sorted(present - set(promised)):
             raise UserError(
-                f"{folder / extra[0]}: a weight file that {INDEX} does not name. "
+                f"{folder / extra[0]}: a weight file that {layout.index} does not name. "
                 "Remove it, or the index if it is the stale one."
             )
-        return {_inside(folder, name): names for name, names in promised.items()}
-    if SINGLE in present:
-        if extra := sorted(present - {SINGLE}):
+        return {_inside(folder, name, layout.index): names for name, names in promised.items()}
+    if layout.single in present:
+        if extra := sorted(present - {layout.single}):
             raise UserError(
-                f"{folder / extra[0]}: a shard beside {SINGLE} without {INDEX}. "
+                f"{folder / extra[0]}: a shard beside {layout.single} without {layout.index}. "
                 "Remove what does not belong to the model."
             )
-        return {_inside(folder, SINGLE): None}
-    raise _no_weights(folder, present)
+        return {_inside(folder, layout.single, layout.index): None}
+    raise _no_weights(folder, layout, present)
 
 
-def _no_weights(folder: Path, present: set[str]) -> UserError:
+def _no_weights(folder: Path, layout: Layout, present: set[str]) -> UserError:
     if present:
-        return UserError(f"{folder}: shards without {INDEX}. Copy the index from the same source.")
+        return UserError(f"{folder}: shards without {layout.index}. Copy the index from the same source.")
     suffixes = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
     if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in suffixes):
-        return UserError(
-            f"{folder / pickles[0]}: a pickle file, which can run code when it is opened; only "
-            f"safetensors are read. {CONVERT.format(folder)}"
-        )
+        return UserError(f"{folder / pickles[0]}: a pickle file; only safetensors are read here. {ELSEWHERE}")
     return UserError(f"{folder}: no {SINGLE} and no {INDEX}. Give a Hugging Face model folder")
 
 
-def _read_index(folder: Path) -> dict[str, set[str]]:
-    weight_map = _json(folder / INDEX).get("weight_map")
+def _read_index(path: Path) -> dict[str, set[str]]:
+    weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{folder / INDEX}: no weight_map in it. {AGAIN}")
+        raise UserError(f"{path}: no weight_map in it. {AGAIN}")
     promised: dict[str, set[str]] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str):
-            raise UserError(f"{folder / INDEX}: {name!r} points to {file!r}, not a file. {AGAIN}")
+            raise UserError(f"{path}: {name!r} points to {file!r}, not a file. {AGAIN}")
         promised.setdefault(file, set()).add(name)
     return promised
 
 
-def _inside(folder: Path, name: str) -> Path:
+def _inside(folder: Path, name: str, index: str) -> Path:
     """`folder/name`, refused where it leads out. The Hub cache's own links are fine."""
     path = folder / name
     if Path(name).is_absolute() or len(Path(name).parts) != 1 or name in ("", ".", ".."):
         raise UserError(
-            f"{folder / INDEX}: names the file {name!r} outside {folder}. Do not trust "
+            f"{folder / index}: names the file {name!r} outside {folder}. Do not trust "
             "this checkpoint; get it from its source again."
         )
     real, homes = path.resolve(), [folder.resolve()]
@@ -240,8 +250,8 @@ def _no_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _read_header(file: Path) -> dict[str, Entry]:
-    """The entries of one safetensors file; they must cover its data exactly."""
+def read_header(file: Path) -> dict[str, Entry]:
+    """The entries of one safetensors file; UserError unless they cover its data exactly."""
     size = file.stat().st_size
     with open(file, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

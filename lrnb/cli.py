@@ -1,4 +1,7 @@
-"""The `lrnb` command. Every library is imported by the command that needs it, so that --help is instant."""
+"""The `lrnb` command. Every library is imported by the command that needs it, so that --help is instant.
+
+That goes for lrnb.params too: pydantic takes longer than all the rest of --help. `merge` is in cli_merge.py.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrnb import __version__
-from lrnb.params import PRESETS, ROOT, Study, UserError, load_study, parse_override
+from lrnb.cli_merge import merge, merge_options, model_options, models_of
 
-METHODS = ("average", "task_arithmetic", "ties", "ties_sv")
+if TYPE_CHECKING:
+    from lrnb.params import Study
+
 KEEP_CODE = "treat finished steps as up to date although lrnb's own code changed"
-MERGE_OPTIONS = ("alpha", "lam", "density", "slack", "slack_threshold", "zero_sign")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,14 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     given.rest = rest
     try:
         return int(given.run(given) or 0)
-    except UserError as error:
-        if given.debug:
-            raise
-        print(f"lrnb: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("lrnb: stopped. The same command continues where it was.", file=sys.stderr)
         return 130
+    except Exception as error:
+        from lrnb.params import UserError
+
+        if given.debug or not isinstance(error, UserError):
+            raise
+        print(f"lrnb: {error}", file=sys.stderr)
+        return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 def _run_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("params", type=Path, metavar="PARAMS.yaml", help="a language, for example params/bn.yaml")
-    add("--preset", default="nano", help=f"how big the study is: {', '.join(PRESETS)} (default nano)")
+    add("--preset", default="nano", help="how big the study is: nano (default), smol, released, paper")
     add(
         "--set",
         action="append",
@@ -69,6 +76,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     from lrnb import plan
+    from lrnb.params import UserError, load_study, parse_override
 
     overrides = dict(parse_override(text) for text in given.set)
     if given.seeds is not None and (given.seeds < 1 or given.seed is not None):
@@ -108,6 +116,8 @@ def _run_one(study: Study, given: argparse.Namespace) -> bool:
 
 def anchor(study: Study) -> Study:
     """Paths that the user gave count from where the command was typed; notebooks run in the checkout."""
+    from lrnb.params import ROOT
+
     given = study.data_root or (os.environ.get("LRNB_DATA", "") if study.preset != "nano" else "")
     paths = {"runs": study.runs, "data_root": given}
     models = {key: getattr(study, key) for key in ("base_source", "released_ct", "released_sft")}
@@ -140,6 +150,7 @@ def _exec_options(command: argparse.ArgumentParser) -> None:
 
 def _exec(given: argparse.Namespace) -> int:
     from lrnb import batch, plan
+    from lrnb.params import ROOT, parse_override
 
     try:
         if given.study:
@@ -156,62 +167,20 @@ def _exec(given: argparse.Namespace) -> int:
         return 1
 
 
-def _model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--base", type=Path, required=True, help="folder of the common base")
-    command.add_argument(
-        "--model", action="append", required=True, metavar="NAME=DIR", help="a parent, ct=DIR or sft=DIR"
-    )
+def _conflicts_options(command: argparse.ArgumentParser) -> None:
+    model_options(command)
     command.add_argument("--density", type=float, help="share of the entries kept by trimming, (0, 1]")
     command.add_argument("--slack", type=float, help="share of the discarded SFT entries won back, [0, 1]")
     command.add_argument("--trim-scope", choices=("model", "tensor"), default="model")
-
-
-def _models(given: argparse.Namespace) -> dict[str, Path]:
-    pairs = [text.partition("=") for text in given.model]
-    if bad := [name for name, sep, folder in pairs if not (sep and name and folder)]:
-        raise UserError(f"--model {bad[0]}: expected NAME=DIR, for example --model ct=runs/nano/qaa/ct/65k")
-    return {name: Path(folder) for name, _, folder in pairs}
-
-
-def _merge_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("method", choices=METHODS)
-    _model_options(command)
-    command.add_argument("--out", type=Path, required=True, help="folder for the merged model")
-    command.add_argument("--alpha", type=float, help="average: CT's share, [0, 1]")
-    command.add_argument("--lam", type=float, help="factor on the merged task vector")
-    command.add_argument(
-        "--slack-threshold", type=float, help="slack as a margin of magnitude instead of a share"
-    )
-    command.add_argument("--zero-sign", choices=("majority", "positive"), help="sign of an exact zero sum")
-
-
-def _merge(given: argparse.Namespace) -> int:
-    import json
-
-    from lrnb.merge import merge_checkpoints
-
-    options = {key: getattr(given, key) for key in MERGE_OPTIONS if getattr(given, key) is not None}
-    if given.method.startswith("ties") and given.density is None:
-        raise UserError(
-            f"merge {given.method} needs --density, the share of entries kept, for example --density 0.5"
-        )
-    report = merge_checkpoints(
-        given.method, given.base, _models(given), given.out, trim_scope=given.trim_scope, **options
-    )
-    print(json.dumps(report, indent=1, default=str))
-    return 0
-
-
-def _conflicts_options(command: argparse.ArgumentParser) -> None:
-    _model_options(command)
     command.add_argument("--out", type=Path, help="write every tensor's counts as CSV here")
 
 
 def _conflicts(given: argparse.Namespace) -> int:
     from lrnb import tables
     from lrnb.conflicts import shares
+    from lrnb.params import UserError
 
-    models = _models(given)
+    models = models_of(given)
     if set(models) != {"ct", "sft"}:
         raise UserError(f"conflicts needs --model ct=DIR and --model sft=DIR, got {', '.join(models)}")
     density = 0.5 if given.density is None else given.density
@@ -248,6 +217,7 @@ def _report_options(command: argparse.ArgumentParser) -> None:
 
 
 def _report(given: argparse.Namespace) -> int:
+    from lrnb.params import UserError
     from lrnb.report import write_report
 
     if not given.folder.is_dir():
@@ -261,6 +231,8 @@ def _lab_options(command: argparse.ArgumentParser) -> None:
 
 
 def _lab(given: argparse.Namespace) -> int:
+    from lrnb.params import ROOT
+
     start = ROOT / "notebooks" / "00_start_here.ipynb"
     os.chdir(ROOT)
     command = [sys.executable, "-m", "jupyterlab", str(start.relative_to(ROOT)), *given.rest]
@@ -270,7 +242,7 @@ def _lab(given: argparse.Namespace) -> int:
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language"),
-    ("merge", _merge, _merge_options, "merge checkpoints"),
+    ("merge", merge, merge_options, "merge checkpoints"),
     ("evaluate", _evaluate, _evaluate_options, "score one model folder"),
     ("conflicts", _conflicts, _conflicts_options, "count what trimming and election drop"),
     ("report", _report, _report_options, "write report.html of a run folder"),

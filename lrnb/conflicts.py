@@ -1,6 +1,6 @@
 """What trimming and election keep, drop and win back, tensor by tensor.
 
-The counts come from the same `elect` that merging uses, so they equal a merge's report.
+The counts come from the same election that merging uses, so they equal a merge's report.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb.election import PerParent, Tally, elect, rules
+from lrnb.election import PerParent, rules, total
+from lrnb.merge import run, ties_plan
 from lrnb.params import UserError
-from lrnb.ties_sv import slack_maker
+from lrnb.ties_sv import slack_rule
 from lrnb.vectors import Model, TaskVectors, square
+from lrnb.workers import Tally
 
-MODEL = "(model)"
+MODEL, FLOAT32 = "(model)", np.dtype(np.float32)
 COLUMNS = [
     "tensor", "layer", "module", "n", "ct_l2", "sft_l2", "cosine", "ct_kept", "sft_kept", "overlap",
     "conflicts", "ct_discarded", "sft_discarded", "reserved",
@@ -47,17 +49,16 @@ def shares(
     vectors = _open(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
     given = slack if slack_threshold is None else None
-    make = slack_maker(vectors.parents, checked.weights, given, slack_threshold)
-    tallies = {name: Tally.zero(2) for name in vectors.names}
-    total = Tally.zero(2)
-    for names in vectors.scopes(trim_scope):
-        for elected in elect(vectors, names, checked, make()):
-            tallies[elected.piece[0]].add(elected)
-            total.add(elected)
+    rule = slack_rule(vectors.parents, given, slack_threshold)
+    tallies: dict[str, list[Tally]] = {name: [] for name in vectors.names}
+    scopes = ties_plan(checked, trim_scope=trim_scope, slack=rule)(vectors, lambda name: FLOAT32)
+    for span, tally in run(vectors, scopes, lambda span, result: None):
+        tallies[span.name].append(tally)
+    totals = {name: total(found, 2) for name, found in tallies.items()}
     products = {name: _products(vectors, name) for name in tallies}
-    rows = [_row(name, tallies[name], products[name]) for name in tallies]
-    whole = sum(products.values(), np.zeros(3))
-    return pd.DataFrame([*rows, _row(MODEL, total, whole)], columns=COLUMNS)
+    rows = [_row(name, vectors.base[name].size, totals[name], products[name]) for name in tallies]
+    whole = total(list(totals.values()), 2), sum(products.values(), np.zeros(3))
+    return pd.DataFrame([*rows, _row(MODEL, vectors.size(vectors.names), *whole)], columns=COLUMNS)
 
 
 def _open(base: TaskVectors | Model, ct: Model | None, sft: Model | None) -> TaskVectors:
@@ -73,20 +74,20 @@ def _open(base: TaskVectors | Model, ct: Model | None, sft: Model | None) -> Tas
 def _products(vectors: TaskVectors, name: str) -> np.ndarray:
     """(ct . ct, sft . sft, ct . sft) of the untrimmed task vectors, float64."""
     sums = np.zeros(3)
-    for piece in vectors.pieces([name]):
+    for piece in vectors.spans([name]):
         ct, sft = vectors.delta("ct", piece), vectors.delta("sft", piece)
         across = float(ct.astype(np.float64) @ sft.astype(np.float64))
         sums += np.array([square(ct), square(sft), across])
     return sums
 
 
-def _row(name: str, tally: Tally, products: np.ndarray) -> dict[str, Any]:
+def _row(name: str, n: int, tally: Tally, products: np.ndarray) -> dict[str, Any]:
     ct, sft = np.sqrt(products[:2])
     return {
         "tensor": name,
         "layer": layer_of(name),
         "module": module_of(name),
-        "n": tally.n,
+        "n": n,
         "ct_l2": ct,
         "sft_l2": sft,
         "cosine": products[2] / (ct * sft) if ct * sft else float("nan"),
@@ -94,8 +95,8 @@ def _row(name: str, tally: Tally, products: np.ndarray) -> dict[str, Any]:
         "sft_kept": tally.kept[1],
         "overlap": tally.overlap,
         "conflicts": tally.conflicts,
-        "ct_discarded": tally.discarded[0],
-        "sft_discarded": tally.discarded[1],
+        "ct_discarded": tally.lost[0],
+        "sft_discarded": tally.lost[1],
         "reserved": tally.reserved,
     }
 

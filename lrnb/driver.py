@@ -1,57 +1,59 @@
 """Merging whole checkpoints: folders to a folder, or to arrays in memory, with measured shares.
 
-Every method goes through the functions of `lrnb/merge.py` and `lrnb/ties_sv.py`, piece by piece;
-one output tensor is in memory at a time.
+Every method goes through the plans of `lrnb/merge.py` and `lrnb/ties_sv.py`, span by span; what is in
+memory is a few spans a thread and what the exact selection collects.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoint_writer import Spec, write_checkpoint
-from lrnb.checkpoints import BFLOAT16, Checkpoint, is_float, open_checkpoint
-from lrnb.election import Tally, per_parent, rules
+from lrnb.card import make_report, manifest, model_card
+from lrnb.checkpoint_writer import SHARD_BYTES, Spec, nearest_folder, new_checkpoint, space_needed
+from lrnb.checkpoints import BFLOAT16, Checkpoint, is_float
+from lrnb.device import worker_for
+from lrnb.election import rules, total
 from lrnb.merge import (
     DtypeOf,
-    Pieces,
-    arithmetic_pieces,
-    assemble,
-    average_pieces,
+    Plan,
+    arithmetic_factors,
+    arithmetic_plan,
+    average_plan,
     average_shares,
-    ties_pieces,
+    collect,
+    run,
+    ties_plan,
 )
 from lrnb.params import UserError
-from lrnb.store import MANIFEST, hashes, sha256, versions, write_text
-from lrnb.ties_sv import slack_maker
-from lrnb.vectors import Model, TaskVectors
+from lrnb.progress import Meter
+from lrnb.select import SIGMAS, sample_size
+from lrnb.sources import open_source
+from lrnb.store import MANIFEST, write_text
+from lrnb.ties_sv import slack_rule
+from lrnb.vectors import Model, Span, TaskVectors
 
 OUTPUTS = {"float32": np.dtype("f4"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
-COMMON = {"density", "weights", "lam", "zero_sign", "at_threshold"}
+COMMON = {"density", "weights", "lam", "zero_sign", "at_threshold", "normalize"}
 OPTIONS = {
-    "average": {"alpha", "weights"},
-    "task_arithmetic": {"lam"},
+    "average": {"alpha", "weights", "normalize"},
+    "task_arithmetic": {"lam", "normalize"},
     "ties": COMMON,
     "ties_sv": COMMON | {"slack", "slack_threshold", "protect"},
 }
 IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size come to about 1.4
 
 
-def plan(
-    method: str,
-    vectors: TaskVectors,
-    dtype_of: DtypeOf,
-    trim_scope: str,
-    options: Mapping[str, Any],
-    tally: Tally,
-) -> Pieces:
-    """The pieces of a merge named by its method. UserError for an unknown method or option."""
+def plan(method: str, parents: list[str], trim_scope: str, options: Mapping[str, Any]) -> Plan:
+    """What a method does, all options checked. UserError for an unknown method or option."""
     if method not in OPTIONS:
         raise UserError(f"unknown merge method {method!r}; methods are {', '.join(OPTIONS)}")
     if unknown := set(options) - OPTIONS[method]:
@@ -61,20 +63,21 @@ def plan(
         )
     given = dict(options)
     if method == "average":
-        shares = average_shares(vectors.parents, given.get("alpha"), given.get("weights"))
-        return average_pieces(vectors, dtype_of, shares)
+        shares = average_shares(parents, given.pop("alpha", None), given.pop("weights", None), **given)
+        return average_plan(shares, keep=given.get("normalize", True))
     if method == "task_arithmetic":
-        lams = per_parent(vectors.parents, given.get("lam"), 1.0, "lam", -1e30, 1e30)
-        return arithmetic_pieces(vectors, dtype_of, lams)
+        return arithmetic_plan(arithmetic_factors(parents, given.pop("lam", None), **given))
     if "density" not in given:
         raise UserError(f"{method}: no density given. Give the share to keep, such as density=0.5")
-    lam = given.pop("lam", 1.0)
+    if trim_scope not in ("model", "tensor"):
+        raise UserError(f"trim_scope must be 'model' or 'tensor', got {trim_scope!r}")
     slack = {key: given.pop(key) for key in ("slack", "slack_threshold", "protect") if key in given}
-    checked = rules(vectors.parents, **given)
-    make = slack_maker(vectors.parents, checked.weights, **slack) if method == "ties_sv" else None
-    return ties_pieces(
-        vectors, dtype_of, checked, lam=lam, trim_scope=trim_scope, make_slack=make, watch=tally.add
-    )
+    rule = slack_rule(parents, **slack) if method == "ties_sv" else None
+    return ties_plan(rules(parents, **_without(given, "lam")), given.get("lam", 1.0), trim_scope, rule)
+
+
+def _without(options: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != key}
 
 
 def _dtype_of(vectors: TaskVectors, dtype: str) -> DtypeOf:
@@ -83,20 +86,6 @@ def _dtype_of(vectors: TaskVectors, dtype: str) -> DtypeOf:
     if dtype not in OUTPUTS:
         raise UserError(f"dtype must be auto or one of {', '.join(OUTPUTS)}, got {dtype!r}")
     return lambda name: OUTPUTS[dtype]
-
-
-def _all_tensors(
-    vectors: TaskVectors, merged: Iterator[tuple[str, np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The merged tensors, their tied copies, and the tensors that are not floats."""
-    copies: dict[str, list[str]] = {}
-    for copy, name in vectors.aliases.items():
-        copies.setdefault(name, []).append(copy)
-    for name, array in merged:
-        for each in [name, *copies.get(name, [])]:
-            yield each, array
-    for name in vectors.others:
-        yield name, vectors.base[name]
 
 
 def merge_state(
@@ -114,22 +103,18 @@ def merge_state(
     once for many calls. Values are those that `merge_checkpoints` would write, so rounded to the
     checkpoint's dtype, then given as float32. Methods and options as there.
     """
-    vectors = _vectors(method, base, models)
+    if isinstance(base, TaskVectors) and models is not None:
+        raise UserError(f"{method}: models are already in the TaskVectors; leave them out")
+    vectors = base if isinstance(base, TaskVectors) else TaskVectors(base, models or {}, method=method)
     dtype_of = _dtype_of(vectors, dtype)
-    pieces = plan(method, vectors, dtype_of, trim_scope, options, Tally.zero(len(vectors.parents)))
-    merged = assemble(vectors, pieces, dtype_of)
+    scopes = plan(method, vectors.parents, trim_scope, options)(vectors, dtype_of)
+    merged = collect(vectors, scopes, dtype_of)
+    merged |= {name: vectors.base[name] for name in vectors.others}
+    merged |= {copy: merged[name] for copy, name in vectors.aliases.items()}
     return {
         name: array.astype(np.float32, copy=False) if is_float(array.dtype) else array
-        for name, array in _all_tensors(vectors, merged)
+        for name, array in merged.items()
     }
-
-
-def _vectors(method: str, base: TaskVectors | Model, models: Mapping[str, Model] | None) -> TaskVectors:
-    if isinstance(base, TaskVectors):
-        if models is not None:
-            raise UserError(f"{method}: models are already in the TaskVectors; leave them out")
-        return base
-    return TaskVectors(base, models or {}, method=method)
 
 
 def merge_checkpoints(
@@ -140,45 +125,181 @@ def merge_checkpoints(
     *,
     trim_scope: str = "model",
     dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    tokenizer: str = "base",
     force: bool = False,
+    shard_bytes: int = SHARD_BYTES,
     **options: Any,
 ) -> dict[str, Any]:
-    """Merge folders into the complete Hugging Face folder `out`, atomically; returns the report.
+    """Merge models into the complete Hugging Face folder `out`, atomically; returns the report.
 
+    `base` and `models` ({name: where}): folders or Hub ids, see `sources.open_source`.
     method: average (alpha or weights), task_arithmetic (lam), ties (density, weights, lam,
-    zero_sign, at_threshold), ties_sv (these and slack or slack_threshold, protect).
+    zero_sign, at_threshold), ties_sv (these and slack or slack_threshold, protect); all: normalize.
     trim_scope (ties, ties_sv): model (one threshold over all) or tensor. dtype: auto (each tensor
-    as in base), float32, bfloat16, float16. The folder holds weights, config and tokenizer of the
-    base, a model card and manifest.json with the report.
+    as in base), float32, bfloat16, float16. device: auto, cpu, cuda. threads: 0 for all cores.
+    tokenizer: whose tokenizer files go along, base or a parent's name. The folder holds weights,
+    config, tokenizer, a model card and manifest.json with the report and hashes.
 
     An existing `out` is replaced if it is a merge made here, otherwise only with `force`. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.
     """
-    out = Path(out)
-    _check_out(out, [Path(base), *map(Path, models.values())], force)
-    vectors = TaskVectors(open_checkpoint(base), dict(models), method=method)
-    dtype_of, tally = _dtype_of(vectors, dtype), Tally.zero(len(models))
-    pieces = plan(method, vectors, dtype_of, trim_scope, options, tally)
-    scope = {"trim_scope": trim_scope} if method.startswith("ties") else {}
-    options = {**options, **scope, "dtype": dtype}
-    doubts = _implausible(vectors)
-    report: dict[str, Any] = {}
+    how = {
+        "trim_scope": trim_scope,
+        "dtype": dtype,
+        "device": device,
+        "threads": threads,
+        "tokenizer": tokenizer,
+    }
+    job = _open_job(method, base, models, Path(out), force, how, options)
+    started, size = time.monotonic(), job.entry_bytes()
+    with Meter(f"merge {method}", job.bytes_read()) as meter:
+        job.vectors.tick = lambda entries: meter.update(entries * size)
+        report = _write(job, shard_bytes)
+    return report | {"seconds": round(time.monotonic() - started, 3)}
 
-    def finish(folder: Path) -> None:
-        report.update(make_report(method, vectors, options, tally) | {"warnings": doubts})
-        write_text(folder / "README.md", model_card(report))
-        write_text(folder / MANIFEST, _manifest(folder, out, vectors, report))
 
-    merged = _all_tensors(vectors, assemble(vectors, pieces, dtype_of))
-    write_checkpoint(out, merged, base, specs=_specs(vectors, dtype_of), finish=finish)
+def plan_merge(
+    method: str,
+    base: str | Path,
+    models: Mapping[str, str | Path],
+    out: str | Path,
+    *,
+    trim_scope: str = "model",
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    tokenizer: str = "base",
+    force: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """What `merge_checkpoints` with the same arguments would do and need; nothing is written.
+
+    Headers, shapes, options and `out` are checked; of the values only a sample is read. Bytes:
+    output_bytes and disk_free on disk, memory_bytes a bound on anonymous memory beside Python's own.
+    """
+    how = {
+        "trim_scope": trim_scope,
+        "dtype": dtype,
+        "device": device,
+        "threads": threads,
+        "tokenizer": tokenizer,
+    }
+    job = _open_job(method, base, models, Path(out), force, how, options)
+    vectors, specs = job.vectors, job.specs()
+    return {
+        "method": method,
+        "models": {label: str(where) for label, where in {"base": base, **models}.items()},
+        "options": job.options,
+        "entries": vectors.size(vectors.names),
+        "tensors": len(specs),
+        "output_bytes": space_needed(specs),
+        "disk_free": shutil.disk_usage(nearest_folder(job.out)).free,
+        "memory_bytes": job.memory(),
+        "threads": len(vectors.workers),
+        "passes": job.passes(),
+        "warnings": job.doubts,
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One merge of folders, opened and checked."""
+
+    method: str
+    out: Path
+    vectors: TaskVectors
+    plan: Plan
+    dtype_of: DtypeOf
+    tokenizer: Path
+    options: dict[str, Any]
+    doubts: list[str]
+
+    def specs(self) -> dict[str, Spec]:
+        base = self.vectors.base
+        merged = {name: (self.dtype_of(name), base[name].shape) for name in self.vectors.names}
+        merged |= {copy: merged[name] for copy, name in self.vectors.aliases.items()}
+        return merged | {name: (base[name].dtype, base[name].shape) for name in self.vectors.others}
+
+    def passes(self) -> int:
+        """How often the inputs are gone through, if no bracket of the selection misses."""
+        if not self.method.startswith("ties"):
+            return 1
+        return 2 if self.method == "ties" and self.options.get("zero_sign") == "positive" else 3
+
+    def entry_bytes(self) -> float:
+        models, names = [self.vectors.base, *self.vectors.models.values()], self.vectors.names
+        size = sum(model[name].nbytes for model in models for name in names)
+        return size / max(self.vectors.size(names), 1)
+
+    def bytes_read(self) -> int:
+        return round(self.passes() * self.entry_bytes() * self.vectors.size(self.vectors.names))
+
+    def memory(self) -> int:
+        """Scratch of all workers, the sample, and twice what the selection collects."""
+        n, parents = self.vectors.size(self.vectors.names), len(self.vectors.parents)
+        scratch = len(self.vectors.workers) * self.vectors.workers[0].span * 4 * (2 * parents + 3)
+        sample = sample_size(n)
+        inside = n * min(1.0, 2 * SIGMAS * 0.5 / sample**0.5)
+        return round(scratch + (sample * 3 + inside * 2) * 4 * parents) if self.passes() > 1 else scratch
+
+
+def _open_job(
+    method: str,
+    base: str | Path,
+    models: Mapping[str, str | Path],
+    out: Path,
+    force: bool,
+    how: Mapping[str, Any],
+    options: dict[str, Any],
+) -> _Job:
+    given = {"base": base, **models}
+    planned = plan(method, list(models), how["trim_scope"], options)  # wrong options before anything else
+    if how["tokenizer"] not in given:
+        raise UserError(f"tokenizer: no model {how['tokenizer']!r}; give one of {', '.join(given)}")
+    factory, threads = worker_for(how["device"], how["threads"])
+    opened = {label: open_source(where, base=base, finite=False) for label, where in given.items()}
+    _check_out(out, opened, force)
+    parents = {label: opened[label] for label in models}
+    vectors = TaskVectors(opened["base"], parents, method=method, threads=threads, worker=factory)
+    dtype_of, doubts = _dtype_of(vectors, how["dtype"]), _implausible(vectors)
+    said = options | {"trim_scope": how["trim_scope"]} if method.startswith("ties") else dict(options)
+    said |= {"dtype": how["dtype"]} | ({"tokenizer": how["tokenizer"]} if how["tokenizer"] != "base" else {})
+    return _Job(method, out, vectors, planned, dtype_of, opened[how["tokenizer"]].folder, said, doubts)
+
+
+def _write(job: _Job, shard_bytes: int) -> dict[str, Any]:
+    """Merge into the folder; the report that the model card and the manifest hold."""
+    vectors, tallies = job.vectors, []
+    copies = {name: copy for copy, name in vectors.aliases.items()}
+    assert isinstance(vectors.base, Checkpoint)
+    like = (vectors.base.folder, job.tokenizer)
+    with new_checkpoint(job.out, job.specs(), *like, shard_bytes=shard_bytes) as writer:
+
+        def put(span: Span, result: np.ndarray) -> None:
+            writer.put(span.name, span.start, result)
+            if span.name in copies:
+                writer.put(copies[span.name], span.start, result)
+
+        for name in vectors.others:
+            writer.put(name, 0, vectors.base[name].reshape(-1))
+        for _, tally in run(vectors, job.plan(vectors, job.dtype_of), put):
+            tallies.append(tally)
+        measured = total(tallies, len(vectors.parents))
+        report = make_report(job.method, vectors, job.options, measured) | {"warnings": job.doubts}
+        write_text(writer.folder / "README.md", model_card(report))
+        writer.close()
+        write_text(writer.folder / MANIFEST, manifest(writer.folder, job.out, vectors, report))
     return report
 
 
-def _check_out(out: Path, inputs: list[Path], force: bool) -> None:
-    for folder in inputs:
-        real, target = folder.resolve(), out.resolve()
-        if target.is_relative_to(real) or real.is_relative_to(target):
-            raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
+def _check_out(out: Path, models: Mapping[str, Checkpoint], force: bool) -> None:
+    for model in models.values():
+        for folder in {model.folder.resolve(), *(path.parent.resolve() for path in model.files)}:
+            target = out.resolve()
+            if target.is_relative_to(folder) or folder.is_relative_to(target):
+                raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
     if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
@@ -188,14 +309,8 @@ def _check_out(out: Path, inputs: list[Path], force: bool) -> None:
     if not ours:
         raise UserError(
             f"{out}: exists and is not a merge made here. Choose another folder, "
-            "remove it, or give force to replace it."
+            "remove it, or give --force (force=True) to replace it."
         )
-
-
-def _specs(vectors: TaskVectors, dtype_of: DtypeOf) -> dict[str, Spec]:
-    names = [*vectors.names, *vectors.aliases]
-    specs = {name: (dtype_of(name), vectors.base[name].shape) for name in names}
-    return specs | {n: (vectors.base[n].dtype, vectors.base[n].shape) for n in vectors.others}
 
 
 def _implausible(vectors: TaskVectors) -> list[str]:
@@ -207,88 +322,5 @@ def _implausible(vectors: TaskVectors) -> list[str]:
                 f"{parent}: its task vector is {size:.2f} times as long as the base; it "
                 "was probably not trained from this base. Check the base"
             )
-            warnings.warn(doubts[-1], stacklevel=3)
+            warnings.warn(doubts[-1], stacklevel=4)
     return doubts
-
-
-def make_report(
-    method: str, vectors: TaskVectors, options: Mapping[str, Any], tally: Tally
-) -> dict[str, Any]:
-    """What was asked for and what was measured; counts are entries, shares are fractions.
-
-    kept_share is of all entries, discarded_share of the parent's kept entries, conflict_share of
-    all entries, reserved_share of the conflicts that TIES alone would have taken from `protect`.
-    """
-    n = vectors.size(vectors.names)
-    report: dict[str, Any] = {
-        "method": method, "options": dict(options), "models": list(vectors.parents), "entries": n,
-        "parents": {},
-    }  # fmt: skip
-    if not method.startswith("ties"):
-        return report
-    asked = per_parent(vectors.parents, options["density"], 1.0, "density", 0.0, 1.0)
-    for i, parent in enumerate(vectors.parents):
-        kept, lost = tally.kept[i], tally.discarded[i]
-        report["parents"][parent] = {
-            "asked_density": asked[i], "kept": kept, "kept_share": _share(kept, n),
-            "discarded": lost, "discarded_share": _share(lost, kept),
-        }  # fmt: skip
-    report |= {"conflicts": tally.conflicts, "conflict_share": _share(tally.conflicts, n)}
-    if method == "ties_sv":
-        left = tally.discarded[vectors.parents.index(options.get("protect", "sft"))]
-        report |= {
-            "reserved": tally.reserved,
-            "reserved_share": _share(tally.reserved, tally.reserved + left),
-        }
-    return report
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
-def model_card(report: Mapping[str, Any]) -> str:
-    """README.md of a merged folder: the recipe and the measured shares."""
-    recipe = [f"- {key}: {value}" for key, value in report["options"].items()]
-    lines = [
-        "---",
-        "tags: [merge]",
-        "---",
-        f"# Merge by {report['method']}",
-        "",
-        f"Parents: {', '.join(report['models'])}. Made by lrnb, without training.",
-        "",
-        *recipe,
-    ]
-    if report["parents"]:
-        lines += ["", "| parent | kept of all | discarded of kept |", "|---|---|---|"]
-        lines += [
-            f"| {name} | {x['kept_share']:.4f} | {x['discarded_share']:.4f} |"
-            for name, x in report["parents"].items()
-        ]
-        lines += ["", f"Conflicts: {report['conflict_share']:.4f} of {report['entries']:,}."]
-    if "reserved" in report:
-        lines += [
-            f"Won back by slack: {report['reserved']:,} entries, "
-            f"{report['reserved_share']:.4f} of those TIES would discard."
-        ]
-    return "\n".join([*lines, *[f"\nWarning: {text}." for text in report["warnings"]]]) + "\n"
-
-
-def _manifest(folder: Path, out: Path, vectors: TaskVectors, report: Mapping[str, Any]) -> str:
-    """Inputs and outputs by hash. No times: the same merge gives the same bytes."""
-    inputs = {}
-    for label, model in {"base": vectors.base, **vectors.models}.items():
-        assert isinstance(model, Checkpoint)
-        inputs[label] = {
-            "folder": os.path.relpath(model.folder.resolve(), out.resolve()),
-            "sha256": {path.name: sha256(path) for path in model.files},
-        }
-    manifest = {
-        "stage": "merge",
-        "report": report,
-        "inputs": inputs,
-        "outputs": hashes(folder),
-        "versions": versions(),
-    }
-    return json.dumps(manifest, indent=1, default=str)

@@ -1,31 +1,25 @@
 """Trimming and electing signs: the part that TIES, TIES-SV and the conflict tables share.
 
 TIES: Yadav et al. 2023, "TIES-Merging: Resolving Interference When Merging Models", arXiv
-2306.01708. A scope (the whole model, or one tensor) is passed over in pieces, always in the same
-order: to find each parent's cut, to count elected signs where that matters, and to elect.
+2306.01708. A scope (the whole model, or one tensor) is gone through three times: to find each
+parent's cut, to count elected signs, and to elect and merge. Any pass may run on several threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from lrnb.params import UserError
-from lrnb.select import Cut, Trimmer, find_cut
-from lrnb.vectors import Piece, TaskVectors
+from lrnb.select import ALL, Bracket, Kth, kth_largest, sample_size
+from lrnb.vectors import Span, TaskVectors
+from lrnb.workers import Ballot, Operands, Scan, Tally, View, Worker
 
 PerParent = float | Mapping[str, float] | Sequence[float] | None
-
-
-class Slack(Protocol):
-    """What TIES-SV adds to an election; `lrnb.ties_sv.Slack` is the one implementation."""
-
-    def observe(self, total: np.ndarray, trimmed: list[np.ndarray]) -> None: ...
-    def settle(self, zero_up: bool) -> None: ...
-    def reserve(self, total: np.ndarray, trimmed: list[np.ndarray], up: np.ndarray) -> int: ...
+NEVER = np.float32(np.inf)
 
 
 @dataclass(frozen=True)
@@ -36,57 +30,67 @@ class Rules:
     weights: list[np.float32]
     zero_sign: str
     at_threshold: str
+    normalize: bool = True
 
 
-@dataclass
-class Elected:
-    """One piece after election. `up` is True where the elected sign is +."""
+@dataclass(frozen=True)
+class Cut:
+    """Where trimming cuts: magnitudes above `threshold` stay, and of those equal to it the ones
+    before entry `stop` of the scope."""
 
-    piece: Piece
-    trimmed: list[np.ndarray]
-    up: np.ndarray
-    reserved: int
+    threshold: np.float32
+    stop: int
 
-    def agreeing(self) -> list[np.ndarray]:
-        """For each parent, where its trimmed entry is nonzero and has the elected sign."""
-        return [((x > 0) & self.up) | ((x < 0) & ~self.up) for x in self.trimmed]
-
-    def discarded(self) -> list[np.ndarray]:
-        """For each parent, where its trimmed entry is nonzero and lost the election."""
-        return [((x > 0) & ~self.up) | ((x < 0) & self.up) for x in self.trimmed]
+    def at(self, span: Span) -> np.float32:
+        """The smallest magnitude that stays in a span that `stop` does not divide."""
+        return self.threshold if span.first < self.stop else np.nextafter(self.threshold, NEVER)
 
 
-@dataclass
-class Tally:
-    """Counts of entries in one tensor (or one model) after trimming and election."""
+class Slack(Protocol):
+    """What TIES-SV adds to an election; the implementations are in `lrnb/ties_sv.py`."""
 
-    n: int = 0
-    kept: list[int] = field(default_factory=list)  # one count a parent
-    discarded: list[int] = field(default_factory=list)
-    overlap: int = 0  # entries kept by every parent
-    conflicts: int = 0  # entries where kept signs differ
-    reserved: int = 0
-
-    @classmethod
-    def zero(cls, parents: int) -> Tally:
-        return cls(kept=[0] * parents, discarded=[0] * parents)
-
-    def add(self, elected: Elected) -> None:
-        """Count one more piece."""
-        lost = elected.discarded()
-        nonzero = [x != 0 for x in elected.trimmed]
-        agree = np.logical_or.reduce(elected.agreeing())
-        self.n += elected.up.size
-        self.kept = _plus(self.kept, nonzero)
-        self.discarded = _plus(self.discarded, lost)
-        self.overlap += int(np.count_nonzero(np.logical_and.reduce(nonzero)))
-        self.conflicts += int(np.count_nonzero(agree & np.logical_or.reduce(lost)))
-        self.reserved += elected.reserved
+    def settle(self, scope: Scope, rules: Rules) -> Scope: ...
 
 
-def _plus(counts: list[int], masks: list[np.ndarray]) -> list[int]:
-    new = [int(np.count_nonzero(mask)) for mask in masks]
-    return [a + b for a, b in zip(counts, new, strict=True)]
+@dataclass(frozen=True)
+class Scope:
+    """One scope, ready to be merged: where each parent is cut, and the decisions that all spans share.
+
+    `xi` is won back up to entry `xi_stop`; see `Ballot`.
+    """
+
+    vectors: TaskVectors
+    names: list[str]
+    cuts: list[Cut]
+    ballot: Ballot
+    xi_stop: int = 0
+
+    def spans(self) -> list[Span]:
+        return self.vectors.spans(self.names, [*(cut.stop for cut in self.cuts), self.xi_stop])
+
+    def at(self, span: Span) -> Ballot:
+        """The ballot of one span."""
+        thresholds = np.array([cut.at(span) for cut in self.cuts], np.float32)
+        xi = self.ballot.xi
+        if self.ballot.by_sum and span.first >= self.xi_stop:
+            xi = np.nextafter(xi, -NEVER)
+        return replace(self.ballot, thresholds=thresholds, xi=xi)
+
+    def view(self, spans: Sequence[Span], look: Callable[[Worker, Operands, Ballot], View]) -> list[View]:
+        """One pass that looks at every span."""
+        return self.vectors.run(spans, lambda worker, span, data: look(worker, data, self.at(span)))
+
+    def with_zero(self, zero_sign: str, lead: int) -> Scope:
+        """The sign of exact zero sums settled."""
+        up = zero_sign == "positive" or lead > 0
+        return replace(self, ballot=replace(self.ballot, zero=np.float32(1 if up else -1)))
+
+
+def total(tallies: Sequence[Tally], parents: int) -> Tally:
+    """The sum of all counts."""
+    plain = [sum(int(tally[i]) for tally in tallies) for i in range(4)]
+    kept, lost = (np.array([t[i] for t in tallies], np.int64).reshape(-1, parents).sum(0) for i in (4, 5))
+    return Tally(plain[0], plain[1], plain[2], plain[3], kept, lost)
 
 
 def per_parent(
@@ -114,6 +118,7 @@ def rules(
     weights: PerParent = None,
     zero_sign: str = "majority",
     at_threshold: str = "keep-all",
+    normalize: bool = True,
 ) -> Rules:
     """Checked options. UserError names the option and its range."""
     for name, value, known in (
@@ -128,76 +133,80 @@ def rules(
     numbers = per_parent(parents, weights, 1.0, "weights", 0.0, 1e30)
     if not any(numbers):
         raise UserError("weights: all are 0. Give at least one parent a weight above 0")
-    return Rules(densities, [np.float32(w) for w in numbers], zero_sign, at_threshold)
+    return Rules(densities, [np.float32(w) for w in numbers], zero_sign, at_threshold, bool(normalize))
 
 
 def cuts(vectors: TaskVectors, names: list[str], rules: Rules) -> list[Cut]:
-    """Where each parent is trimmed over the scope `names`; remembered in `vectors`."""
-    found, n = [], vectors.size(names)
-    for parent, density in zip(vectors.parents, rules.densities, strict=True):
-        key = (parent, density, rules.at_threshold, tuple(names))
-        if key not in vectors.cuts:
+    """Where each parent is trimmed over the scope `names`; remembered in `vectors`.
 
-            def deltas(parent: str = parent) -> Iterator[np.ndarray]:
-                return (vectors.delta(parent, piece) for piece in vectors.pieces(names))
-
-            vectors.cuts[key] = find_cut(deltas, n, density, rules.at_threshold)
-        found.append(vectors.cuts[key])
-    return found
+    k = round(density * n) entries are kept (design, section 3). "keep-all" keeps every entry that
+    equals the k-th magnitude, so that the result does not depend on order; "exact" keeps the ones
+    with the lowest index until k are kept. UserError where a task vector is not finite.
+    """
+    key = (tuple(rules.densities), rules.at_threshold, tuple(names))
+    if key not in vectors.cuts:
+        vectors.cuts[key] = _find_cuts(vectors, names, rules)
+    return vectors.cuts[key]
 
 
-def _trimmed(
-    vectors: TaskVectors, names: list[str], cuts: list[Cut]
-) -> Iterator[tuple[Piece, list[np.ndarray]]]:
-    trimmers = [Trimmer(cut) for cut in cuts]
-    for piece in vectors.pieces(names):
-        yield (
-            piece,
-            [
-                trim(vectors.delta(parent, piece))
-                for parent, trim in zip(vectors.parents, trimmers, strict=True)
-            ],
-        )
+def _find_cuts(vectors: TaskVectors, names: list[str], rules: Rules) -> list[Cut]:
+    n, spans = vectors.size(names), vectors.spans(names)
+    ks = [round(density * n) for density in rules.densities]
+    some = vectors.sample(names, sample_size(n))[0] if n > ALL else np.empty((len(ks), 0), np.float32)
+
+    def scan(bounds: list[Bracket]) -> list[list[Scan]]:
+        both = np.array(bounds, np.float32).T.copy()
+        found = vectors.run(spans, lambda worker, span, data: worker.scan(data, (both[0], both[1])))
+        if any(bad for _, bad in found):
+            vectors.refuse_deltas()
+        return [[scans[i] for scans, _ in found] for i in range(len(ks))]
+
+    if not n:
+        return [Cut(NEVER, 0) for _ in ks]
+    samples = np.sort(np.abs(some), axis=1)
+    found = kth_largest(scan, list(samples), [max(k, 1) for k in ks], n)
+    if rules.at_threshold == "keep-all":
+        return [Cut(kth.value, n) if k else Cut(NEVER, 0) for k, kth in zip(ks, found, strict=True)]
+    return [_exact_cut(vectors, spans, i, k, kth) for i, (k, kth) in enumerate(zip(ks, found, strict=True))]
 
 
-def weighted_sum(arrays: Sequence[np.ndarray], weights: Sequence[np.float32]) -> np.ndarray:
-    """Sum of weight * array, float32, in the order given."""
-    total: np.ndarray = arrays[0] * weights[0]
-    for x, weight in zip(arrays[1:], weights[1:], strict=True):
-        total = total + x * weight
-    return total
+def _exact_cut(vectors: TaskVectors, spans: list[Span], i: int, k: int, kth: Kth) -> Cut:
+    def equal(span: Span) -> np.ndarray:
+        return np.abs(vectors.delta(vectors.parents[i], span)) == kth.value
+
+    return Cut(kth.value, stop_after(spans, kth.equal, k - kth.above, equal)) if k else Cut(NEVER, 0)
+
+
+def stop_after(
+    spans: Sequence[Span], counts: np.ndarray, quota: int, marked: Callable[[Span], np.ndarray]
+) -> int:
+    """The index in the scope just after the `quota`-th marked entry; `counts` has those of each span."""
+    seen = np.cumsum(counts)
+    if quota <= 0:
+        return 0
+    i = int(np.searchsorted(seen, quota))
+    rank = quota - (int(seen[i - 1]) if i else 0)
+    return spans[i].first + int(np.flatnonzero(marked(spans[i]))[rank - 1]) + 1
 
 
 def elect(
-    vectors: TaskVectors, names: list[str], rules: Rules, slack: Slack | None = None
-) -> Iterator[Elected]:
-    """Trim and elect over one scope, piece by piece in the scope's order.
+    vectors: TaskVectors, names: list[str], rules: Rules, slack: Slack | None = None, lam: float = 1.0
+) -> Scope:
+    """Trim one scope and settle everything that its election needs.
 
     The elected sign is that of the weighted sum. Where the sum is exactly 0, `zero_sign="majority"`
     takes the sign that was elected at more entries of the scope, as `resolve_zero_signs` of the
     TIES authors does, - if both were elected equally often (their code's outcome too);
     "positive" takes +.
     """
-    found, lead = cuts(vectors, names, rules), 0
-    if slack is not None or rules.zero_sign == "majority":
-        for _, trimmed in _trimmed(vectors, names, found):
-            total = weighted_sum(trimmed, rules.weights)
-            lead += int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
-            if slack is not None:
-                slack.observe(total, trimmed)
-    zero_up = rules.zero_sign == "positive" or lead > 0
+    found = cuts(vectors, names, rules)
+    weights = np.array(rules.weights, np.float32)
+    ballot = Ballot(np.zeros_like(weights), weights, lam=np.float32(lam), mean=rules.normalize)
+    scope = Scope(vectors, names, found, ballot)
     if slack is not None:
-        slack.settle(zero_up)
-    for piece, trimmed in _trimmed(vectors, names, found):
-        total = weighted_sum(trimmed, rules.weights)
-        up = total >= 0 if zero_up else total > 0
-        reserved = slack.reserve(total, trimmed, up) if slack is not None else 0
-        yield Elected(piece, trimmed, up, reserved)
-
-
-def disjoint_mean(elected: Elected, weights: Sequence[np.float32]) -> np.ndarray:
-    """Weighted mean of the entries that have the elected sign; 0 where there are none."""
-    agree = elected.agreeing()
-    top = weighted_sum([x * a for x, a in zip(elected.trimmed, agree, strict=True)], weights)
-    bottom = weighted_sum(agree, weights)
-    return top / (bottom + (bottom == 0))  # top is 0 there too
+        return slack.settle(scope, rules)
+    lead = 0
+    if rules.zero_sign == "majority":
+        views = scope.view(scope.spans(), lambda worker, data, ballot: worker.vote(data, ballot))
+        lead = sum(view.lead for view in views)
+    return scope.with_zero(rules.zero_sign, lead)

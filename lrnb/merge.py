@@ -3,7 +3,7 @@
 Sources: TIES, Yadav et al. 2023, arXiv 2306.01708; task arithmetic, Ilharco et al. 2023, arXiv
 2212.04089. Where the papers leave room, the docstrings here and in `lrnb/election.py` say what was
 chosen. TIES-SV is in `lrnb/ties_sv.py`. Folders are merged by `lrnb/driver.py`, through the same
-functions; its `merge_state` and `merge_checkpoints` are also names of this module.
+plans; its `merge_state` and `merge_checkpoints` are also names of this module.
 
 All arithmetic is float32 (float64 where a tensor is stored in float64) in the order of the parents,
 and the result is rounded once.
@@ -12,45 +12,110 @@ and the result is rounded once.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lrnb.election import (
-    Elected,
-    PerParent,
-    Rules,
-    Slack,
-    disjoint_mean,
-    elect,
-    per_parent,
-    rules,
-    weighted_sum,
-)
+from lrnb.election import PerParent, Rules, Slack, elect, per_parent, rules
 from lrnb.params import UserError
-from lrnb.vectors import Piece, TaskVectors, like_input, to_numpy, working_dtype
+from lrnb.vectors import Span, TaskVectors, like_input, to_numpy, working_dtype
+from lrnb.workers import Operands, Tally, Worker
 
 Tensors = Any  # a tensor, or a dict name -> tensor; numpy or torch
 DtypeOf = Callable[[str], np.dtype]  # output dtype of a tensor
-Pieces = Iterator[tuple[Piece, np.ndarray]]
+Merged = tuple[np.ndarray, Tally | None]  # a span in its output dtype, and its counts
+MergeSpan = Callable[[Worker, Span, Operands], Merged]
+Scopes = Iterator[tuple[list[Span], MergeSpan]]
+Plan = Callable[[TaskVectors, DtypeOf], Scopes]  # what to do with each scope; made before any reading
 
 
-def add_step(base: np.ndarray, step: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """base + step rounded once to `dtype`; the base's own bits where step is 0."""
-    total = base.astype(working_dtype(base.dtype), copy=False) + step
-    result = cast(total, dtype, name)
-    if (kept := (total == 0) & (step == 0)).any():  # -0.0 + 0.0 would lose its sign
-        result[kept] = base[kept].astype(dtype)
-    return result
+def ties_plan(rules: Rules, lam: float = 1.0, trim_scope: str = "model", slack: Slack | None = None) -> Plan:
+    """TIES, with `slack` TIES-SV, over all scopes. Options are checked here."""
+    factor = per_parent(["lam"], lam, 1.0, "lam", -1e30, 1e30)[0]
+
+    def plan(vectors: TaskVectors, dtype_of: DtypeOf) -> Scopes:
+        for names in vectors.scopes(trim_scope):
+            scope = elect(vectors, names, rules, slack, factor)
+
+            def merge(worker: Worker, span: Span, data: Operands, scope: Any = scope) -> Merged:
+                dtype = dtype_of(span.name)
+                result, tally = worker.ties(data, scope.at(span), dtype)
+                return finish(vectors, span, data, result, dtype, tally.bad), tally
+
+            yield scope.spans(), merge
+
+    return plan
 
 
-def cast(x: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """`x` in `dtype`; UserError where an entry leaves its range."""
+def average_plan(shares: Sequence[float], keep: bool = True) -> Plan:
+    """sum of share * parent; with `keep` an entry that is equal in all parents is kept as it is."""
+
+    def plan(vectors: TaskVectors, dtype_of: DtypeOf) -> Scopes:
+        def merge(worker: Worker, span: Span, data: Operands) -> Merged:
+            dtype = dtype_of(span.name)
+            if data.wide:
+                return cast(_average_wide(vectors, span, shares, keep), dtype, span.name), None
+            result, bad = worker.average(data, np.array(shares, np.float32), keep, dtype)
+            if bad:
+                vectors.refuse_inputs()
+            return cast(result, dtype, span.name, bad), None
+
+        yield vectors.spans(vectors.names), merge
+
+    return plan
+
+
+def _average_wide(vectors: TaskVectors, span: Span, shares: Sequence[float], keep: bool) -> np.ndarray:
+    arrays = [vectors.parent_span(parent, span) for parent in vectors.parents]
+    wide = working_dtype(*(x.dtype for x in arrays))
+    arrays = [x.astype(wide, copy=False) for x in arrays]
+    total = arrays[0] * wide.type(shares[0])
+    for x, share in zip(arrays[1:], shares[1:], strict=True):
+        total = total + x * wide.type(share)
+    np.copyto(total, arrays[0], where=np.logical_and.reduce([x == arrays[0] for x in arrays]) & keep)
+    if not all(np.isfinite(x).all() for x in [*arrays, vectors.base_span(span)]):
+        vectors.refuse_inputs()
+    return total
+
+
+def arithmetic_plan(lams: Sequence[float]) -> Plan:
+    """base + sum of lam * task vector."""
+    factors = np.array(lams, np.float32)
+
+    def plan(vectors: TaskVectors, dtype_of: DtypeOf) -> Scopes:
+        def merge(worker: Worker, span: Span, data: Operands) -> Merged:
+            dtype = dtype_of(span.name)
+            result, bad = worker.arithmetic(data, factors, dtype)
+            if bad:
+                vectors.refuse_deltas()
+            return finish(vectors, span, data, result, dtype, bad), None
+
+        yield vectors.spans(vectors.names), merge
+
+    return plan
+
+
+def finish(
+    vectors: TaskVectors, span: Span, data: Operands, result: np.ndarray, dtype: np.dtype, bad: int
+) -> np.ndarray:
+    """A worker's result in `dtype`; where float64 is at play the result was the step alone."""
+    if not data.wide:
+        return cast(result, dtype, span.name, bad)
+    base = vectors.base_span(span)
+    total = base.astype(working_dtype(base.dtype), copy=False) + result
+    kept = result == 0  # -0.0 + 0.0 would lose its sign
+    total[kept] = base[kept]
+    return cast(total, dtype, span.name)
+
+
+def cast(x: np.ndarray, dtype: np.dtype, name: str, bad: int | None = None) -> np.ndarray:
+    """`x` in `dtype`; UserError where an entry leaves its range. `bad`: how many of x are known to."""
     with np.errstate(over="ignore"):
         result = x.astype(dtype, copy=False)
-    if not np.isfinite(result).all():
-        bad = int(np.count_nonzero(~np.isfinite(result)))
+    if bad is None or (result is not x and not bad):
+        bad = result.size - int(np.count_nonzero(np.isfinite(result)))
+    if bad:
         raise UserError(
             f"{name!r}: {bad:,} merged entries are beyond {np.dtype(dtype).name}'s "
             "range. Lower lam or the weights, or write float32"
@@ -58,58 +123,15 @@ def cast(x: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     return result
 
 
-def ties_pieces(
-    vectors: TaskVectors,
-    dtype_of: DtypeOf,
-    rules: Rules,
-    *,
-    lam: float = 1.0,
-    trim_scope: str = "model",
-    make_slack: Callable[[], Slack] | None = None,
-    watch: Callable[[Elected], None] | None = None,
-) -> Pieces:
-    """TIES (with `make_slack`, TIES-SV) over all scopes; `watch` sees every elected piece."""
-    factor = np.float32(per_parent(["lam"], lam, 1.0, "lam", -1e30, 1e30)[0])
-    scopes = vectors.scopes(trim_scope)  # options are checked here, before the first piece
-
-    def stream() -> Pieces:
-        for names in scopes:
-            for elected in elect(vectors, names, rules, make_slack() if make_slack else None):
-                if watch:
-                    watch(elected)
-                piece, step = elected.piece, factor * disjoint_mean(elected, rules.weights)
-                yield piece, add_step(vectors.base_piece(piece), step, dtype_of(piece[0]), piece[0])
-
-    return stream()
-
-
-def average_pieces(vectors: TaskVectors, dtype_of: DtypeOf, shares: Sequence[float]) -> Pieces:
-    """sum of share * parent; an entry that is equal in all parents is kept as it is."""
-    for piece in vectors.pieces(vectors.names):
-        stored = [vectors.parent_piece(parent, piece) for parent in vectors.parents]
-        wide = working_dtype(*(x.dtype for x in stored))
-        arrays = [x.astype(wide, copy=False) for x in stored]
-        total = weighted_sum(arrays, [wide.type(share) for share in shares])
-        equal = np.logical_and.reduce([x == arrays[0] for x in arrays])
-        np.copyto(total, arrays[0], where=equal)
-        yield piece, cast(total, dtype_of(piece[0]), piece[0])
-
-
-def arithmetic_pieces(vectors: TaskVectors, dtype_of: DtypeOf, lams: Sequence[float]) -> Pieces:
-    """base + sum of lam * task vector."""
-    factors = [np.float32(lam) for lam in lams]
-    for piece in vectors.pieces(vectors.names):
-        step = weighted_sum([vectors.delta(parent, piece) for parent in vectors.parents], factors)
-        yield piece, add_step(vectors.base_piece(piece), step, dtype_of(piece[0]), piece[0])
-
-
-def average_shares(parents: list[str], alpha: float | None, weights: PerParent) -> list[float]:
+def average_shares(
+    parents: list[str], alpha: float | None, weights: PerParent, normalize: bool = True
+) -> list[float]:
     """Each parent's share. `alpha` is that of the parent named ct, else of the first."""
     if alpha is None:
         numbers = per_parent(parents, weights, 1.0, "weights", 0.0, 1e30)
         if not sum(numbers):
             raise UserError("weights: all are 0. Give at least one parent a weight above 0")
-        return [number / sum(numbers) for number in numbers]
+        return [number / sum(numbers) if normalize else number for number in numbers]
     if weights is not None or len(parents) != 2:
         raise UserError(f"alpha is for two parents and no weights; parents are {parents}")
     share = per_parent(["alpha"], alpha, 0.5, "alpha", 0.0, 1.0)[0]
@@ -117,13 +139,28 @@ def average_shares(parents: list[str], alpha: float | None, weights: PerParent) 
     return [share if i == lead else 1 - share for i in range(2)]
 
 
+def arithmetic_factors(parents: list[str], lam: PerParent, normalize: bool = False) -> list[float]:
+    """Each task vector's factor; `normalize` divides them by their sum."""
+    lams = per_parent(parents, lam, 1.0, "lam", -1e30, 1e30)
+    if normalize and not sum(lams):
+        raise UserError("lam: the factors add up to 0, so they cannot be normalized")
+    return [lam / sum(lams) for lam in lams] if normalize else lams
+
+
 def task_vector(base: Tensors, parent: Tensors) -> Tensors:
     """parent - base in float32, shape of the base; a tensor or a dict of its float tensors."""
     if not isinstance(base, Mapping):
         return task_vector({"tensor": base}, {"tensor": parent})["tensor"]
     vectors = TaskVectors(base, {"parent": parent}, method="task_vector")
-    pieces = ((p, vectors.delta("parent", p)) for p in vectors.pieces(vectors.names))
-    found = dict(assemble(vectors, pieces, lambda name: np.dtype(np.float32)))
+
+    def plan(vectors: TaskVectors, dtype_of: DtypeOf) -> Scopes:
+        yield vectors.spans(vectors.names), lambda worker, span, data: (vectors.delta("parent", span), None)
+
+    found = collect(
+        vectors, plan(vectors, lambda name: np.dtype(np.float32)), lambda name: np.dtype(np.float32)
+    )
+    if not all(np.isfinite(x).all() for x in found.values()):
+        vectors.refuse_deltas()
     return {
         name: like_input(found[vectors.stored(name)], x)
         for name, x in base.items()
@@ -140,20 +177,21 @@ def ties(
     lam: float = 1.0,
     zero_sign: str = "majority",
     at_threshold: str = "keep-all",
+    normalize: bool = True,
 ) -> Tensors:
     """TIES: trim each task vector to `density`, elect a sign per entry, average those agreeing.
 
     `base` is a tensor or a dict of tensors; a dict is one scope, with one threshold over all of it
     (call per tensor for thresholds per tensor). `parents` is {name: same kind as base} or a list.
-    `density` and `weights` are numbers, or one per parent. Returns base's kind, shapes and dtypes.
-    UserError where tensors do not match or an option is out of range.
+    `density` and `weights` are numbers, or one per parent. With normalize=False the agreeing entries
+    are added instead of averaged. Returns base's kind, shapes and dtypes. UserError where tensors do
+    not match or an option is out of range.
     """
 
-    def pieces(vectors: TaskVectors, dtype_of: DtypeOf) -> Pieces:
-        checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
-        return ties_pieces(vectors, dtype_of, checked, lam=lam)
+    def plan(parents: list[str]) -> Plan:
+        return ties_plan(rules(parents, density, weights, zero_sign, at_threshold, normalize), lam)
 
-    return run_on_tensors("ties", base, parents, pieces)
+    return run_on_tensors("ties", base, parents, plan)
 
 
 def average(
@@ -162,64 +200,80 @@ def average(
     *,
     alpha: float | None = None,
     weights: PerParent = None,
+    normalize: bool = True,
 ) -> Tensors:
     """Weighted average: alpha * CT + (1 - alpha) * SFT, or sum(w_i * parent_i) / sum(w_i).
 
-    `base` gives the dtypes and is checked against; its values do not enter. Arguments and errors
-    as in `ties`.
+    `base` gives the dtypes and is checked against; its values do not enter. normalize=False leaves
+    the division out. Arguments and errors as in `ties`.
     """
 
-    def pieces(vectors: TaskVectors, dtype_of: DtypeOf) -> Pieces:
-        shares = average_shares(vectors.parents, alpha, weights)
-        return average_pieces(vectors, dtype_of, shares)
+    def plan(parents: list[str]) -> Plan:
+        return average_plan(average_shares(parents, alpha, weights, normalize), keep=normalize)
 
-    return run_on_tensors("average", base, parents, pieces)
+    return run_on_tensors("average", base, parents, plan)
 
 
 def task_arithmetic(
-    base: Tensors, parents: Mapping[str, Tensors] | Sequence[Tensors], *, lam: PerParent = 1.0
+    base: Tensors,
+    parents: Mapping[str, Tensors] | Sequence[Tensors],
+    *,
+    lam: PerParent = 1.0,
+    normalize: bool = False,
 ) -> Tensors:
-    """base + sum of lam_i * task vector_i; `lam` is a number or one per parent. Else as `ties`."""
+    """base + sum of lam_i * task vector_i; `lam` is a number or one per parent, divided by their sum
+    with `normalize`. Else as `ties`."""
+    return run_on_tensors(
+        "task_arithmetic",
+        base,
+        parents,
+        lambda names: arithmetic_plan(arithmetic_factors(names, lam, normalize)),
+    )
 
-    def pieces(vectors: TaskVectors, dtype_of: DtypeOf) -> Pieces:
-        lams = per_parent(vectors.parents, lam, 1.0, "lam", -1e30, 1e30)
-        return arithmetic_pieces(vectors, dtype_of, lams)
 
-    return run_on_tensors("task_arithmetic", base, parents, pieces)
+def run(
+    vectors: TaskVectors, scopes: Scopes, put: Callable[[Span, np.ndarray], None]
+) -> Iterator[tuple[Span, Tally]]:
+    """Merge scope by scope; `put` gets every span's result, on any thread. Yields the counts."""
+    for spans, merge in scopes:
+
+        def one(worker: Worker, span: Span, data: Operands, merge: MergeSpan = merge) -> Tally | None:
+            result, tally = merge(worker, span, data)
+            put(span, result)
+            return tally
+
+        for span, tally in zip(spans, vectors.run(spans, one), strict=True):
+            if tally is not None:
+                yield span, tally
 
 
-def assemble(
-    vectors: TaskVectors, pieces: Iterable[tuple[Piece, np.ndarray]], dtype_of: DtypeOf
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, whole tensor) from pieces that come in order; empty tensors come last."""
-    whole, name = np.empty(0), ""
-    for piece, values in pieces:
-        if piece[1].start == 0:
-            name = piece[0]
-            whole = np.empty(vectors.base[name].size, dtype_of(name))
-        whole[piece[1]] = values
-        if piece[1].stop == whole.size:
-            yield name, whole.reshape(vectors.base[name].shape)
-    for empty in vectors.names:
-        if not vectors.base[empty].size:
-            yield empty, np.empty(vectors.base[empty].shape, dtype_of(empty))
+def collect(vectors: TaskVectors, scopes: Scopes, dtype_of: DtypeOf) -> dict[str, np.ndarray]:
+    """The merged float tensors in memory."""
+    found = {name: np.empty(vectors.base[name].shape, dtype_of(name)) for name in vectors.names}
+
+    def put(span: Span, result: np.ndarray) -> None:
+        found[span.name].reshape(-1)[span.start : span.stop] = result
+
+    for _ in run(vectors, scopes, put):
+        pass
+    return found
 
 
 def run_on_tensors(
     method: str,
     base: Tensors,
     parents: Mapping[str, Tensors] | Sequence[Tensors],
-    pieces: Callable[[TaskVectors, DtypeOf], Pieces],
+    plan: Callable[[list[str]], Plan],
 ) -> Tensors:
     """Apply a merge to a tensor or a dict of tensors; the result has base's kind and dtypes."""
     if not isinstance(parents, Mapping):
         parents = {f"parent {i + 1}": parent for i, parent in enumerate(parents)}
     if not isinstance(base, Mapping):
         alone = {label: {"tensor": parent} for label, parent in parents.items()}
-        return run_on_tensors(method, {"tensor": base}, alone, pieces)["tensor"]
+        return run_on_tensors(method, {"tensor": base}, alone, plan)["tensor"]
     vectors = TaskVectors(base, parents, method=method)
-    stored = {name: to_numpy(x).dtype for name, x in base.items()}
-    merged = dict(assemble(vectors, pieces(vectors, stored.__getitem__), stored.__getitem__))
+    dtypes = {name: to_numpy(x).dtype for name, x in base.items()}
+    merged = collect(vectors, plan(vectors.parents)(vectors, dtypes.__getitem__), dtypes.__getitem__)
     merged |= {name: vectors.base[name].copy() for name in vectors.others}
     results = {name: like_input(array, base[name]) for name, array in merged.items()}
     return {name: results[vectors.stored(name)] for name in base}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
 import time
 from typing import Any
 
 EVERY = 0.5  # seconds between writes
+SAY = 10.0  # seconds between lines of a log
 
 
 class Progress:
@@ -54,6 +57,63 @@ class Progress:
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(self.state(), file)
         os.replace(temporary, self._path)
+
+
+class Meter:
+    """Bytes gone through: a bar on a terminal or in a notebook with a person; else a line now and then.
+
+    Headless runs, logs and papermill get a line every `SAY` seconds and one at the end, none if it is
+    over sooner. `update` may be called by several threads.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done, self._lock = label, max(int(total), 1), 0.0, threading.Lock()
+        self.started = self._said = time.monotonic()
+        self._bar = _bytes_bar(label, self.total) if _watched() else None
+
+    def update(self, more: float) -> None:
+        """`more` bytes are done."""
+        with self._lock:
+            self.done += more
+            if self._bar is not None:
+                self._bar.update(more)
+            elif time.monotonic() - self._said > SAY:
+                self._say()
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._said > self.started:
+            self._say()
+
+    def line(self) -> str:
+        """label, share, bytes, rate, time left."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rate = self.done / seconds
+        left = max(self.total - self.done, 0) / rate if rate else 0
+        return (
+            f"{self.label}: {min(self.done / self.total, 1):.0%}, "
+            f"{self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, {rate / 1e9:.2f} GB/s, "
+            f"{int(left) // 60}:{int(left) % 60:02} left"
+        )
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        print(self.line(), file=sys.stderr, flush=True)
+
+
+def _watched() -> bool:
+    """Whether somebody sees a bar move: a terminal, or a notebook outside the batch runner."""
+    return not os.environ.get("LRNB_PROGRESS") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def _bytes_bar(label: str, total: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=label, unit="B", unit_scale=True, mininterval=EVERY)
 
 
 def _bar(stage: str, total: int, unit: str) -> Any:

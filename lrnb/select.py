@@ -1,129 +1,95 @@
-"""Exact selection of the k-th largest magnitude over a stream of arrays, and trimming with it.
+"""Exact selection of the k-th largest value over a stream of spans, without sorting it.
 
-Instead of sorting, a random sample brackets the wanted rank; one pass counts what lies outside the
-bracket and collects the values inside; the exact counts then prove the answer, or the bracket is
-widened and the pass repeated. The answer never depends on the sample.
+A random sample brackets the wanted rank; one pass counts what lies outside the bracket and collects
+the values inside; the exact counts then prove the answer, or the bracket is widened and the pass
+repeated. The answer never depends on the sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-SAMPLE = 1 << 16  # values sampled; the bracket then holds about 1.5% of the data
-Arrays = Callable[[], Iterable[np.ndarray]]
+from lrnb.workers import Scan
+
+ALL = 1 << 16  # of no more values than this all are collected, without a sample
+SAMPLE = 1 << 14, 1 << 22  # values sampled at least and at most
+SIGMAS = 4.5  # half of a bracket, in standard errors of a sample's rank
 
 
 class Kth(NamedTuple):
-    """The k-th largest magnitude, how many entries are larger, and how many are equal to it."""
+    """The k-th largest value, how many are larger, and how many equal it in each span."""
 
     value: np.float32
     above: int
-    equal: int
+    equal: np.ndarray
 
 
-def kth_magnitude(arrays: Arrays, k: int) -> Kth:
-    """Exact k-th largest |x| (k counts from 1) over the float32 arrays that `arrays()` yields.
-
-    `arrays` is called once for a pass (usually three) and must yield the same finite values each
-    time. ValueError where k is not in 1..n.
-    """
-    n = sum(x.size for x in arrays())
-    if not 1 <= k <= n:
-        raise ValueError(f"kth_magnitude: k = {k} is not in 1..{n}")
-    sample = _sample(arrays, n)
-    margin = 3.5 * np.sqrt(len(sample) * (k / n) * (1 - k / n)) + 2
-    while True:
-        low, high = _bracket(sample, k / n, margin)
-        if (found := _scan(arrays, k, low, high)) is not None:
-            return found
-        margin *= 4
+Bracket = tuple[np.float32, np.float32]
+WHOLE = (np.float32(-1), np.float32(np.inf))  # holds every magnitude
 
 
-def _sample(arrays: Arrays, n: int) -> np.ndarray:
-    """About SAMPLE magnitudes, ascending; all of them where there are no more than that."""
-    rng, rate = np.random.default_rng(0), min(1.0, SAMPLE / n)
-    picked = []
-    for x in arrays():
-        if not x.size:
-            continue
-        take = x if rate == 1 else x[rng.integers(0, x.size, size=rng.poisson(rate * x.size))]
-        picked.append(np.abs(take))
-    return np.sort(np.concatenate(picked))
+def sample_size(n: int) -> int:
+    """How many of n values to sample: one in 1024; the bracket then holds a few in a thousand."""
+    return int(np.clip(n // 1024, *SAMPLE))
 
 
-def _bracket(sample: np.ndarray, share: float, margin: float) -> tuple[np.float32, np.float32]:
-    """Values between which the wanted rank should lie; -1 and inf where the sample ends."""
+def bracket(sample: np.ndarray, share: float, widen: float = 1) -> Bracket:
+    """Values between which the one that `share` of all exceed should lie; `sample` ascends."""
+    if not len(sample):
+        return WHOLE
+    margin = widen * (SIGMAS * np.sqrt(len(sample) * max(share * (1 - share), 0)) + 2)
     middle = len(sample) * (1 - share)
     first, last = int(np.floor(middle - margin)), int(np.ceil(middle + margin))
-    low = sample[first] if first >= 0 and len(sample) else np.float32(-1)
-    high = sample[last] if last < len(sample) else np.float32(np.inf)
-    return low, high
+    low = np.float32(sample[first]) if first >= 0 else WHOLE[0]
+    return low, np.float32(sample[last]) if last < len(sample) else WHOLE[1]
 
 
-def _scan(arrays: Arrays, k: int, low: np.float32, high: np.float32) -> Kth | None:
-    """One pass. None if the k-th value turns out to lie outside [low, high]."""
-    over = at_high = at_low = 0
-    parts = [np.empty(0, np.float32)]
-    for x in arrays():
-        size = np.abs(x)
-        reach = size >= high
-        over += int(np.count_nonzero(size > high))
-        at_high += int(np.count_nonzero(reach))
-        inside = (size > low) & ~reach
-        at_low += int(np.count_nonzero(size == low))
-        parts.append(size[np.flatnonzero(inside)])
-    at_high -= over
-    inner = np.concatenate(parts)
+def locate(k: int, bounds: Bracket, scans: Sequence[Scan]) -> Kth | None:
+    """The k-th largest (k counts from 1), from one pass; None if it lies outside the bracket."""
+    low, high = bounds
+    over, at_high = sum(scan.over for scan in scans), sum(scan.at_high for scan in scans)
     if over < k <= over + at_high:
-        return Kth(high, over, at_high)
-    rank = k - over - at_high  # 1 is the largest strictly inside
-    if 1 <= rank <= len(inner):
-        value = np.partition(inner, len(inner) - rank)[len(inner) - rank]
-        larger = int(np.count_nonzero(inner > value))
-        return Kth(value, over + at_high + larger, int(np.count_nonzero(inner == value)))
-    if low < high and len(inner) < rank <= len(inner) + at_low:
-        return Kth(low, over + at_high + len(inner), at_low)
+        return Kth(high, over, np.array([scan.at_high for scan in scans]))
+    rank, inner = k - over - at_high, sum(len(scan.inside) for scan in scans)
+    if 1 <= rank <= inner:
+        return _inside(rank, over + at_high, scans)
+    if low < high and inner < rank <= inner + sum(scan.at_low for scan in scans):
+        return Kth(low, over + at_high + inner, np.array([scan.at_low for scan in scans]))
     return None
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Where trimming cuts: magnitudes from `threshold` on stay; of those equal to it, the first
-    `quota` (None: all)."""
+def _inside(rank: int, over: int, scans: Sequence[Scan]) -> Kth:
+    values = np.concatenate([scan.inside for scan in scans])
+    values.partition(len(values) - rank)
+    value = values[len(values) - rank]
+    above = over + int(np.count_nonzero(values[len(values) - rank :] > value))
+    return Kth(value, above, np.array([np.count_nonzero(scan.inside == value) for scan in scans]))
 
-    threshold: np.float32
-    quota: int | None = None
 
+def kth_largest(
+    scan: Callable[[list[Bracket]], list[list[Scan]]],
+    samples: Sequence[np.ndarray],
+    ks: Sequence[int],
+    n: int,
+) -> list[Kth]:
+    """Exact k-th largest value of several streams of n values each, gone through together.
 
-def find_cut(arrays: Arrays, n: int, density: float, at_threshold: str = "keep-all") -> Cut:
-    """The cut that keeps k = round(density * n) of the n entries (design, section 3).
-
-    "keep-all" keeps every entry that equals the k-th magnitude, so that the result does not depend
-    on order; "exact" keeps the ones with the lowest index until k are kept.
+    scan(brackets) makes one pass and returns a list of Scans, span by span, for every stream;
+    `samples` (ascending) guide it, an empty one collects everything. ValueError where a k is not in 1..n.
     """
-    k = round(density * n)
-    if k == 0:
-        return Cut(np.float32(np.inf))
-    found = kth_magnitude(arrays, k)
-    return Cut(found.value, None if at_threshold == "keep-all" else k - found.above)
-
-
-class Trimmer:
-    """Applies a cut to the pieces of a scope, which must come in the scope's order."""
-
-    def __init__(self, cut: Cut) -> None:
-        self.threshold, self.left = cut.threshold, cut.quota
-
-    def __call__(self, piece: np.ndarray) -> np.ndarray:
-        """`piece` (1-D float32) with the entries below the cut set to zero."""
-        size = np.abs(piece)
-        keep = size >= self.threshold
-        if self.left is not None:
-            equal = np.flatnonzero(size == self.threshold)
-            keep[equal[self.left :]] = False
-            self.left -= min(self.left, len(equal))
-        return piece * keep
+    if wrong := [k for k in ks if not 1 <= k <= n]:
+        raise ValueError(f"kth_largest: k = {wrong[0]} is not in 1..{n}")
+    found: list[Kth | None] = [None] * len(ks)
+    widen = 1.0
+    while None in found:
+        bounds = [
+            (WHOLE[1], WHOLE[1]) if done else bracket(sample, k / n, widen)
+            for sample, k, done in zip(samples, ks, found, strict=True)
+        ]
+        for i, scans in enumerate(scan(bounds)):
+            found[i] = found[i] or locate(ks[i], bounds[i], scans)
+        widen *= 4
+    return found  # type: ignore[return-value]

@@ -263,13 +263,18 @@ def fingerprint(path: Path) -> str:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """sha256 of every file below `folder` but manifests, hidden files and `work/` folders."""
+    """sha256 of `visible_files`."""
+    return {name: sha256(path) for name, path in visible_files(folder).items()}
+
+
+def visible_files(folder: Path) -> dict[str, Path]:
+    """Every file below `folder` but manifests, hidden files and `work/` folders, by relative name."""
     found = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "work" for part in parts)
         if path.is_file() and path.name != MANIFEST and not hidden:
-            found["/".join(parts)] = sha256(path)
+            found["/".join(parts)] = path
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,17 +262,21 @@ def margins(
     Returns (counts, edges, kept): a histogram of δ over the discarded SFT entries in equal bins,
     counted piece by piece, and the number of SFT entries that trimming kept.
     """
-    from lrnb import choose, election
+    from lrnb import choose, election, ties_sv
     from lrnb.vectors import TaskVectors
 
     vectors = TaskVectors(RunPaths(study).base, choose.models(RunPaths(study), budget))
-    top = max(float(np.abs(vectors.delta("ct", p)).max()) for p in vectors.pieces(vectors.names))
     rules = election.rules(vectors.parents, density, zero_sign=study.zero_sign)
-    counts, edges, kept = np.zeros(bins, np.int64), np.linspace(0, top or 1.0, bins + 1), 0
+    own, lost = vectors.parents.index("sft"), []
+    kept = 0
     for names in vectors.scopes(study.trim_scope):
-        for piece in election.elect(vectors, names, rules):
-            ct, sft = (piece.trimmed[vectors.parents.index(name)] for name in ("ct", "sft"))
-            lost = piece.discarded()[vectors.parents.index("sft")]
-            counts += np.histogram(np.abs(ct[lost]) - np.abs(sft[lost]), edges)[0]
-            kept += int(np.count_nonzero(sft))
+        scope = election.elect(vectors, names, rules)
+        for span in scope.spans():
+            ballot = replace(scope.at(span), own=own)
+            deltas = [vectors.delta(parent, span) for parent in vectors.parents]
+            found, loses = ties_sv.margins_of(deltas, ballot)
+            lost.append(found[loses])
+            kept += int(np.count_nonzero(deltas[own] * (np.abs(deltas[own]) >= ballot.thresholds[own])))
+    values = np.concatenate([np.empty(0, np.float32), *lost])
+    counts, edges = np.histogram(values, bins, (0, float(values.max(initial=0)) or 1.0))
     return counts, edges, kept

@@ -34,14 +34,18 @@ by deltas 2, 1 and 5, SFT wins 4:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from lrnb.election import PerParent, Slack, per_parent, rules
-from lrnb.merge import DtypeOf, Pieces, Tensors, run_on_tensors, ties_pieces, weighted_sum
+from lrnb.election import PerParent, Rules, Scope, Slack, per_parent, rules, stop_after
+from lrnb.merge import Plan, Tensors, run_on_tensors, ties_plan
 from lrnb.params import UserError
-from lrnb.vectors import TaskVectors
+from lrnb.select import ALL, Bracket, bracket, locate, sample_size
+from lrnb.vectors import Span
+from lrnb.workers import Ballot, Operands, View, Worker
 
 
 def ties_sv(
@@ -56,6 +60,7 @@ def ties_sv(
     lam: float = 1.0,
     zero_sign: str = "majority",
     at_threshold: str = "keep-all",
+    normalize: bool = True,
 ) -> Tensors:
     """TIES-SV merge of two parents (formula above). Give one of `slack` and `slack_threshold`.
 
@@ -64,46 +69,46 @@ def ties_sv(
     do not match or an option is out of range.
     """
 
-    def pieces(vectors: TaskVectors, dtype_of: DtypeOf) -> Pieces:
-        checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
-        make = slack_maker(vectors.parents, checked.weights, slack, slack_threshold)
-        return ties_pieces(vectors, dtype_of, checked, lam=lam, make_slack=make)
+    def plan(parents: list[str]) -> Plan:
+        checked = rules(parents, density, weights, zero_sign, at_threshold, normalize)
+        return ties_plan(checked, lam, slack=slack_rule(parents, slack, slack_threshold))
 
-    return run_on_tensors("ties_sv", base, {"ct": ct, "sft": sft}, pieces)
+    return run_on_tensors("ties_sv", base, {"ct": ct, "sft": sft}, plan)
 
 
-def slack_maker(
+def slack_rule(
     parents: list[str],
-    weights: list[np.float32],
     slack: float | None = None,
     slack_threshold: float | None = None,
     protect: str = "sft",
-) -> Callable[[], Slack]:
-    """A maker of one slack rule a scope. UserError unless exactly one slack is given, in range."""
+) -> Slack:
+    """The slack of every scope. UserError unless exactly one slack is given, in range."""
     if (slack is None) == (slack_threshold is None):
         raise UserError("ties_sv: give one of slack (a fraction) and slack_threshold (a magnitude)")
     if protect not in parents:
         raise UserError(f"ties_sv: protect names {protect!r}, but the parents are {parents}")
     own = parents.index(protect)
     if slack is not None:
-        share = per_parent(["slack"], slack, 0.0, "slack", 0.0, 1.0)[0]
-        return lambda: ShareSlack(own, share)
+        return ShareSlack(own, per_parent(["slack"], slack, 0.0, "slack", 0.0, 1.0)[0])
     xi = per_parent(["xi"], slack_threshold, 0.0, "slack_threshold", 0.0, 1e30)[0]
-    return lambda: ThresholdSlack(own, weights, np.float32(xi))
+    return ThresholdSlack(own, np.float32(xi))
 
 
-def _lost(own: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Where the protected parent's entry is nonzero and the elected sign is the other one."""
-    return ((own > 0) & ~up) | ((own < 0) & up)
+@dataclass(frozen=True)
+class ThresholdSlack:
+    """Wins back every lost conflict with |w_s s| + xi >= |what the others bring together|."""
+
+    own: int
+    xi: np.float32
+
+    def settle(self, scope: Scope, rules: Rules) -> Scope:
+        """The scope with its election decided; see `election.elect`."""
+        views = scope.view(scope.spans(), lambda worker, data, ballot: worker.vote(data, ballot))
+        scope = scope.with_zero(rules.zero_sign, sum(view.lead for view in views))
+        return replace(scope, ballot=replace(scope.ballot, own=self.own, xi=self.xi, by_sum=False))
 
 
-def _conflicting(trimmed: list[np.ndarray], own: int, at: np.ndarray) -> np.ndarray:
-    """Of the entries `at`, those where some parent has the sign opposite to the protected one."""
-    positive = trimmed[own][at] > 0
-    against = [np.where(positive, x[at] < 0, x[at] > 0) for x in trimmed]
-    return at[np.logical_or.reduce(against)]
-
-
+@dataclass(frozen=True)
 class ShareSlack:
     """Wins back the share `slack` of the protected parent's lost conflicts, narrowest first.
 
@@ -111,67 +116,74 @@ class ShareSlack:
     with more the distance by which all others together outvote the protected parent.
     """
 
-    def __init__(self, own: int, slack: float) -> None:
-        self.own, self.slack = own, slack
-        self.margins = [np.empty(0, np.float32)]
-        self.level = {True: 0, False: 0}  # exact ties by the sign of the protected entry
-        self.xi, self.left = np.float32(0), 0  # margins below xi are won, of equal ones `left`
+    own: int
+    slack: float
 
-    def observe(self, total: np.ndarray, trimmed: list[np.ndarray]) -> None:
-        """First pass: note every margin at which the protected parent loses."""
-        own = trimmed[self.own]
-        lost = ((own > 0) & (total < 0)) | ((own < 0) & (total > 0))
-        self.margins.append(np.abs(total[np.flatnonzero(lost)]))
-        level = _conflicting(trimmed, self.own, np.flatnonzero((total == 0) & (own != 0)))
-        positive = int(np.count_nonzero(own[level] > 0))
-        self.level[True] += positive
-        self.level[False] += len(level) - positive
+    def settle(self, scope: Scope, rules: Rules) -> Scope:
+        """The scope with its election decided; see `election.elect`."""
+        scope = replace(scope, ballot=replace(scope.ballot, own=self.own))
+        spans, sample, widen = scope.spans(), self._sample(scope), 1.0
+        while True:
+            bounds = bracket(sample, 1 - self.slack, widen)
+            look = partial(_observe, bounds=bounds)
+            views = scope.view(spans, look)
+            scope = scope.with_zero(rules.zero_sign, sum(view.lead for view in views))
+            if (decided := self._decide(scope, spans, bounds, views)) is not None:
+                return decided
+            widen *= 4
 
-    def settle(self, zero_up: bool) -> None:
-        """Between the passes: turn the share into xi and the number to win at xi itself."""
-        margins, level = np.concatenate(self.margins), self.level[not zero_up]
-        self.margins = []
-        wanted = round(self.slack * (level + len(margins)))
+    def _decide(
+        self, scope: Scope, spans: list[Span], bounds: Bracket, views: Sequence[View]
+    ) -> Scope | None:
+        """xi, and the entry up to which margins of just xi are won; None if xi is not in the bracket.
+
+        The exact ties that go against the protected parent come first, with margin 0.
+        """
+        side = 0 if scope.ballot.zero > 0 else 1  # the protected entries' sign where ties go against them
+        level, lost = sum(view.even[side] for view in views), sum(view.lost for view in views)
+        wanted = round(self.slack * (level + lost))
         if wanted <= level:
-            self.left = wanted
-            return
-        rank = wanted - level - 1
-        self.xi = np.partition(margins, rank)[rank]
-        self.left = rank + 1 - int(np.count_nonzero(margins < self.xi))
+            counts = np.array([view.even[side] for view in views])
+            return self._decided(scope, spans, np.float32(0), counts, wanted)
+        rank = lost - (wanted - level) + 1  # from the largest margin
+        found = locate(rank, bounds, [view.margins for view in views])
+        if found is None:
+            return None
+        below = lost - found.above - int(found.equal.sum())
+        return self._decided(scope, spans, found.value, found.equal, wanted - level - below)
 
-    def reserve(self, total: np.ndarray, trimmed: list[np.ndarray], up: np.ndarray) -> int:
-        """Second pass: flip the elected sign `up` in place where won back; returns how many."""
-        near = np.flatnonzero(_lost(trimmed[self.own], up) & (np.abs(total) <= self.xi))
-        near = _conflicting(trimmed, self.own, near)
-        margin = np.abs(total[near])
-        equal = np.flatnonzero(margin == self.xi)
-        won = np.delete(near, equal[self.left :])
-        self.left -= min(self.left, len(equal))
-        up[won] = ~up[won]
-        return len(won)
+    def _decided(
+        self, scope: Scope, spans: list[Span], xi: np.float32, counts: np.ndarray, quota: int
+    ) -> Scope:
+        def at_xi(span: Span) -> np.ndarray:
+            deltas = [scope.vectors.delta(parent, span) for parent in scope.vectors.parents]
+            margins, lost = margins_of(deltas, scope.at(span))
+            return lost & (margins == xi)
+
+        stop = stop_after(spans, counts, quota, at_xi)
+        return replace(scope, ballot=replace(scope.ballot, xi=xi), xi_stop=stop)
+
+    def _sample(self, scope: Scope) -> np.ndarray:
+        """Margins of a sample of the lost conflicts, ascending; empty for small scopes."""
+        n = scope.vectors.size(scope.names)
+        if n <= ALL:
+            return np.empty(0, np.float32)
+        deltas = scope.vectors.sample(scope.names, sample_size(n))[0]
+        thresholds = np.array([cut.threshold for cut in scope.cuts], np.float32)
+        margins, lost = margins_of(list(deltas), replace(scope.ballot, thresholds=thresholds))
+        return np.sort(margins[lost & (margins > 0)])
 
 
-class ThresholdSlack:
-    """Wins back every lost conflict with |w_s s| + xi >= |what the others bring together|."""
+def _observe(worker: Worker, data: Operands, ballot: Ballot, *, bounds: Bracket) -> View:
+    return worker.observe(data, ballot, *bounds)
 
-    def __init__(self, own: int, weights: list[np.float32], xi: np.float32) -> None:
-        self.own, self.weights, self.xi = own, weights, xi
 
-    def observe(self, total: np.ndarray, trimmed: list[np.ndarray]) -> None:
-        """Nothing to learn: xi is given."""
-
-    def settle(self, zero_up: bool) -> None:
-        """Nothing to settle."""
-
-    def reserve(self, total: np.ndarray, trimmed: list[np.ndarray], up: np.ndarray) -> int:
-        """Flip the elected sign `up` in place where won back; returns how many."""
-        at = np.flatnonzero(_lost(trimmed[self.own], up))
-        at = _conflicting(trimmed, self.own, at)
-        entries = [x[at] for x in trimmed]
-        own = np.abs(entries[self.own] * self.weights[self.own])
-        rest = [i for i in range(len(trimmed)) if i != self.own]
-        others = weighted_sum([entries[i] for i in rest], [self.weights[i] for i in rest])
-        against = np.abs(others)
-        won = at[own + self.xi >= against]
-        up[won] = ~up[won]
-        return len(won)
+def margins_of(deltas: Sequence[np.ndarray], ballot: Ballot) -> tuple[np.ndarray, np.ndarray]:
+    """|weighted sum| of each entry, and where the protected parent loses a conflict (bool)."""
+    trimmed = [x * (np.abs(x) >= t) for x, t in zip(deltas, ballot.thresholds, strict=True)]
+    total = trimmed[0] * ballot.weights[0]
+    for x, weight in zip(trimmed[1:], ballot.weights[1:], strict=True):
+        total = total + x * weight
+    own, sign = trimmed[ballot.own], np.where(total == 0, ballot.zero, total)
+    against = np.logical_or.reduce([np.sign(x) == -np.sign(own) for x in trimmed])
+    return np.abs(total), (np.sign(own) == -np.sign(sign)) & (own != 0) & against

@@ -1,4 +1,4 @@
-"""Task vectors: base and parents checked against each other and read in aligned float32 pieces.
+"""Task vectors: base and parents opened together and read span by span, by several threads.
 
 Everything downstream sees a model as one long vector: its float tensors in the order of their
 names, each flattened, tied weights once. That order decides what "lowest index" means.
@@ -6,27 +6,34 @@ names, each flattened, tied weights once. That order decides what "lowest index"
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lrnb.checkpoints import (
-    BFLOAT16,
-    Checkpoint,
-    check_finite,
-    is_float,
-    open_checkpoint,
-    same_bits,
-)
+from lrnb.checkpoints import BFLOAT16, Checkpoint, check_finite, is_float
+from lrnb.compare import compare
 from lrnb.params import UserError
-from lrnb.select import Cut
+from lrnb.sources import open_source
+from lrnb.workers import Cpu, Operands, Worker, run_all
 
-PIECE = 1 << 17  # entries worked on at once: a handful of float32 pieces stay in the cache
+CLUSTER = 16  # entries sampled side by side
+SAMPLE = 1 << 16  # entries that the plausibility of a parent is judged by
 Model = Mapping[str, Any] | str | Path
-Piece = tuple[str, slice]
+T = TypeVar("T")
+
+
+class Span(NamedTuple):
+    """Entries `start` to `stop` of a tensor; `first` is the index of its first entry in the scope."""
+
+    name: str
+    start: int
+    stop: int
+    first: int
 
 
 class TaskVectors:
@@ -34,28 +41,105 @@ class TaskVectors:
 
     `base` and each parent: a folder, an open `Checkpoint`, or a dict of tensors (numpy or torch).
     Refused with a UserError that names the tensor: differing names, shapes, tying or non-float
-    tensors, NaN and Inf. Task vectors are computed piece by piece and never stored.
+    tensors; NaN and Inf are refused by the first pass over them. Task vectors are computed span by
+    span and never stored. threads: 0 for all cores of this process. `worker` makes what computes on
+    one thread, by default loops compiled for the CPU.
     """
 
-    def __init__(self, base: Model, parents: Mapping[str, Model], *, method: str = "merge") -> None:
+    def __init__(
+        self,
+        base: Model,
+        parents: Mapping[str, Model],
+        *,
+        method: str = "merge",
+        threads: int = 0,
+        worker: Callable[[int], Worker] = Cpu,
+    ) -> None:
         if not parents:
             raise UserError(f"{method}: no parents given. Give at least one model beside the base.")
-        self.base, self.aliases = _open(base, "base")
-        self.models: dict[str, Mapping[str, np.ndarray]] = {}
-        for label, model in parents.items():
-            self.models[label], _ = _open(model, label)
+        self.base, self.aliases = _open(base)
+        self.models = {label: _open(model)[0] for label, model in parents.items()}
         compare(method, self.base, self.models, self.aliases)
         self.parents = list(self.models)
         stored = [name for name in sorted(self.base) if name not in self.aliases]
         self.names = [name for name in stored if is_float(self.base[name].dtype)]
         self.others = [name for name in stored if name not in set(self.names)]
-        self.cuts: dict[tuple[Any, ...], Cut] = {}  # filled by election.cuts
+        self.cuts: dict[tuple[Any, ...], Any] = {}  # filled by election.cuts
+        self.tick: Callable[[int], Any] = lambda entries: None  # told how many entries were gone through
+        self.workers = [worker(len(self.parents)) for _ in range(threads or cores())]
 
-    def pieces(self, names: list[str]) -> Iterator[Piece]:
-        """(name, span) over the tensors `names`, in order, at most PIECE entries each."""
+    def spans(self, names: list[str], stops: Sequence[int] = ()) -> list[Span]:
+        """The tensors `names` as one scope, in order, cut into a worker's portions and at `stops`."""
+        found: list[Span] = []
+        first, size, marks = 0, self.workers[0].span, sorted(set(stops))
         for name in names:
-            for start in range(0, self.size([name]), PIECE):
-                yield name, slice(start, min(start + PIECE, self.size([name])))
+            n = self.base[name].size
+            edges = {*range(0, n, size), n, *(m - first for m in marks if first < m < first + n)}
+            cuts = sorted(edges)
+            found += [Span(name, a, b, first + a) for a, b in pairwise(cuts)]
+            first += n
+        return found
+
+    def run(self, spans: Sequence[Span], work: Callable[[Worker, Span, Operands], T]) -> list[T]:
+        """`work` on every span, on all workers; results in the order of the spans."""
+
+        def one(worker: Worker, span: Span) -> T:
+            result = work(worker, span, self.operands(span))
+            self.tick(span.stop - span.start)
+            return result
+
+        return run_all(self.workers, spans, one)
+
+    def operands(self, span: Span) -> Operands:
+        """base and parents over a span, all of one type: float32, or the bits of bfloat16.
+
+        A tensor with float64 among them becomes base 0 and float32 deltas (`wide`).
+        """
+        ours = flat(self.base[span.name])[span.start : span.stop]
+        theirs = [flat(m[span.name])[span.start : span.stop] for m in self.models.values()]
+        types = {x.dtype for x in (ours, *theirs)}
+        if types == {BFLOAT16}:
+            return Operands(_bits(ours), tuple(map(_bits, theirs)), False, span[:3])
+        if np.dtype(np.float64) in types:
+            deltas = tuple(_fixed(difference(x, ours)) for x in theirs)
+            return Operands(_fixed(np.zeros(len(ours), np.float32)), deltas, True)
+        return Operands(
+            _fixed(as_float32(ours)), tuple(_fixed(as_float32(x)) for x in theirs), False, span[:3]
+        )
+
+    def base_span(self, span: Span) -> np.ndarray:
+        """A 1-D view of the base in its own dtype."""
+        return flat(self.base[span.name])[span.start : span.stop]
+
+    def parent_span(self, parent: str, span: Span) -> np.ndarray:
+        """A 1-D view of a parent in its own dtype."""
+        return flat(self.models[parent][span.name])[span.start : span.stop]
+
+    def delta(self, parent: str, span: Span) -> np.ndarray:
+        """parent - base as 1-D float32, whatever the dtypes (design, section 2)."""
+        return difference(self.parent_span(parent, span), self.base_span(span))
+
+    def sample(self, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+        """About `size` entries of a scope, the same ones each time: deltas (parents, size), base (size,).
+
+        Clusters of entries side by side, spread evenly: cheap to read from disk.
+        """
+        rng, total = np.random.default_rng(0), self.size(names)
+        deltas: list[list[np.ndarray]] = [[] for _ in self.parents]
+        ours = []
+        for name in (name for name in names if self.base[name].size):
+            at = clusters(self.base[name].size, size / total, rng)
+            own = flat(self.base[name])[at]
+            ours.append(as_float32(own))
+            for found, model in zip(deltas, self.models.values(), strict=True):
+                found.append(difference(flat(model[name])[at], own))
+        return np.stack([np.concatenate(found) for found in deltas]), np.concatenate(ours)
+
+    def scopes(self, trim_scope: str) -> list[list[str]]:
+        """The groups of tensors that share a threshold: one of all, or one each."""
+        if trim_scope not in ("model", "tensor"):
+            raise UserError(f"trim_scope must be 'model' or 'tensor', got {trim_scope!r}")
+        return [self.names] if trim_scope == "model" else [[name] for name in self.names]
 
     def stored(self, name: str) -> str:
         """The name under which a tied tensor is merged; else `name` itself."""
@@ -65,39 +149,70 @@ class TaskVectors:
         """Number of entries in the tensors `names`."""
         return sum(self.base[name].size for name in names)
 
-    def base_piece(self, piece: Piece) -> np.ndarray:
-        """A 1-D view of the base in its own dtype."""
-        return self.base[piece[0]].reshape(-1)[piece[1]]
-
-    def parent_piece(self, parent: str, piece: Piece) -> np.ndarray:
-        """A 1-D view of a parent in its own dtype."""
-        return self.models[parent][piece[0]].reshape(-1)[piece[1]]
-
-    def delta(self, parent: str, piece: Piece) -> np.ndarray:
-        """parent - base as 1-D float32, whatever the dtypes (design, section 2)."""
-        theirs, ours = self.parent_piece(parent, piece), self.base_piece(piece)
-        wide = working_dtype(theirs.dtype, ours.dtype)
-        with np.errstate(over="ignore"):
-            delta = theirs.astype(wide, copy=False) - ours.astype(wide, copy=False)
-            delta = delta.astype(np.float32, copy=False)
-        if not np.isfinite(delta).all():
-            raise UserError(
-                f"{piece[0]!r}: {parent} - base is beyond float32's range. "
-                f"Give the base that {parent} was trained from."
-            )
-        return delta
-
-    def scopes(self, trim_scope: str) -> list[list[str]]:
-        """The groups of tensors that share a threshold: one of all, or one each."""
-        if trim_scope not in ("model", "tensor"):
-            raise UserError(f"trim_scope must be 'model' or 'tensor', got {trim_scope!r}")
-        return [self.names] if trim_scope == "model" else [[name] for name in self.names]
-
     def relative_size(self, parent: str) -> float:
-        """|task vector| / |base|: far below 1 for a parent trained from this base."""
-        theirs = sum(square(self.delta(parent, piece)) for piece in self.pieces(self.names))
-        ours = sum(square(self.base_piece(piece)) for piece in self.pieces(self.names))
-        return float(np.sqrt(theirs / ours)) if ours else float(theirs > 0)
+        """|task vector| / |base| over a sample: far below 1 for a parent trained from this base."""
+        if not (n := self.size(self.names)):
+            return 0.0
+        deltas, ours = self.sample(self.names, min(n, SAMPLE))
+        theirs, own = square(deltas[self.parents.index(parent)]), square(ours)
+        return float(np.sqrt(theirs / own)) if own else float(theirs > 0)
+
+    def refuse_inputs(self) -> None:
+        """UserError naming the first tensor that holds NaN or Inf, if there is one."""
+        for label, model in {"base": self.base, **self.models}.items():
+            where = str(model.folder) if isinstance(model, Checkpoint) else label
+            check_finite(where, {name: model[name] for name in self.names})
+
+    def refuse_deltas(self) -> None:
+        """UserError where an input, or a difference to the base, is not finite."""
+        self.refuse_inputs()
+        for span in self.spans(self.names):
+            for parent in self.parents:
+                if not np.isfinite(self.delta(parent, span)).all():
+                    raise UserError(
+                        f"{span.name!r}: {parent} - base is beyond float32's range. "
+                        f"Give the base that {parent} was trained from."
+                    )
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1)
+
+
+def as_float32(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32, copy=False)
+
+
+def _fixed(x: np.ndarray) -> np.ndarray:
+    """A read-only view, as of mapped files: the loops are compiled for one kind of array."""
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    return _fixed(x.view(np.uint16))
+
+
+def difference(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """theirs - ours in float32, by way of float64 where one is stored so."""
+    wide = working_dtype(theirs.dtype, ours.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return as_float32(theirs.astype(wide, copy=False) - ours.astype(wide, copy=False))
+
+
+def clusters(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """Indices of clusters in 0..n, together about rate * n; one cluster at least."""
+    length = min(CLUSTER, n)
+    count = max(1, round(rate * n / length))
+    starts = ((np.arange(count) + rng.random(count)) * n / count).astype(np.int64)
+    return (np.minimum(starts, n - length)[:, None] + np.arange(length)).reshape(-1)
 
 
 def square(x: np.ndarray) -> float:
@@ -111,78 +226,13 @@ def working_dtype(*dtypes: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if np.dtype(np.float64) in dtypes else np.float32)
 
 
-def compare(
-    method: str,
-    base: Mapping[str, np.ndarray],
-    models: Mapping[str, Mapping[str, np.ndarray]],
-    aliases: Mapping[str, str],
-) -> None:
-    """UserError naming the tensor where a model's names, shapes, tying or types differ from base."""
-    for label, model in models.items():
-        _compare_tying(method, base, label, model, aliases)
-        copies = set(aliases) | set(getattr(model, "aliases", {}))
-        _compare_names(method, set(base) - copies, label, set(model) - copies)
-        for name in sorted(set(base) - copies):
-            _compare_tensor(f"{method}: {name!r}", base[name], label, model[name])
-
-
-def _compare_tying(method: str, base: Any, label: str, model: Any, aliases: Mapping[str, str]) -> None:
-    if isinstance(base, Checkpoint) and isinstance(model, Checkpoint):
-        if base.tied != model.tied:
-            words = [("tied" if x.tied else "separate") for x in (base, model)]
-            raise UserError(
-                f"{method}: input and output embeddings are {words[0]} in base but "
-                f"{words[1]} in {label}. Give the base that {label} was trained from, "
-                f"or save {label} with tie_word_embeddings as in the base."
-            )
-        return
-    for copy, name in aliases.items():
-        if {copy, name} <= set(model) and not same_bits(model[copy], model[name]):
-            raise UserError(
-                f"{method}: {copy!r} is tied to {name!r} in base but differs from it "
-                f"in {label}. Untie it in the base (copy the array) or tie it there."
-            )
-
-
-def _compare_names(method: str, ours: set[str], label: str, theirs: set[str]) -> None:
-    for names, there, here in ((ours - theirs, "base", label), (theirs - ours, label, "base")):
-        if names:
-            raise UserError(
-                f"{method}: {sorted(names)[0]!r} is in {there} but not in {here} "
-                f"({len(names)} such tensors). Give the base that {label} was trained "
-                "from, saved by the same library."
-            )
-
-
-def _compare_tensor(where: str, ours: np.ndarray, label: str, theirs: np.ndarray) -> None:
-    if ours.shape != theirs.shape:
-        rows = ours.ndim == theirs.ndim == 2 and ours.shape[1] == theirs.shape[1]
-        why, remedy = (
-            ("their vocabularies differ", f"resize {label}'s embeddings to the base's vocabulary")
-            if rows and where.rstrip("'").endswith(("embed_tokens.weight", "lm_head.weight"))
-            else ("they are different models", f"give the base that {label} was trained from")
-        )
-        raise UserError(f"{where} is {ours.shape} in base but {theirs.shape} in {label}: {why}; {remedy}.")
-    if is_float(ours.dtype) != is_float(theirs.dtype):
-        raise UserError(
-            f"{where} is {ours.dtype} in base but {theirs.dtype} in {label}: only "
-            "floats are merged; save both in the same kind of dtype."
-        )
-    if not is_float(ours.dtype) and not same_bits(ours, theirs):
-        raise UserError(
-            f"{where} is not a float tensor ({ours.dtype}) and differs between base "
-            f"and {label}: it cannot be merged; make them equal."
-        )
-
-
-def _open(model: Model, label: str) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
+def _open(model: Model) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
     """The tensors as numpy arrays, contiguous, and {tied name: first name}."""
     if isinstance(model, str | Path):
-        model = open_checkpoint(model)
+        model = open_source(model, finite=False)
     if isinstance(model, Checkpoint):
         return model, model.aliases
     views = {name: to_numpy(value) for name, value in model.items()}
-    check_finite(label, views)
     return {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in views.items()}, _shared(views)
 
 

@@ -79,6 +79,7 @@ def ties(
     at_threshold="keep-all",
     slack=None,
     slack_threshold=None,
+    normalize=True,
 ):
     """(merged dict, counts) by TIES, or TIES-SV protecting the last parent where a slack is given."""
     labels = list(parents)
@@ -123,7 +124,7 @@ def ties(
         for x, weight in zip(kept, w, strict=True):
             if sign(x[j]) == gamma[j]:
                 top, bottom = top + x[j] * weight, bottom + weight
-        step = F(lam) * (top / bottom) if bottom > 0 else F(0)
+        step = F(lam) * (top / bottom if normalize else top) if bottom > 0 else F(0)
         if step != 0:
             wide = np.float64 if base[name].dtype == np.float64 else np.float32
             merged[name].reshape(-1)[i] = (wide(base[name].flat[i]) + step).astype(base[name].dtype)
@@ -138,7 +139,7 @@ def ties(
     return merged, counts
 
 
-def average(base, parents, shares):
+def average(base, parents, shares, keep=True):
     merged = {name: x.copy() for name, x in base.items()}
     for name, i in entries(base):
         values = [parent[name].flat[i] for parent in parents.values()]
@@ -146,7 +147,7 @@ def average(base, parents, shares):
         total = wide(values[0]) * wide(shares[0])
         for value, share in zip(values[1:], shares[1:], strict=True):
             total = total + wide(value) * wide(share)
-        if all(wide(v) == wide(values[0]) for v in values):
+        if keep and all(wide(v) == wide(values[0]) for v in values):
             total = wide(values[0])
         merged[name].reshape(-1)[i] = total.astype(base[name].dtype)
     return merged

@@ -14,7 +14,7 @@ import pytest
 from conftest import save_pico
 
 from lrnb import cli, estimate, tables
-from lrnb.params import ROOT, load_study
+from lrnb.params import PRESETS, ROOT, load_study
 
 LANGUAGES = ("ta", "te", "or", "bn", "bo", "ug", "mn")
 NONE = ("released", "or")  # the authors released no weights for Odia
@@ -37,6 +37,13 @@ def test_help_takes_a_fraction_of_a_second() -> None:
         name in done.stdout for name in ("run", "merge", "evaluate", "conflicts", "report", "lab", "exec")
     )
     assert min(seconds) < 1
+
+
+def test_help_of_run_names_every_preset(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run("run", "--help")
+    help_text = capsys.readouterr().out
+    assert all(preset in help_text for preset in PRESETS)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +159,9 @@ def test_size_of_the_scratch_model_is_near_the_real_one() -> None:
 def test_merge_and_conflicts_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     base, ct, sft = (save_pico(tmp_path / name, seed=seed) for seed, name in enumerate(("base", "ct", "sft")))
     models = ["--base", base, "--model", f"ct={ct}", "--model", f"sft={sft}"]
-    assert (
-        run("merge", "ties_sv", *models, "--density", "0.5", "--slack", "0.2", "--out", tmp_path / "out") == 0
-    )
-    assert json.loads(capsys.readouterr().out)
+    options = ["--density", "0.5", "--slack", "0.2", "--out", tmp_path / "out"]
+    assert run("merge", "ties_sv", *models, *options, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["reserved"] > 0
     assert {"config.json", "manifest.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
     table = tmp_path / "shares.csv"
     assert run("conflicts", *models, "--density", "0.5", "--out", table) == 0

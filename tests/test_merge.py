@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference import BF16, assert_same_bits, save_folder
 from strategies import densities, models, weights
 
-from lrnb import checkpoints, merge, vectors
+from lrnb import checkpoints, merge, workers
 from lrnb.params import UserError
 from lrnb.vectors import TaskVectors
 
@@ -102,7 +102,7 @@ def test_ties_equals_the_reference(model, density, weight, lam, zero_sign, at_th
     options = {"density": density, "weights": {"sft": weight}, "lam": lam,
                "zero_sign": zero_sign, "at_threshold": at_threshold}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "PIECE", piece)
+        patch.setattr(workers.Cpu, "span", piece)
         wanted, _ = reference.ties(base, parents, **options)
         assert_same_bits(merge.ties(base, parents, **options), wanted)
 
@@ -319,6 +319,7 @@ def test_report_equals_the_reference_and_is_in_manifest_and_card(folders, tmp_pa
     assert (report["conflicts"], report["reserved"]) == (counts["conflicts"], counts["reserved"])
     assert report["reserved_share"] == counts["reserved"] / counts["lost"]
     manifest = json.loads((out / "manifest.json").read_text())
+    assert report.pop("seconds") > 0  # not in the manifest: the same merge gives the same bytes
     assert manifest["report"] == json.loads(json.dumps(report))
     assert set(manifest["outputs"]) == {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
     assert manifest["inputs"]["base"]["folder"] == "../base"

@@ -17,11 +17,12 @@ ORDER = """
 params sweep memory store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
-select checkpoints vectors election merge ties_sv checkpoint_writer driver
+checkpoints checkpoint_writer pickles adapters sources compare kernels workers vectors
+select election merge ties_sv device card driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
 conflicts choose summary findings
-plots_merge plots seeds report widgets
-plan fresh batch estimate live runner tables cli __main__
+recipe plots_merge plots seeds report widgets
+plan fresh batch estimate live runner tables cli_merge cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
 HEAVY = {"bpb", "evaluate", "finetune", "scorer", "train", "tree", "weights", "__main__"}
@@ -62,7 +63,7 @@ def in_fresh_python(code: str) -> str:
 
 
 def test_import_and_help_load_no_heavy_library() -> None:
-    heavy = "{'torch', 'transformers', 'numpy', 'pandas', 'papermill', 'snakemake', 'rich'}"
+    heavy = "{'torch', 'transformers', 'numpy', 'pandas', 'papermill', 'snakemake', 'rich', 'pydantic'}"
     code = (
         "import sys, contextlib, lrnb.cli\nwith contextlib.suppress(SystemExit): lrnb.cli.main(['--help'])\n"
     )

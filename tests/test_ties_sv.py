@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import densities, models, weights
 
-from lrnb import merge, ties_sv, vectors
+from lrnb import merge, ties_sv, workers
 from lrnb.merge import merge_state
 from lrnb.params import UserError
 from lrnb.vectors import TaskVectors
@@ -70,7 +70,7 @@ def test_equals_the_reference(model, density, weight, slack, zero_sign, at_thres
     options = {"density": density, "zero_sign": zero_sign, "at_threshold": at_threshold,
                "weights": {"ct": 1.0, "sft": weight}, "lam": 0.7}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "PIECE", piece)
+        patch.setattr(workers.Cpu, "span", piece)
         for given_slack in ({"slack": slack}, {"slack_threshold": slack}):
             got = ties_sv.ties_sv(base, parents["ct"], parents["sft"], **options, **given_slack)
             wanted, _ = reference.ties(base, parents, **options, **given_slack)

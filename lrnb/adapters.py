@@ -1,0 +1,184 @@
+"""PEFT LoRA adapters as whole checkpoints: merged into their base in float32, kept in the cache folder.
+
+Merging is peft's (https://huggingface.co/docs/peft); the cache is $LRNB_CACHE, ~/.cache/lrnb by default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.checkpoint_writer import CONFIGS, TOKENIZER, write_checkpoint
+from lrnb.checkpoints import (
+    EMBEDDINGS,
+    Checkpoint,
+    Layout,
+    check_finite,
+    open_checkpoint,
+    read_entries,
+    read_header,
+    read_json,
+)
+from lrnb.params import UserError
+from lrnb.pickles import BinCheckpoint, read_bin
+from lrnb.pretrained import default_cache, need_space
+from lrnb.store import lock, sha256
+
+ADAPTER = "adapter_config.json"
+LORA = tuple(
+    Layout(f"adapter_model.{end}", f"adapter_model.{end}.index.json", f"adapter_model*.{end}")
+    for end in ("safetensors", "bin")
+)
+REFUSALS = (
+    ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, ImportError, Warning,
+)  # what transformers and peft raise where adapter and base do not fit  # fmt: skip
+DENSIFIER = 1  # raise it when densifying changes: folders made before are then made again
+
+
+class AdapterCheckpoint(Checkpoint):
+    """A densified adapter; `files` are the adapter's own."""
+
+    def __init__(self, dense: Checkpoint, files: list[Path]) -> None:
+        super().__init__(dense.folder, dense.entries, dense.config)
+        self._files = files
+
+    @property
+    def files(self) -> list[Path]:
+        return self._files
+
+
+def open_adapter(folder: Path, ground: Checkpoint | None) -> AdapterCheckpoint:
+    """The adapter merged into its base, from the cache where nothing changed since."""
+    _check_settings(folder)
+    weights = _adapter_weights(folder)
+    if ground is None:
+        raise UserError(f"{folder}: a PEFT adapter, which needs the base it was trained from. Give base too")
+    files = [folder / ADAPTER, *weights.files]
+    out = default_cache() / "adapters" / f"{folder.resolve().name}-{_key(folder, files, ground)}"
+    with lock(out):
+        with contextlib.suppress(UserError):
+            return AdapterCheckpoint(open_checkpoint(out), files)
+        _densify(folder, weights, ground, out)
+        return AdapterCheckpoint(open_checkpoint(out), files)
+
+
+def _check_settings(folder: Path) -> None:
+    settings = read_json(folder / ADAPTER)
+    kind, task = settings.get("peft_type"), settings.get("task_type")
+    if kind != "LORA" or task not in (None, "CAUSAL_LM"):
+        raise UserError(
+            f"{folder / ADAPTER}: an adapter of type {kind} for {task}; only LoRA adapters of causal "
+            "language models are merged. Merge it into its base with its own library and give that folder"
+        )
+    if settings.get("megatron_config"):  # peft would import the module that megatron_core names
+        raise UserError(f"{folder / ADAPTER}: megatron_config names code to import. Remove it from the file")
+
+
+def _adapter_weights(folder: Path) -> Checkpoint:
+    """The adapter's own tensors, safetensors before .bin, validated."""
+    for layout, kind, read in zip(LORA, (Checkpoint, BinCheckpoint), (read_header, read_bin), strict=True):
+        if any(folder.glob(layout.pattern)):
+            weights = kind(folder, read_entries(folder, layout, read), {})
+            check_finite(str(folder), weights)
+            return weights
+    raise UserError(f"{folder}: has {ADAPTER}, but no {LORA[0].single}. Copy the adapter's weights too")
+
+
+def _key(folder: Path, files: list[Path], ground: Checkpoint) -> str:
+    """16 hex digits that change with every file that the densified folder is made from."""
+    given = {"adapter": [*files, *_texts(folder)], "base": [*ground.files, *_texts(ground.folder)]}
+    facts: dict[str, Any] = {
+        side: {path.name: sha256(path) for path in paths} for side, paths in given.items()
+    }
+    facts |= {"densifier": DENSIFIER, "peft": version("peft")}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _texts(folder: Path) -> list[Path]:
+    return [
+        path for name in ("config.json", *CONFIGS, *TOKENIZER) for path in folder.glob(name) if path.is_file()
+    ]
+
+
+def _densify(folder: Path, weights: Checkpoint, ground: Checkpoint, out: Path) -> None:
+    """Write base + adapter, in float32, under the base's names and with its config."""
+    need_space(out.parent, 4 * sum(x.size for x in ground.values()))
+
+    def own_tokenizer(made: Path) -> None:
+        if any(folder.glob("tokenizer*")):
+            for path in [path for name in TOKENIZER for path in made.glob(name)]:
+                path.unlink()
+            for path in [path for name in TOKENIZER for path in folder.glob(name)]:
+                shutil.copyfile(path, made / path.name)
+
+    write_checkpoint(out, _merged(folder, weights, ground), like=ground.folder, finish=own_tokenizer)
+
+
+def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, np.ndarray]:
+    """The base's tensors with the adapter added by peft, in float32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    try:
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            ground.folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+        model, found = read
+        _check_modules(folder, weights, ground, model)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+        state = adapted.merge_and_unload(safe_merge=True).state_dict()
+    except REFUSALS as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(
+            f"{folder}: cannot be merged into {ground.folder} ({reason}). Give the base it was trained from"
+        ) from None
+    _check_names(ground, state, found)
+    return {name: state[name].numpy() if name in state else ground[name] for name in ground}
+
+
+def _check_modules(folder: Path, weights: Checkpoint, ground: Checkpoint, model: Any) -> None:
+    """UserError where the adapter changes a module that the base lacks, or one of two tied modules."""
+    modules = dict(model.named_modules())
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    shared = read_json(folder / ADAPTER).get("ensure_weight_tying", False)
+    for name in weights:
+        stem, *inner = re.split(r"\.(?=lora_|modules_to_save|base_layer|token_adapter)", name, maxsplit=1)
+        module = (stem if inner else stem.rpartition(".")[0]).removeprefix("base_model.model.")
+        if module not in modules:
+            raise UserError(
+                f"{folder}: changes the module {module!r}, which {ground.folder} does not have. "
+                "Give the base it was trained from"
+            )
+        if not ground.tied or not any(modules[module] is x for x in tables):
+            continue
+        embeddings = [x for n, x in ground.items() if n.endswith(EMBEDDINGS)]
+        if inner or not (shared or any(np.array_equal(weights[name], x) for x in embeddings)):
+            raise UserError(
+                f"{folder}: changes {module!r}, which is tied to the other embeddings in {ground.folder}: "
+                "merged, it would change both. Use an adapter without it, or untie the base and train anew"
+            )
+
+
+def _check_names(ground: Checkpoint, state: dict[str, Any], found: dict[str, Any]) -> None:
+    """UserError where transformers read the base otherwise than its files say."""
+    homes = {state[name].data_ptr() for name in ground if name in state}
+    odd = set(found["missing_keys"]) | (set(ground) - set(state) - set(found["unexpected_keys"]))
+    odd |= {name for name in set(state) - set(ground) if state[name].data_ptr() not in homes}
+    if odd:
+        raise UserError(
+            f"{ground.folder}: {min(odd)!r} is not what transformers finds for this model, so no adapter is "
+            "merged into it. Open and save it once with AutoModelForCausalLM"
+        )

@@ -1,0 +1,262 @@
+"""The benchmark's scripts at pico size: what they generate, measure, count and print. No times are judged."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lrnb.checkpoints import INDEX, open_checkpoint, same_bits
+from lrnb.params import ROOT, UserError
+
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import checkpoints, exact, gpu, measure, merge, peer, table
+
+
+@pytest.fixture(scope="module")
+def pico(tmp_path_factory: pytest.TempPathFactory) -> merge.Place:
+    root = tmp_path_factory.mktemp("bench")
+    return merge.Place(checkpoints.generate("pico", root), root / "pico")
+
+
+def contents(folders: dict[str, Path]) -> list[bytes]:
+    return [path.read_bytes() for folder in folders.values() for path in measure.weights(folder)]
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(pico: merge.Place, tmp_path: Path) -> None:
+    again = checkpoints.generate("pico", tmp_path / "a")
+    assert contents(again) == contents(dict(pico.folders))
+    other = contents(checkpoints.generate("pico", tmp_path / "b", seed=1))
+    assert all(a != b for a, b in zip(other, contents(again), strict=True))
+
+
+def test_what_is_there_is_kept_and_what_is_damaged_is_made_again(tmp_path: Path) -> None:
+    folders = checkpoints.generate("pico", tmp_path)
+    whole, file = contents(folders), folders["ct"] / "model.safetensors"
+    written = file.stat().st_mtime_ns
+    checkpoints.generate("pico", tmp_path)
+    assert file.stat().st_mtime_ns == written
+    file.write_bytes(file.read_bytes()[:-1])
+    assert contents(checkpoints.generate("pico", tmp_path)) == whole
+    assert sorted(path.name for path in (tmp_path / "pico").iterdir()) == [
+        "base", "ct", "manifest.json", "sft",
+    ]  # fmt: skip
+
+
+def test_sharded_checkpoint_holds_the_same_tensors(pico: merge.Place, tmp_path: Path) -> None:
+    folders = checkpoints.generate("pico", tmp_path, shard_bytes=20_000)
+    assert (folders["sft"] / INDEX).is_file()
+    for role, folder in folders.items():
+        one, many = open_checkpoint(pico.folders[role]), open_checkpoint(folder)
+        assert len(many.files) > 1
+        assert list(one) == list(many)
+        assert all(same_bits(one[name], many[name]) for name in one)
+
+
+def test_transformers_opens_the_checkpoint_with_nothing_missing(pico: merge.Place) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model, said = AutoModelForCausalLM.from_pretrained(pico.folders["ct"], output_loading_info=True)
+    assert not said["missing_keys"] and not said["unexpected_keys"] and not said["mismatched_keys"]
+    assert model.dtype == torch.bfloat16
+    stored = open_checkpoint(pico.folders["ct"])["lm_head.weight"].astype(np.float32)
+    assert np.array_equal(model.lm_head.weight.detach().float().numpy(), stored)
+
+
+@pytest.mark.parametrize(("shape", "parameters"), [("tinyllama", 1_100_048_384), ("7b", 6_738_415_616)])
+def test_shapes_have_the_parameters_of_their_models(shape: str, parameters: int) -> None:
+    tensors = checkpoints.tensor_shapes(checkpoints.SHAPES[shape])
+    assert sum(map(math.prod, tensors.values())) == parameters
+
+
+def test_task_vectors_have_heavy_tails_and_unchanged_entries(pico: merge.Place) -> None:
+    from scipy.stats import t
+
+    random = np.random.Generator(np.random.SFC64(0))
+    drawn = checkpoints.student_t(random, 400_000, 3e-4) / 3e-4
+    for share in (0.01, 0.25, 0.5, 0.9, 0.999):
+        found = float(np.mean(drawn < t(3).ppf(share)))
+        assert abs(found - share) < 5 * math.sqrt(share * (1 - share) / drawn.size)
+    manifest = json.loads((pico.root / checkpoints.MANIFEST).read_text())
+    assert all(0.03 < share < 0.3 for share in manifest["unchanged"].values())
+
+
+def test_disk_too_small_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = checkpoints.Shape(1 << 20, 1 << 20, 100, 32, 32, 32000)
+    monkeypatch.setitem(checkpoints.SHAPES, "huge", huge)
+    with pytest.raises(UserError, match="Free space, or choose another folder with --dir"):
+        checkpoints.generate("huge", tmp_path)
+    assert not list((tmp_path / "huge").iterdir())
+
+
+def test_memory_of_a_process_and_of_its_child_is_counted(tmp_path: Path) -> None:
+    hold = "import time; x = bytearray(60_000_000); time.sleep(0.5)"
+    code = (
+        f"import subprocess, sys; x = bytearray(50_000_000); subprocess.run([sys.executable, '-c', {hold!r}])"
+    )
+    done = measure.run_whole([sys.executable, "-c", code], dict(os.environ), tmp_path)
+    assert done.peak_anon_bytes >= 110_000_000
+    assert done.peak_rss_bytes >= done.peak_anon_bytes
+    assert done.samples > 5 and done.seconds > 0.5
+
+
+def test_a_command_that_fails_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('no such thing')"]
+    with pytest.raises(RuntimeError, match="no such thing"):
+        measure.run_whole(command, dict(os.environ), tmp_path)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_plain_copy_reads_everything_and_writes_one_checkpoint(
+    pico: merge.Place, tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "BLOCK", 1000)  # many blocks, the last one short
+    out = tmp_path / "copy.bin"
+    assert measure.read_three_write_one(list(pico.folders.values()), out, threads) > 0
+    assert out.read_bytes() == (pico.folders["sft"] / "model.safetensors").read_bytes()
+
+
+def test_every_command_is_one_that_the_cli_knows(pico: merge.Place) -> None:
+    from lrnb.cli import parser
+
+    for arguments in merge.OURS.values():
+        command = merge.our_command(arguments, pico)
+        given = parser().parse_args(command[command.index("lrnb") + 1 :])
+        assert given.json and given.dtype == "bfloat16"
+
+
+def test_a_run_writes_every_time_and_the_table(
+    pico: merge.Place, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = pico.root.parent
+    options = ["--shape", "pico", "--rounds", "2", "--methods", "ties-model,copy", "--no-mergekit"]
+    assert merge.main([*options, "--dir", str(root), "--results", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*-pico.json")
+    text = path.read_text()
+    result = json.loads(text)
+    assert str(root) not in text and str(ROOT) not in text
+    assert [run["job"] for run in result["runs"]] == ["lrnb ties-model", "copy 1", "copy 2"] * 2
+    assert all(run["seconds"] > 0 and run["started"] for run in result["runs"])
+    ours = result["runs"][0]
+    assert 0 < ours["merge_seconds"] <= ours["seconds"] and ours["peak_anon_bytes"] > 1_000_000
+    wanted = "schema shape seed parameters density slack started finished rounds machine versions commit"
+    assert set(wanted.split()) <= set(result)
+    assert {"processor", "cores", "memory_bytes", "kernel"} <= set(result["machine"])
+    assert {"python", "numpy", "torch"} <= set(result["versions"])
+    assert path.with_suffix(".md").read_text() == table.markdown(result)
+    assert table.markdown(result) in capsys.readouterr().out
+    assert not list(pico.root.glob("out*")) and not list(pico.root.glob("copy*"))
+
+
+def test_unknown_method_is_refused_with_those_there_are(pico: merge.Place) -> None:
+    with pytest.raises(UserError, match=r"'tiles'.*ties-model"):
+        merge.choose(merge.jobs(pico, None), "tiles", None)
+
+
+MEDIANS = {
+    "lrnb ties-tensor": {"seconds": 5.0, "merge_seconds": 4.0, "peak_anon_bytes": 120e6},
+    "lrnb ties-model": {"seconds": 4.0, "merge_seconds": 3.0, "peak_anon_bytes": 110e6},
+    "lrnb ties-sv": {"seconds": 6.0, "merge_seconds": 4.5, "peak_anon_bytes": 250e6},
+    "lrnb average": {"seconds": 2.0, "merge_seconds": 1.5, "peak_anon_bytes": 90e6},
+    "lrnb task-arithmetic": {"seconds": 2.0, "merge_seconds": 1.5, "peak_anon_bytes": 90e6},
+    "mergekit ties": {"seconds": 200.0, "merge_seconds": 190.0, "peak_anon_bytes": 4e9},
+    "copy 1": {"seconds": 1.5},
+    "copy 2": {"seconds": 1.0},
+}
+
+
+def test_goals_are_judged_from_medians() -> None:
+    rows = {row["what"]: row for row in table.rows(MEDIANS, "7b")}
+    ties = rows["TIES, tensor scope: mergekit / lrnb, whole command"]
+    assert (ties["measured"], ties["met"], ties["stretch_met"]) == (40.0, True, False)
+    model = rows["TIES, model scope / read 3, write 1: merging"]  # the faster copy counts
+    assert (model["measured"], model["met"], model["stretch_met"]) == (3.0, True, False)
+    slack = rows["TIES-SV / TIES, model scope, merging"]
+    assert (slack["measured"], slack["met"], slack["stretch_met"]) == (1.5, False, None)
+    memory = next(row for what, row in rows.items() if what.startswith("peak anonymous"))
+    assert (memory["measured"], memory["met"], memory["stretch_met"]) == (250.0, True, False)
+    assert rows["average: mergekit / lrnb, whole command"]["measured"] is None  # no peer was run
+    elsewhere = [row for row in table.rows(MEDIANS, "tinyllama") if row["goal"] == 300]
+    assert elsewhere[0]["measured"] == 250.0 and elsewhere[0]["met"] is None
+
+
+def test_medians_are_over_rounds_and_peaks_are_the_largest() -> None:
+    runs = [{"job": "a", "seconds": s, "merge_seconds": None, "peak_anon_bytes": s * 10} for s in (3, 1, 2)]
+    assert table.medians(runs) == {"a": {"seconds": 2, "peak_anon_bytes": 30}}
+
+
+def test_table_is_markdown_with_words_for_goals() -> None:
+    result = {
+        "shape": "7b", "finished": "2026-01-02T03:04:05+00:00", "parameters": 6_738_415_616, "density": 0.2,
+        "rounds": 3, "machine": {"processor": "P", "cores": 2, "memory_bytes": 2**34, "kernel": "6"},
+        "versions": {"python": "3.11", "numpy": "2"}, "peer_versions": {"mergekit": "0.1.5"},
+        "inputs": {"cached": False}, "medians": MEDIANS, "table": table.rows(MEDIANS, "7b"),
+        "runs": [{"job": "copy 2", "seconds": 1.0}, {"job": "copy 2", "seconds": 0.9}],
+    }  # fmt: skip
+    lines = table.markdown(result).splitlines()
+    first = "| TIES, tensor scope: mergekit / lrnb, whole command | 40.0× "
+    assert first + "| at least 40×: met | at least 80×: not met |" in lines
+    assert "| `lrnb merge --help` | not run | at most 0.3 s |  |" in lines
+    assert "| copy 2 | 1.00 |  |  | 1.00, 0.90 |" in lines
+    assert "P, 2 cores, 16 GiB, kernel 6; python 3.11, numpy 2, mergekit 0.1.5." in lines
+
+
+def test_differences_are_sorted_into_threshold_ties_and_others() -> None:
+    base = {"w": np.zeros(5, np.float32)}
+    parent = {"w": np.float32([1, 2, -2, 3, 0.5])}  # k = 2 of 5: rank 2 is a tie of entries 1 and 2
+    ours, theirs = {"w": np.float32([0, 2, 0, 3, 0])}, {"w": np.float32([0, 0, -2, 3, -0.0])}
+    counts = exact.compare(ours, theirs, base, {"ct": parent}, 0.4)
+    assert counts == {"entries": 5, "tie_entries": 2, "differing": 2, "at_ties": 2, "elsewhere": 0}
+    theirs["w"][0] = 7
+    assert exact.compare(ours, theirs, base, {"ct": parent}, 0.4)["elsewhere"] == 1
+    rounded = exact.at_threshold(base["w"], parent["w"], 0.75)  # ours keeps round(3.75) = 4, theirs 3
+    assert rounded.tolist() == [True, True, True, False, False]
+    with pytest.raises(ValueError, match="only one output has 'w'"):
+        exact.compare(ours, {}, base, {"ct": parent}, 0.4)
+
+
+def test_resident_merges_run_through_the_same_interface_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def too_big(states: dict) -> dict:
+        raise torch.OutOfMemoryError("out of memory: 7 GB\nlong story")
+
+    real = gpu.methods()
+    monkeypatch.setattr(gpu, "methods", lambda: real | {"huge": too_big})
+    rows = gpu.resident("pico", "cpu", rounds=1)
+    assert [row["method"] for row in rows] == ["copy", *merge.OURS, "huge"]
+    assert all(row["gb_per_s"] > 0 and len(row["seconds"]) > 0 for row in rows[:-1])
+    assert [row["differing"] for row in rows[1:-1]] == [0, 0, 0, 0, 0]
+    result = {"device": "P", "shape": "pico", "started": "2026", "rounds": 1, "versions": {}}
+    lines = gpu.markdown(result | {"resident": rows, "files": []}).splitlines()
+    assert "| huge | out of memory: 7 GB |  |  |  |  |" in lines
+    assert len([line for line in lines if line.startswith("| ties-")]) == 3
+
+
+def test_mergekits_recipes_and_its_own_merging_time(pico: merge.Place) -> None:
+    recipe = peer.config("ties", pico.folders, density=0.2, dtype="float32", out_dtype="bfloat16")
+    assert recipe["base_model"] == str(pico.folders["base"])
+    assert [model["parameters"] for model in recipe["models"]] == [{"weight": 1.0, "density": 0.2}] * 2
+    assert "base_model" not in peer.config("linear", pico.folders, density=0.2, dtype="bfloat16")
+    lines = [
+        (9.0, "INFO:mergekit.merge:Planning operations"),
+        (11.5, "INFO:mergekit.merge:Saving config"),
+    ]
+    assert peer.merge_seconds(lines) == 2.5
+    assert peer.merge_seconds(lines[:1]) is None
+
+
+def test_requirements_of_the_peer_are_pinned_and_name_no_place() -> None:
+    lines = [line for line in peer.REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
+    assert "mergekit==0.1.5" in lines
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
