@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,10 +145,17 @@ def jobs(place: Place, bin_folder: Path | None) -> list[Job]:
     return [*found, Job("lrnb help", "help", "help", run_help)]
 
 
-def run_all(chosen: Sequence[Job], rounds: int, result: dict[str, Any], save: Callable[[], object]) -> None:
-    """Every job once a round; `save` is called after each round, so that a stop loses one at most."""
+def run_all(
+    chosen: Sequence[Job], rounds: int, result: dict[str, Any], save: Callable[[], object], settle: float = 0
+) -> None:
+    """Every job once a round; `save` is called after each round, so that a stop loses one at most.
+
+    settle: seconds of rest before each run. A virtual machine gives the memory of a deleted output back to
+    its host within seconds; a run that starts sooner would write to it at less cost than the others.
+    """
     for number in range(1, rounds + 1):
         for job in chosen:
+            time.sleep(settle if job.kind != "help" else 0)
             started = now()
             measures = {k: round(v, 4) if isinstance(v, float) else v for k, v in job.run().items()}
             result["runs"].append({"round": number, "job": job.name, "started": started} | measures)
@@ -218,6 +226,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no-mergekit", action="store_true", help="do not install or run mergekit")
     add("--dir", type=Path, help="checkpoints and outputs (default $LRNB_BENCH, else ~/.cache/lrnb/bench)")
     add("--results", type=Path, default=RESULTS, help="folder for the result files")
+    add("--settle", type=float, default=8, help="seconds of rest before each run (default 8)")
     add("--seed", type=int, default=0)
     return top
 
@@ -242,7 +251,8 @@ def bench(given: argparse.Namespace) -> None:
     chosen = choose(jobs(place, bin_folder), given.methods, given.only)
     result = describe(given.shape, place, given.seed, bin_folder)
     result["first_runs"] = first_runs(chosen, Place(generate("pico", root), root / "pico"), bin_folder)
-    run_all(chosen, given.rounds, result, lambda: write_result(result, given.results, given.shape))
+    save = partial(write_result, result, given.results, given.shape)
+    run_all(chosen, given.rounds, result, save, given.settle)
     print(table.markdown(result))
 
 

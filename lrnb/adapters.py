@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoint_writer import CONFIGS, TOKENIZER, write_checkpoint
+from lrnb.checkpoint_writer import CONFIGS, TOKENIZER, copy_files, write_checkpoint
 from lrnb.checkpoints import (
     EMBEDDINGS,
     Checkpoint,
@@ -117,8 +116,7 @@ def _densify(folder: Path, weights: Checkpoint, ground: Checkpoint, out: Path) -
         if any(folder.glob("tokenizer*")):
             for path in [path for name in TOKENIZER for path in made.glob(name)]:
                 path.unlink()
-            for path in [path for name in TOKENIZER for path in folder.glob(name)]:
-                shutil.copyfile(path, made / path.name)
+            copy_files(folder, TOKENIZER, made)
 
     write_checkpoint(out, _merged(folder, weights, ground), like=ground.folder, finish=own_tokenizer)
 

@@ -7,14 +7,13 @@ import json
 import math
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints import DTYPES, INDEX, SINGLE, is_float
+from lrnb.checkpoints import DTYPES, INDEX, SINGLE, is_float, read_json
 from lrnb.params import UserError
 from lrnb.store import TERMS, atomic_folder, make_folder
 
@@ -34,36 +33,45 @@ class Writer:
 
     def __init__(self, folder: Path, specs: Mapping[str, Spec], shard_bytes: int) -> None:
         self.folder, self.specs = folder, specs
-        self.left = {name: math.prod(shape) for name, (_, shape) in specs.items()}
+        self.done: dict[str, list[tuple[int, int]]] = {name: [] for name in specs}
         self.places, files = _start_files(folder, specs, shard_bytes)
         self.open = {path: os.open(path, os.O_WRONLY) for path in files}
 
     def put(self, name: str, start: int, values: np.ndarray) -> None:
-        """Write `values` (1-D, of the promised dtype) as entries `start` and following of tensor `name`."""
-        dtype, path = self.specs[name][0], self.places[name][0]
-        if values.dtype != dtype or start < 0 or start + len(values) > math.prod(self.specs[name][1]):
-            raise ValueError(f"{name!r}: {values.dtype} {start}:+{len(values)}, promised {self.specs[name]}")
-        data = np.ascontiguousarray(values).view(np.uint8).data
-        at = self.places[name][1] + start * dtype.itemsize
+        """Write `values` (1-D, of the promised dtype) as entries `start` and following of tensor `name`.
+
+        ValueError for what was not promised, or after `close`.
+        """
+        if name not in self.specs or not self.open:
+            raise ValueError(f"{name!r} was not promised, or the writer is closed")
+        (dtype, shape), (path, at) = self.specs[name], self.places[name]
+        stop = start + values.size
+        if values.dtype != dtype or values.ndim != 1 or start < 0 or stop > math.prod(shape):
+            raise ValueError(
+                f"{name!r}: {values.dtype} {start}:{stop} was not promised, but {self.specs[name]}"
+            )
+        data, at = np.ascontiguousarray(values).view(np.uint8).data, at + start * dtype.itemsize
         while data:
             written = os.pwrite(self.open[path], data, at)
             data, at = data[written:], at + written
-        with _COUNTING:
-            self.left[name] -= len(values)
+        if stop > start:
+            self.done[name].append((start, stop))  # atomic
 
     def close(self) -> None:
-        """ValueError where an entry that was promised is not written."""
+        """ValueError unless every promised entry was written once."""
         self.abandon()
-        if missing := [name for name, left in self.left.items() if left]:
-            raise ValueError(f"{missing[0]!r} was promised but not written")
+        for name, (_, shape) in self.specs.items():
+            at, n = 0, math.prod(shape)
+            for start, stop in [*sorted(self.done[name]), (n, n)]:
+                if start != at:
+                    what = "was promised but not written" if at < start else "was written twice"
+                    raise ValueError(f"{name!r} {what} (entries {min(at, start)}:{max(at, start)})")
+                at = stop
 
     def abandon(self) -> None:
         """Close the files, whatever is in them."""
         while self.open:
             os.close(self.open.popitem()[1])
-
-
-_COUNTING = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -81,10 +89,9 @@ def new_checkpoint(
     `like`). An existing `out` is replaced. UserError where the disk is too small or fills up; nothing
     is left behind then. The caller closes the writer.
     """
-    make_folder(out.parent)
     _check_space(out, specs)
     try:
-        with atomic_folder(out) as folder:
+        with _new_parents(out), atomic_folder(out) as folder:
             _copy_like(like, folder, specs, tokenizer or like)
             writer = Writer(folder, specs, shard_bytes)
             try:
@@ -93,9 +100,23 @@ def new_checkpoint(
                 writer.abandon()
     except OSError as error:
         raise UserError(
-            f"{out}: could not be written ({error.strerror}); nothing was left there. "
+            f"{out}: could not be written ({error.strerror or error}); nothing was left there. "
             "Free space or choose another folder, then run again."
         ) from error
+
+
+@contextlib.contextmanager
+def _new_parents(out: Path) -> Iterator[None]:
+    """The folders above `out`, made where they are missing; after an error they are gone again."""
+    missing = [folder for folder in out.parents if not folder.exists()]
+    try:
+        make_folder(out.parent)
+        yield
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def write_checkpoint(
@@ -138,7 +159,7 @@ def _bytes(spec: Spec) -> int:
 
 def _check_space(out: Path, specs: Mapping[str, Spec]) -> None:
     need = space_needed(specs)
-    free = shutil.disk_usage(out.parent).free
+    free = shutil.disk_usage(nearest_folder(out.parent)).free
     if need > free:
         raise UserError(
             f"{out}: needs {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free. "
@@ -147,14 +168,28 @@ def _check_space(out: Path, specs: Mapping[str, Spec]) -> None:
 
 
 def _copy_like(like: Path, folder: Path, specs: Mapping[str, Spec], tokenizer: Path) -> None:
-    config: dict[str, Any] = json.loads((like / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(_own(like / "config.json"))
     floats = {dtype.name for dtype, _ in specs.values() if is_float(dtype)}
     if len(floats) == 1:  # transformers loads in the dtype that the config names
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = floats.pop()
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for source, patterns in ((like, CONFIGS), (tokenizer, TOKENIZER)):
-        for path in sorted({p for pattern in patterns for p in source.glob(pattern) if p.is_file()}):
-            shutil.copyfile(path, folder / path.name)
+    copy_files(like, CONFIGS, folder)
+    copy_files(tokenizer, TOKENIZER, folder)
+
+
+def copy_files(source: Path, patterns: Iterable[str], folder: Path) -> None:
+    """Copy the files of `source` that match to `folder`. UserError for a link to a file elsewhere."""
+    for path in sorted({p for pattern in patterns for p in source.glob(pattern) if p.is_file()}):
+        shutil.copyfile(_own(path), folder / path.name)
+
+
+def _own(path: Path) -> Path:
+    """`path`, unless it is a link out of its folder: it would carry a stranger's file into the output."""
+    home = path.parent.resolve()
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    if not any(path.resolve().is_relative_to(folder) for folder in homes):
+        raise UserError(f"{path}: a link to a file outside {path.parent}. Put the file itself there.")
+    return path
 
 
 def _shards(specs: Mapping[str, Spec], shard_bytes: int) -> list[list[str]]:

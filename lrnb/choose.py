@@ -97,7 +97,7 @@ def score_candidates(
     from lrnb.vectors import TaskVectors
 
     paths, fixed = RunPaths(study), fixed_options(study, method, budget)
-    vectors = TaskVectors(paths.base, models(paths, budget), method=method)
+    vectors = TaskVectors(paths.base, models(paths, budget), method=method, threads=study.threads)
     rows = []
     for options in grid(study, method):
         score, n = dev_score(merge_state(method, vectors, **fixed, **options))
@@ -141,6 +141,7 @@ def run(study: Study, method: str, dev_score: DevScore | None = None) -> pd.Data
                 paths.base,
                 models(paths, budget),
                 paths.merge(method, budget),
+                threads=study.threads,
                 **fixed_options(study, method, budget),
                 **options,
             )
@@ -149,6 +150,16 @@ def run(study: Study, method: str, dev_score: DevScore | None = None) -> pd.Data
         with atomic_file(paths.merge(method) / "choices.csv") as temporary:
             choices.to_csv(temporary, index=False)
     return choices
+
+
+def command(study: Study, method: str, budget: int) -> str:
+    """The `lrnb merge` command of the chosen merge at `budget`, for a terminal."""
+    paths, best = RunPaths(study), chosen(RunPaths(study), method, budget)
+    options = fixed_options(study, method, budget) | {name: float(best[name]) for name in SEARCHED[method]}
+    folders = [f"--model {name}={folder}" for name, folder in models(paths, budget).items()]
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in options.items()]
+    parts = [f"lrnb merge {method.replace('_', '-')} --base {paths.base}", *folders, " ".join(given)]
+    return " \\\n  ".join([*parts, "--out merged"])
 
 
 def dev_tasks(study: Study) -> list[str]:

@@ -6,86 +6,24 @@ memory is a few spans a thread and what the exact selection collects.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lrnb.card import make_report, manifest, model_card
-from lrnb.checkpoint_writer import SHARD_BYTES, Spec, nearest_folder, new_checkpoint, space_needed
-from lrnb.checkpoints import BFLOAT16, Checkpoint, is_float
-from lrnb.device import worker_for
-from lrnb.election import rules, total
-from lrnb.merge import (
-    DtypeOf,
-    Plan,
-    arithmetic_factors,
-    arithmetic_plan,
-    average_plan,
-    average_shares,
-    collect,
-    run,
-    ties_plan,
-)
+from lrnb.checkpoint_writer import SHARD_BYTES, nearest_folder, new_checkpoint, space_needed
+from lrnb.checkpoints import Checkpoint, is_float
+from lrnb.election import total
+from lrnb.jobs import Job, open_job, output_dtype, plan
+from lrnb.merge import collect, run
 from lrnb.params import UserError
 from lrnb.progress import Meter
-from lrnb.select import SIGMAS, sample_size
-from lrnb.sources import open_source
 from lrnb.store import MANIFEST, write_text
-from lrnb.ties_sv import slack_rule
 from lrnb.vectors import Model, Span, TaskVectors
-
-OUTPUTS = {"float32": np.dtype("f4"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
-COMMON = {"density", "weights", "lam", "zero_sign", "at_threshold", "normalize"}
-OPTIONS = {
-    "average": {"alpha", "weights", "normalize"},
-    "task_arithmetic": {"lam", "normalize"},
-    "ties": COMMON,
-    "ties_sv": COMMON | {"slack", "slack_threshold", "protect"},
-}
-IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size come to about 1.4
-
-
-def plan(method: str, parents: list[str], trim_scope: str, options: Mapping[str, Any]) -> Plan:
-    """What a method does, all options checked. UserError for an unknown method or option."""
-    if method not in OPTIONS:
-        raise UserError(f"unknown merge method {method!r}; methods are {', '.join(OPTIONS)}")
-    if unknown := set(options) - OPTIONS[method]:
-        raise UserError(
-            f"{method}: unknown option {sorted(unknown)[0]!r}; options are "
-            f"{', '.join(sorted(OPTIONS[method]))}"
-        )
-    given = dict(options)
-    if method == "average":
-        shares = average_shares(parents, given.pop("alpha", None), given.pop("weights", None), **given)
-        return average_plan(shares, keep=given.get("normalize", True))
-    if method == "task_arithmetic":
-        return arithmetic_plan(arithmetic_factors(parents, given.pop("lam", None), **given))
-    if "density" not in given:
-        raise UserError(f"{method}: no density given. Give the share to keep, such as density=0.5")
-    if trim_scope not in ("model", "tensor"):
-        raise UserError(f"trim_scope must be 'model' or 'tensor', got {trim_scope!r}")
-    slack = {key: given.pop(key) for key in ("slack", "slack_threshold", "protect") if key in given}
-    rule = slack_rule(parents, **slack) if method == "ties_sv" else None
-    return ties_plan(rules(parents, **_without(given, "lam")), given.get("lam", 1.0), trim_scope, rule)
-
-
-def _without(options: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != key}
-
-
-def _dtype_of(vectors: TaskVectors, dtype: str) -> DtypeOf:
-    if dtype == "auto":
-        return lambda name: vectors.base[name].dtype
-    if dtype not in OUTPUTS:
-        raise UserError(f"dtype must be auto or one of {', '.join(OUTPUTS)}, got {dtype!r}")
-    return lambda name: OUTPUTS[dtype]
 
 
 def merge_state(
@@ -106,7 +44,7 @@ def merge_state(
     if isinstance(base, TaskVectors) and models is not None:
         raise UserError(f"{method}: models are already in the TaskVectors; leave them out")
     vectors = base if isinstance(base, TaskVectors) else TaskVectors(base, models or {}, method=method)
-    dtype_of = _dtype_of(vectors, dtype)
+    dtype_of = output_dtype(vectors, dtype)
     scopes = plan(method, vectors.parents, trim_scope, options)(vectors, dtype_of)
     merged = collect(vectors, scopes, dtype_of)
     merged |= {name: vectors.base[name] for name in vectors.others}
@@ -152,7 +90,7 @@ def merge_checkpoints(
         "threads": threads,
         "tokenizer": tokenizer,
     }
-    job = _open_job(method, base, models, Path(out), force, how, options)
+    job = open_job(method, base, models, Path(out), force, how, options)
     started, size = time.monotonic(), job.entry_bytes()
     with Meter(f"merge {method}", job.bytes_read()) as meter:
         job.vectors.tick = lambda entries: meter.update(entries * size)
@@ -186,7 +124,7 @@ def plan_merge(
         "threads": threads,
         "tokenizer": tokenizer,
     }
-    job = _open_job(method, base, models, Path(out), force, how, options)
+    job = open_job(method, base, models, Path(out), force, how, options)
     vectors, specs = job.vectors, job.specs()
     return {
         "method": method,
@@ -203,73 +141,7 @@ def plan_merge(
     }
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One merge of folders, opened and checked."""
-
-    method: str
-    out: Path
-    vectors: TaskVectors
-    plan: Plan
-    dtype_of: DtypeOf
-    tokenizer: Path
-    options: dict[str, Any]
-    doubts: list[str]
-
-    def specs(self) -> dict[str, Spec]:
-        base = self.vectors.base
-        merged = {name: (self.dtype_of(name), base[name].shape) for name in self.vectors.names}
-        merged |= {copy: merged[name] for copy, name in self.vectors.aliases.items()}
-        return merged | {name: (base[name].dtype, base[name].shape) for name in self.vectors.others}
-
-    def passes(self) -> int:
-        """How often the inputs are gone through, if no bracket of the selection misses."""
-        if not self.method.startswith("ties"):
-            return 1
-        return 2 if self.method == "ties" and self.options.get("zero_sign") == "positive" else 3
-
-    def entry_bytes(self) -> float:
-        models, names = [self.vectors.base, *self.vectors.models.values()], self.vectors.names
-        size = sum(model[name].nbytes for model in models for name in names)
-        return size / max(self.vectors.size(names), 1)
-
-    def bytes_read(self) -> int:
-        return round(self.passes() * self.entry_bytes() * self.vectors.size(self.vectors.names))
-
-    def memory(self) -> int:
-        """Scratch of all workers, the sample, and twice what the selection collects."""
-        n, parents = self.vectors.size(self.vectors.names), len(self.vectors.parents)
-        scratch = len(self.vectors.workers) * self.vectors.workers[0].span * 4 * (2 * parents + 3)
-        sample = sample_size(n)
-        inside = n * min(1.0, 2 * SIGMAS * 0.5 / sample**0.5)
-        return round(scratch + (sample * 3 + inside * 2) * 4 * parents) if self.passes() > 1 else scratch
-
-
-def _open_job(
-    method: str,
-    base: str | Path,
-    models: Mapping[str, str | Path],
-    out: Path,
-    force: bool,
-    how: Mapping[str, Any],
-    options: dict[str, Any],
-) -> _Job:
-    given = {"base": base, **models}
-    planned = plan(method, list(models), how["trim_scope"], options)  # wrong options before anything else
-    if how["tokenizer"] not in given:
-        raise UserError(f"tokenizer: no model {how['tokenizer']!r}; give one of {', '.join(given)}")
-    factory, threads = worker_for(how["device"], how["threads"])
-    opened = {label: open_source(where, base=base, finite=False) for label, where in given.items()}
-    _check_out(out, opened, force)
-    parents = {label: opened[label] for label in models}
-    vectors = TaskVectors(opened["base"], parents, method=method, threads=threads, worker=factory)
-    dtype_of, doubts = _dtype_of(vectors, how["dtype"]), _implausible(vectors)
-    said = options | {"trim_scope": how["trim_scope"]} if method.startswith("ties") else dict(options)
-    said |= {"dtype": how["dtype"]} | ({"tokenizer": how["tokenizer"]} if how["tokenizer"] != "base" else {})
-    return _Job(method, out, vectors, planned, dtype_of, opened[how["tokenizer"]].folder, said, doubts)
-
-
-def _write(job: _Job, shard_bytes: int) -> dict[str, Any]:
+def _write(job: Job, shard_bytes: int) -> dict[str, Any]:
     """Merge into the folder; the report that the model card and the manifest hold."""
     vectors, tallies = job.vectors, []
     copies = {name: copy for copy, name in vectors.aliases.items()}
@@ -292,35 +164,3 @@ def _write(job: _Job, shard_bytes: int) -> dict[str, Any]:
         writer.close()
         write_text(writer.folder / MANIFEST, manifest(writer.folder, job.out, vectors, report))
     return report
-
-
-def _check_out(out: Path, models: Mapping[str, Checkpoint], force: bool) -> None:
-    for model in models.values():
-        for folder in {model.folder.resolve(), *(path.parent.resolve() for path in model.files)}:
-            target = out.resolve()
-            if target.is_relative_to(folder) or folder.is_relative_to(target):
-                raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
-    if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        ours = json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("stage") == "merge"
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
-        raise UserError(
-            f"{out}: exists and is not a merge made here. Choose another folder, "
-            "remove it, or give --force (force=True) to replace it."
-        )
-
-
-def _implausible(vectors: TaskVectors) -> list[str]:
-    """A warning for every parent that does not look trained from this base."""
-    doubts = []
-    for parent in vectors.parents:
-        if (size := vectors.relative_size(parent)) > IMPLAUSIBLE:
-            doubts.append(
-                f"{parent}: its task vector is {size:.2f} times as long as the base; it "
-                "was probably not trained from this base. Check the base"
-            )
-            warnings.warn(doubts[-1], stacklevel=4)
-    return doubts

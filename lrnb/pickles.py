@@ -80,7 +80,8 @@ def read_bin(file: Path) -> dict[str, Entry]:
         raise _not_opened(file, error) from None
     for name, x in table.items() if isinstance(table, dict) else [("", table)]:
         plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout is torch.strided
-        if not isinstance(name, str) or not plain or x.device.type != "cpu" or x.is_neg():
+        named = isinstance(name, str) and name != "__metadata__"  # which safetensors keeps for itself
+        if not named or not plain or x.device.type != "cpu" or x.is_neg():
             what = f"{name!r} is a {type(x).__name__}" if isinstance(table, dict) else type(x).__name__
             raise UserError(f"{file}: not a plain table of names and tensors ({what}). {ALONE}")
         if str(x.dtype).removeprefix("torch.") not in DTYPES:
@@ -106,7 +107,7 @@ def _records(file: Path) -> list[tuple[int, int]]:
             return sorted((_data_start(stream, info.header_offset), info.file_size) for info in data)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}). Mend its rights") from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError) as error:
         raise _not_zip(file, error) from None
 
 

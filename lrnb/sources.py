@@ -30,6 +30,14 @@ def open_source(given: str | Path, *, base: str | Path | None = None, finite: bo
     are the weight files as given; `folder` has config.json. UserError names file, tensor and remedy;
     `finite=False` leaves the search for NaN and Inf, which reads all weights, to the caller.
     """
+    try:
+        return _open(given, base, finite)
+    except OSError as error:
+        where, why = error.filename or given, error.strerror or error
+        raise UserError(f"{where}: cannot be read ({why}). Mend the path or its rights") from None
+
+
+def _open(given: str | Path, base: str | Path | None, finite: bool) -> Checkpoint:
     folder = _find_folder(given)
     if (folder / ADAPTER).is_file():
         return open_adapter(folder, None if base is None else open_source(base))

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -166,8 +167,9 @@ MAKERS = {
 def _maker(path: Path) -> str:
     for part in reversed(path.parts):
         if part in MAKERS:
-            notebook = f"notebooks/{MAKERS[part]}.ipynb"
-            return f"Run {notebook} first, or the whole study: lrnb run params/<lang>.yaml"
+            return (
+                f"Run notebooks/{MAKERS[part]}.ipynb first, or the whole study: lrnb run params/<lang>.yaml"
+            )
     return "Run the stage that makes it first: lrnb run params/<lang>.yaml"
 
 
@@ -187,10 +189,8 @@ def make_folder(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot write here ({error.strerror}). Free space, mend the rights, "
-            "or --set runs=OTHER"
-        ) from None
+        remedy = "Free space, mend the rights, or --set runs=OTHER"
+        raise UserError(f"{folder}: cannot write here ({error.strerror}). {remedy}") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -243,9 +243,8 @@ def lock(path: Path, timeout: float = -1) -> Iterator[None]:
         with FileLock(f"{path}.lock", timeout=timeout):
             yield
     except Timeout:
-        raise UserError(
-            f"{path} is in use by another run. Wait for it, or stop it, then start again"
-        ) from None
+        message = f"{path} is in use by another run. Wait for it, or stop it, then start again"
+        raise UserError(message) from None
 
 
 def sha256(path: Path) -> str:
@@ -294,8 +293,6 @@ def versions() -> dict[str, str]:
 
 def device_name() -> str:
     """The GPU's name if torch is in use and has one, else the processor's."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name(0)

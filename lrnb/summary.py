@@ -235,7 +235,7 @@ def count_shares(study: Study) -> pd.DataFrame:
     paths, tables = RunPaths(study), []
     with Progress("discarded", 2 * len(study.ct_budgets), "passes") as progress:
         for budget in study.ct_budgets:
-            vectors = TaskVectors(require(paths.base), choose.models(paths, budget))
+            vectors = TaskVectors(require(paths.base), choose.models(paths, budget), threads=study.threads)
             best = choose.chosen(paths, "ties_sv", budget)
             settings = {
                 "chosen": (float(best["density"]), float(best["slack"])),
@@ -265,7 +265,7 @@ def margins(
     from lrnb import choose, election, ties_sv
     from lrnb.vectors import TaskVectors
 
-    vectors = TaskVectors(RunPaths(study).base, choose.models(RunPaths(study), budget))
+    vectors = TaskVectors(RunPaths(study).base, choose.models(RunPaths(study), budget), threads=study.threads)
     rules = election.rules(vectors.parents, density, zero_sign=study.zero_sign)
     own, lost = vectors.parents.index("sft"), []
     kept = 0

@@ -102,9 +102,9 @@ class Cpu:
     span = 1 << 19
 
     def __init__(self, parents: int) -> None:
-        from lrnb import kernels
+        from lrnb import kernels, merge_kernels
 
-        self.loops, self.parents = kernels, parents
+        self.looks, self.loops, self.parents = kernels, merge_kernels, parents
         self.pad = np.empty((kernels.ROWS + parents, kernels.BLOCK), np.float32)
         self.room = np.empty((parents, 0), np.float32)
         self.out = np.empty(0, np.float32)
@@ -125,18 +125,18 @@ class Cpu:
     def scan(self, data: Operands, bounds: Bounds) -> tuple[list[Scan], int]:
         """A Scan of |delta| for each parent, and the number of deltas that are not finite."""
         counts, room = np.zeros((self.parents, 4), np.int64), self._room(len(data.base))
-        bad = self.loops.scan(data.base, data.parents, self.pad, *bounds, counts, room)
+        bad = self.looks.scan(data.base, data.parents, self.pad, *bounds, counts, room)
         found = [Scan(c[0], c[1], c[2], x[: c[3]].copy()) for c, x in zip(counts.tolist(), room, strict=True)]
         return found, int(bad)
 
     def vote(self, data: Operands, ballot: Ballot) -> View:
         """The lead alone."""
-        return View(int(self.loops.vote(*data[:2], self.pad, ballot.thresholds, ballot.weights)))
+        return View(int(self.looks.vote(*data[:2], self.pad, ballot.thresholds, ballot.weights)))
 
     def observe(self, data: Operands, ballot: Ballot, low: np.float32, high: np.float32) -> View:
         """The lead, and a Scan of the margins at which `ballot.own` loses."""
         counts, level, room = np.zeros(5, np.int64), np.zeros(2, np.int64), self._room(len(data.base))[0]
-        lead = self.loops.observe(
+        lead = self.looks.observe(
             *data[:2], self.pad, ballot.thresholds, ballot.weights, ballot.own, low, high, counts, room, level
         )
         over, at_high, at_low, within, lost = map(int, counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from reference import BF16, save_folder
 
 from lrnb import checkpoint_writer
-from lrnb.checkpoint_writer import write_checkpoint
+from lrnb.checkpoint_writer import new_checkpoint, write_checkpoint
 from lrnb.checkpoints import open_checkpoint
 from lrnb.params import UserError
 
@@ -292,26 +293,173 @@ def test_written_files_satisfy_the_safetensors_library(single, tmp_path):
     assert {n: x.tobytes() for n, x in loaded.items()} == {n: x.tobytes() for n, x in given.items()}
 
 
-def test_an_error_midway_leaves_nothing(single, tmp_path):
-    def stream():
-        yield "a", np.zeros(2, np.float32)
-        raise OSError(28, "No space left on device")
+LAYOUT = {"b": (np.dtype(np.float32), (3, 5)), "a": (BF16, (4,)), "n": (np.dtype(np.int64), ())}
+LAYOUT |= {"none": (np.dtype(np.float16), (0, 2))}
 
-    spec = (np.dtype(np.float32), (2,))
-    with pytest.raises(UserError, match=r"out: could not be written \(No space left on device\)"):
-        write_checkpoint(tmp_path / "out", stream(), like=single, specs={"a": spec, "b": spec})
+
+def parts() -> list[tuple[str, int, np.ndarray]]:
+    """LAYOUT's entries in three, two, one and no pieces; `values()` has the whole."""
+    b, a, n = (values()[name].reshape(-1) for name in "ban")
+    return [("b", 0, b[:4]), ("b", 4, b[4:5]), ("b", 5, b[5:]), ("a", 0, a[:3]), ("a", 3, a[3:]), ("n", 0, n)]
+
+
+def values() -> dict[str, np.ndarray]:
+    found = {"b": np.arange(15, dtype=np.float32).reshape(3, 5), "a": np.arange(4).astype(BF16)}
+    return found | {"n": np.array(7), "none": np.zeros((0, 2), np.float16)}
+
+
+def assert_holds(folder: Path, wanted: dict[str, np.ndarray]) -> None:
+    opened = open_checkpoint(folder)
+    assert {n: (x.dtype, x.shape, x.tobytes()) for n, x in opened.items()} == {
+        n: (x.dtype, x.shape, x.tobytes()) for n, x in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("shard_bytes", [20, 10**9])
+def test_entries_may_come_in_any_order(single, tmp_path, shard_bytes):
+    orders = [parts(), parts()[::-1], parts()[1::2] + parts()[::2]]
+    for i, order in enumerate(orders):
+        with new_checkpoint(tmp_path / str(i), LAYOUT, single, shard_bytes=shard_bytes) as writer:
+            for part in order:
+                writer.put(*part)
+            assert not (tmp_path / str(i)).exists()
+            writer.close()
+        assert_holds(tmp_path / str(i), values())
+    files = [{p.name: p.read_bytes() for p in (tmp_path / str(i)).iterdir()} for i in range(len(orders))]
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_entries_may_come_from_several_threads(single, tmp_path, step):
+    wanted = {f"t{i}": np.arange(i * 1000, i * 1000 + 2500, dtype=np.float32) for i in range(4)}
+    specs = {name: (x.dtype, x.shape) for name, x in wanted.items()}
+    pieces = [(name, i, x[i : i + step]) for name, x in wanted.items() for i in range(0, x.size, step)]
+    np.random.default_rng(0).shuffle(pieces)
+    with new_checkpoint(tmp_path / "out", specs, single) as writer:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda piece: writer.put(*piece), pieces))
+        writer.close()
+    assert_holds(tmp_path / "out", wanted)
+
+
+def test_what_is_put_need_not_be_contiguous(single, tmp_path):
+    table = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with new_checkpoint(tmp_path / "out", {"t": (table.dtype, (3,))}, single) as writer:
+        writer.put("t", 0, table[:, 1])
+        writer.close()
+    assert open_checkpoint(tmp_path / "out")["t"].tolist() == [1, 5, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "given"),
+    [
+        ("b", 0, np.zeros(15)),
+        ("a", 0, np.zeros(4, np.uint16)),
+        ("a", 0, np.zeros(4, np.float16)),
+        ("b", 1, np.zeros(15, np.float32)),
+        ("b", -1, np.zeros(15, np.float32)),
+        ("b", 15, np.zeros(1, np.float32)),
+        ("b", 0, np.zeros((3, 5), np.float32)),
+        ("n", 0, np.array(7)),
+        ("none", 0, np.zeros(1, np.float16)),
+        ("c", 0, np.zeros(1, np.float32)),
+    ],
+)
+def test_what_was_not_promised_is_not_written(single, tmp_path, name, start, given):
+    with new_checkpoint(tmp_path / "out", LAYOUT, single) as writer:
+        before = (writer.folder / "model.safetensors").read_bytes()
+        with pytest.raises(ValueError, match=f"'{name}'.* was not promised"):
+            writer.put(name, start, given)
+        assert (writer.folder / "model.safetensors").read_bytes() == before
+        for part in parts():
+            writer.put(*part)
+        writer.close()
+    assert_holds(tmp_path / "out", values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found[1:], r"'b' was promised but not written \(entries 0:4\)"),
+        (lambda found: found[:1] + found[2:], r"'b' was promised but not written \(entries 4:5\)"),
+        (lambda found: found[:4] + found[5:], r"'a' was promised but not written \(entries 3:4\)"),
+        (lambda found: found[:5], r"'n' was promised but not written \(entries 0:1\)"),
+        (lambda found: [], r"'b' was promised but not written \(entries 0:15\)"),
+        (lambda found: [*found, found[1]], r"'b' was written twice \(entries 4:5\)"),
+        (lambda found: [*found, found[5]], r"'n' was written twice"),
+        (lambda found: [("b", 1, np.zeros(4, np.float32)), *found[1:]], r"'b' was promised but .* 0:1"),
+        (lambda found: [("b", 1, np.zeros(14, np.float32)), found[0], *found[3:]], r"'b' was written twice"),
+    ],
+)  # fmt: skip
+def test_close_finds_gaps_and_what_was_written_twice(single, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):  # noqa: SIM117
+        with new_checkpoint(tmp_path / "out", LAYOUT, single) as writer:
+            for part in change(parts()):
+                writer.put(*part)
+            writer.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["single"]
+
+
+def test_nothing_is_written_after_close(single, tmp_path):
+    with new_checkpoint(tmp_path / "out", LAYOUT, single) as writer:
+        for part in parts():
+            writer.put(*part)
+        writer.close()
+        with pytest.raises(ValueError, match="'a' was not promised, or the writer is closed"):
+            writer.put(*parts()[3])
+        writer.close()
+    assert_holds(tmp_path / "out", values())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError("odd"), KeyboardInterrupt()]
+)
+def test_an_error_midway_leaves_nothing(single, tmp_path, error):
+    refusal = pytest.raises(type(error))
+    if isinstance(error, OSError):
+        refusal = pytest.raises(UserError, match=rf"out: could not be written \({error.strerror or error}\)")
+    with refusal, new_checkpoint(tmp_path / "new" / "runs" / "out", LAYOUT, like=single) as writer:
+        writer.put(*parts()[0])
+        assert (tmp_path / "new" / "runs").is_dir()
+        raise error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["single"]
+
+
+def test_an_error_midway_keeps_folders_in_use(single, tmp_path):
+    with pytest.raises(RuntimeError), new_checkpoint(tmp_path / "a" / "b" / "out", LAYOUT, single):
+        (tmp_path / "a" / "other.txt").write_text("of another program")
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["other.txt"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "LICENSE", "config.json"])
+def test_links_to_files_elsewhere_are_not_copied(single, tmp_path, name):
+    (tmp_path / "secret.json").write_text('{"token": "not for others"}')
+    (single / name).unlink(missing_ok=True)
+    (single / name).symlink_to(tmp_path / "secret.json")
+    with pytest.raises(UserError, match=f"{name}: a link to a file outside .*single. Put the file itself"):
+        write_checkpoint(tmp_path / "out", tensors(), like=single)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.json", "single"]
+
+
+def test_links_within_a_folder_and_in_the_hub_cache_are_copied(single, tmp_path):
+    (single / "words.txt").write_text("{}")
+    (single / "tokenizer.json").symlink_to("words.txt")
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "0a1b", tmp_path / "hub" / "blobs"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(single / name, blobs / name)
+        (snapshot / name).symlink_to(Path("../../blobs") / name)
+    for i, like in enumerate((single, snapshot)):
+        out = write_checkpoint(tmp_path / str(i), tensors(), like=like)
+        assert (out / "tokenizer.json").read_text() == "{}"
+        assert not (out / "tokenizer.json").is_symlink()
 
 
 def test_a_disk_too_small_is_said_before_writing(single, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"needs 0\.1 GB, the disk has 0\.0 GB free"):
-        write_checkpoint(tmp_path / "out", tensors(), like=single)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_promised_tensor_that_never_comes_is_an_error(single, tmp_path):
-    with pytest.raises(ValueError, match="'b' was promised but not written"):
-        write_checkpoint(tmp_path / "out", iter([]), single, specs={"b": (np.dtype("f4"), (1,))})
-    assert not (tmp_path / "out").exists()
+        write_checkpoint(tmp_path / "new" / "out", tensors(), like=single)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["single"]

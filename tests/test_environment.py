@@ -93,6 +93,6 @@ def test_every_library_that_is_imported_is_declared() -> None:
                 used |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 used.add(str(node.module).split(".")[0])
-    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"lrnb"}
+    own = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"lrnb", "benchmarks"}
     libraries = {name(IMPORT_NAMES.get(n, n)) for n in used - own - set(sys.stdlib_module_names)}
     assert libraries - {name(r) for r in declared()} == set()

@@ -90,10 +90,15 @@ def test_a_safetensors_folder_wins_over_bin(tmp_path):
     assert opened["a"].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("given", ["runs/x/y", "./runs", "nowhere", "/no/where"])
+@pytest.mark.parametrize("given", ["no/such/folder", "./nowhere", "nowhere", "/no/where"])
 def test_a_path_that_is_not_there_is_named(given):
     refused(given, f"{given}: no such folder. Give a Hugging Face model folder")
     refused(Path(given), "no such folder")
+
+
+@pytest.mark.parametrize("given", ["x" * 300, "a/" + "x" * 300])
+def test_a_path_that_the_system_refuses_is_named(given):
+    refused(given, f"{given}: cannot be read \\(File name too long\\). Mend the path or its rights")
 
 
 def test_a_file_instead_of_a_folder(tmp_path):
@@ -251,6 +256,27 @@ def test_compressed_and_foreign_bin(tmp_path):
     refused(folder, "another byte order")
     rezip(folder / "pytorch_model.bin", lambda name, data: data, zipfile.ZIP_DEFLATED)
     refused(folder, "compressed")
+
+
+def test_bin_with_a_password(tmp_path):
+    """torch's own reader does not look at the mark; Python's asks for a password."""
+    folder = save_bin(tmp_path / "model", table())
+    file = folder / "pytorch_model.bin"
+    with zipfile.ZipFile(file) as archive:
+        spot = next(x for x in archive.infolist() if x.filename.endswith("byteorder")).header_offset
+        raw = bytearray(file.read_bytes())
+        listed = raw.index(b"PK\x01\x02", archive.start_dir)
+        while raw[listed + 42 : listed + 46] != spot.to_bytes(4, "little"):
+            listed = raw.index(b"PK\x01\x02", listed + 4)
+    raw[spot + 6] |= 1
+    raw[listed + 8] |= 1
+    file.write_bytes(raw)
+    refused(folder, r"pytorch_model\.bin: .*password")
+
+
+def test_a_name_that_safetensors_keeps_for_itself(tmp_path):
+    folder = save_bin(tmp_path / "model", table() | {"__metadata__": table()["a"]})
+    refused(folder, r"pytorch_model\.bin: not a plain table of names and tensors \('__metadata__' is")
 
 
 def test_bin_that_holds_something_else(tmp_path):
@@ -502,6 +528,15 @@ def test_adapter_without_base(tmp_path):
     base = save_base(tmp_path / "base")
     refused(save_adapter(tmp_path / "adapter", base), "needs the base it was trained from")
     refused(tmp_path / "adapter", "neither a folder|no such folder", base="nowhere/adapter")
+
+
+def test_an_adapters_tokenizer_is_not_a_link_to_elsewhere(tmp_path):
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    (tmp_path / "secret").write_text("not for others")
+    (adapter / "tokenizer.json").symlink_to(tmp_path / "secret")
+    refused(adapter, r"tokenizer\.json: a link to a file outside .*adapter. Put the file itself", base=base)
+    assert not any((tmp_path / "cache").rglob("tokenizer*"))
 
 
 def edit_settings(adapter: Path, **changes) -> Path:

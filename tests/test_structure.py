@@ -17,8 +17,8 @@ ORDER = """
 params sweep memory store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
-checkpoints checkpoint_writer pickles adapters sources compare kernels workers vectors
-select election merge ties_sv device card driver
+checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
+select election merge ties_sv device card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
 conflicts choose summary findings
 recipe plots_merge plots seeds report widgets

@@ -1,0 +1,176 @@
+"""A merge of folders before it runs: methods and options checked, models opened, needs known."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.checkpoint_writer import Spec
+from lrnb.checkpoints import BFLOAT16, Checkpoint
+from lrnb.device import worker_for
+from lrnb.election import rules
+from lrnb.merge import (
+    DtypeOf,
+    Plan,
+    arithmetic_factors,
+    arithmetic_plan,
+    average_plan,
+    average_shares,
+    ties_plan,
+)
+from lrnb.params import UserError
+from lrnb.select import SIGMAS, sample_size
+from lrnb.sources import open_source
+from lrnb.store import MANIFEST
+from lrnb.ties_sv import slack_rule
+from lrnb.vectors import TaskVectors
+
+OUTPUTS = {"float32": np.dtype("f4"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
+COMMON = {"density", "weights", "lam", "zero_sign", "at_threshold", "normalize"}
+OPTIONS = {
+    "average": {"alpha", "weights", "normalize"},
+    "task_arithmetic": {"lam", "normalize"},
+    "ties": COMMON,
+    "ties_sv": COMMON | {"slack", "slack_threshold", "protect"},
+}
+IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size come to about 1.4
+
+
+def plan(method: str, parents: list[str], trim_scope: str, options: Mapping[str, Any]) -> Plan:
+    """What a method does, all options checked. UserError for an unknown method or option."""
+    if method not in OPTIONS:
+        raise UserError(f"unknown merge method {method!r}; methods are {', '.join(OPTIONS)}")
+    if unknown := set(options) - OPTIONS[method]:
+        raise UserError(
+            f"{method}: unknown option {sorted(unknown)[0]!r}; options are "
+            f"{', '.join(sorted(OPTIONS[method]))}"
+        )
+    given = dict(options)
+    if method == "average":
+        shares = average_shares(parents, given.pop("alpha", None), given.pop("weights", None), **given)
+        return average_plan(shares, keep=given.get("normalize", True))
+    if method == "task_arithmetic":
+        return arithmetic_plan(arithmetic_factors(parents, given.pop("lam", None), **given))
+    if "density" not in given:
+        raise UserError(f"{method}: no density given. Give the share to keep, such as density=0.5")
+    if trim_scope not in ("model", "tensor"):
+        raise UserError(f"trim_scope must be 'model' or 'tensor', got {trim_scope!r}")
+    slack = {key: given.pop(key) for key in ("slack", "slack_threshold", "protect") if key in given}
+    rule = slack_rule(parents, **slack) if method == "ties_sv" else None
+    return ties_plan(rules(parents, **_without(given, "lam")), given.get("lam", 1.0), trim_scope, rule)
+
+
+def _without(options: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != key}
+
+
+def output_dtype(vectors: TaskVectors, dtype: str) -> DtypeOf:
+    if dtype == "auto":
+        return lambda name: vectors.base[name].dtype
+    if dtype not in OUTPUTS:
+        raise UserError(f"dtype must be auto or one of {', '.join(OUTPUTS)}, got {dtype!r}")
+    return lambda name: OUTPUTS[dtype]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One merge of folders, opened and checked."""
+
+    method: str
+    out: Path
+    vectors: TaskVectors
+    plan: Plan
+    dtype_of: DtypeOf
+    tokenizer: Path
+    options: dict[str, Any]
+    doubts: list[str]
+
+    def specs(self) -> dict[str, Spec]:
+        base = self.vectors.base
+        merged = {name: (self.dtype_of(name), base[name].shape) for name in self.vectors.names}
+        merged |= {copy: merged[name] for copy, name in self.vectors.aliases.items()}
+        return merged | {name: (base[name].dtype, base[name].shape) for name in self.vectors.others}
+
+    def passes(self) -> int:
+        """How often the inputs are gone through, if no bracket of the selection misses."""
+        if not self.method.startswith("ties"):
+            return 1
+        return 2 if self.method == "ties" and self.options.get("zero_sign") == "positive" else 3
+
+    def entry_bytes(self) -> float:
+        models, names = [self.vectors.base, *self.vectors.models.values()], self.vectors.names
+        size = sum(model[name].nbytes for model in models for name in names)
+        return size / max(self.vectors.size(names), 1)
+
+    def bytes_read(self) -> int:
+        return round(self.passes() * self.entry_bytes() * self.vectors.size(self.vectors.names))
+
+    def memory(self) -> int:
+        """Scratch of all workers, the sample, and twice what the selection collects."""
+        n, parents = self.vectors.size(self.vectors.names), len(self.vectors.parents)
+        scratch = len(self.vectors.workers) * self.vectors.workers[0].span * 4 * (2 * parents + 3)
+        sample = sample_size(n)
+        inside = n * min(1.0, 2 * SIGMAS * 0.5 / sample**0.5)
+        return round(scratch + (sample * 3 + inside * 2) * 4 * parents) if self.passes() > 1 else scratch
+
+
+def open_job(
+    method: str,
+    base: str | Path,
+    models: Mapping[str, str | Path],
+    out: Path,
+    force: bool,
+    how: Mapping[str, Any],
+    options: dict[str, Any],
+) -> Job:
+    given = {"base": base, **models}
+    planned = plan(method, list(models), how["trim_scope"], options)  # wrong options before anything else
+    if how["tokenizer"] not in given:
+        raise UserError(f"tokenizer: no model {how['tokenizer']!r}; give one of {', '.join(given)}")
+    factory, threads = worker_for(how["device"], how["threads"])
+    opened = {label: open_source(where, base=base, finite=False) for label, where in given.items()}
+    _check_out(out, opened, force)
+    parents = {label: opened[label] for label in models}
+    vectors = TaskVectors(opened["base"], parents, method=method, threads=threads, worker=factory)
+    dtype_of, doubts = output_dtype(vectors, how["dtype"]), _implausible(vectors)
+    said = options | {"trim_scope": how["trim_scope"]} if method.startswith("ties") else dict(options)
+    said |= {"dtype": how["dtype"]} | ({"tokenizer": how["tokenizer"]} if how["tokenizer"] != "base" else {})
+    return Job(method, out, vectors, planned, dtype_of, opened[how["tokenizer"]].folder, said, doubts)
+
+
+def _check_out(out: Path, models: Mapping[str, Checkpoint], force: bool) -> None:
+    for model in models.values():
+        for folder in {model.folder.resolve(), *(path.parent.resolve() for path in model.files)}:
+            target = out.resolve()
+            if target.is_relative_to(folder) or folder.is_relative_to(target):
+                raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
+    if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        ours = json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("stage") == "merge"
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"{out}: exists and is not a merge made here. Choose another folder, "
+            "remove it, or give --force (force=True) to replace it."
+        )
+
+
+def _implausible(vectors: TaskVectors) -> list[str]:
+    """A warning for every parent that does not look trained from this base."""
+    doubts = []
+    for parent in vectors.parents:
+        if (size := vectors.relative_size(parent)) > IMPLAUSIBLE:
+            doubts.append(
+                f"{parent}: its task vector is {size:.2f} times as long as the base; it "
+                "was probably not trained from this base. Check the base"
+            )
+            warnings.warn(doubts[-1], stacklevel=4)
+    return doubts
