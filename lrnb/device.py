@@ -1,19 +1,22 @@
 """Merging on another device: a worker on torch, with the same methods and the same bits as `workers.Cpu`.
 
-Inputs stay on the device between the passes as long as a quarter of its memory is left. Written for a
-CUDA GPU; it runs on torch's CPU device too, which is how the tests compare it.
+Files are moved to the device span by span and stay there between the passes as long as a quarter of its
+memory is left; tensors that live on a GPU are merged there (`DeviceVectors`) and never leave it. Written
+for CUDA; it runs on torch's CPU device too, which is how the tests compare it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints import BFLOAT16
+from lrnb.checkpoints import BFLOAT16, HEAD
 from lrnb.params import UserError
-from lrnb.vectors import cores
+from lrnb.vectors import Opened, Span, TaskVectors, clusters, cores
 from lrnb.workers import Ballot, Bounds, Cpu, Operands, Scan, Tally, View, Worker
 
 FMAX = float(np.finfo(np.float32).max)
@@ -40,10 +43,10 @@ class Torch:
 
     span = 1 << 26
 
-    def __init__(self, parents: int, device: str) -> None:
+    def __init__(self, parents: int, device: str, stay: bool = False) -> None:
         import torch
 
-        self.torch, self.device = torch, torch.device(device)
+        self.torch, self.device, self.stay = torch, torch.device(device), stay  # stay: results too
         self.kept: dict[tuple[str, int, int, int], Any] = {}
 
     def scan(self, data: Operands, bounds: Bounds) -> tuple[list[Scan], int]:
@@ -101,7 +104,9 @@ class Torch:
 
     def _load(self, data: Operands) -> list[Any]:
         """base and parents as float32 on the device."""
-        arrays = [data.base, *data.parents]
+        arrays: list[Any] = [data.base, *data.parents]
+        if self.stay:
+            return [x.float() for x in arrays]
         if data.key is None:
             return [self._move(x).float() for x in arrays]
         return [self._keep((*data.key, i), x).float() for i, x in enumerate(arrays)]
@@ -164,10 +169,13 @@ class Torch:
         dtype = np.dtype(np.float32) if data.wide else dtype
         return self._round(self.torch.where(step != 0, base + step, base), dtype)
 
-    def _round(self, x: Any, dtype: np.dtype) -> tuple[np.ndarray, int]:
-        if dtype == BFLOAT16:
-            x = x.to(self.torch.bfloat16)
-        bad = int((~(x.abs() <= FMAX)).sum())
+    def _round(self, x: Any, dtype: np.dtype) -> tuple[Any, int]:
+        """In `dtype` as numpy (float32 where the caller is to round), or on the device where results stay."""
+        if dtype == BFLOAT16 or self.stay:
+            x = x.to(getattr(self.torch, dtype.name))
+        bad = int((~(x.abs() <= self.torch.finfo(x.dtype).max)).sum())
+        if self.stay:
+            return x, bad
         if dtype == BFLOAT16:
             return x.view(self.torch.int16).cpu().numpy().view(BFLOAT16), bad
         return x.cpu().numpy(), bad
@@ -177,3 +185,97 @@ def _scan(values: Any, low: float, high: float) -> Scan:
     """Magnitudes around a bracket."""
     inside = values[(values > low) & (values < high)].cpu().numpy()
     return Scan(int((values > high).sum()), int((values == high).sum()), int((values == low).sum()), inside)
+
+
+def on_gpu(models: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all float tensors of all models live on one CUDA device, none of them in float64."""
+    torch = sys.modules.get("torch")
+    values = [x for model in models for x in model.values()]
+    if torch is None or not values or not all(isinstance(x, torch.Tensor) for x in values):
+        return False
+    devices = {x.device for x in values}
+    return (
+        len(devices) == 1 and devices.pop().type == "cuda" and all(x.dtype != torch.float64 for x in values)
+    )
+
+
+class DeviceVectors(TaskVectors):
+    """Task vectors of torch tensors that stay where they are, all on one device, none in float64.
+
+    What `TaskVectors` knows of them by shape and type are stand-ins that take no memory.
+    """
+
+    def __init__(
+        self, base: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]], *, method: str
+    ) -> None:
+        self.tensors: dict[str | None, Mapping[str, Any]] = {None: base}
+        self.tensors.update(dict(parents.items()))
+        device = str(next(iter(base.values())).device)
+        models = {label: stand_in(tensors) for label, tensors in self.tensors.items()}
+        given = {label: models[label] for label in parents}
+        make = partial(Torch, device=device, stay=True)
+        super().__init__(models[None], given, method=method, threads=1, worker=make)
+        for copy, name in self.aliases.items():
+            for label, model in parents.items():
+                same = copy not in model or model[copy].data_ptr() == model[name].data_ptr()
+                if not same and not bool((model[copy] == model[name]).all()):
+                    raise UserError(f"{method}: {copy!r} is tied to {name!r} in base but differs in {label}")
+
+    def _flat(self, label: str | None, name: str) -> Any:
+        return self.tensors[label][name].detach().reshape(-1)
+
+    def operands(self, span: Span) -> Operands:
+        """Views of the tensors on their device."""
+        both = [self._flat(label, span.name)[span.start : span.stop] for label in self.tensors]
+        return Operands(both[0], tuple(both[1:]), False)
+
+    def delta(self, parent: str, span: Span) -> np.ndarray:
+        """As TaskVectors.delta."""
+        base, theirs = (self._flat(x, span.name)[span.start : span.stop].float() for x in (None, parent))
+        return (theirs - base).cpu().numpy()
+
+    def sample(self, names: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+        """As TaskVectors.sample."""
+        rng, total = np.random.default_rng(0), self.size(names)
+        rows: list[list[Any]] = []
+        for name in (name for name in names if self.base[name].size):
+            at = clusters(self.base[name].size, size / total, rng)
+            rows.append([self._flat(label, name)[at].float().cpu().numpy() for label in self.tensors])
+        base, *theirs = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return np.stack([x - base for x in theirs]), base
+
+    def empty(self, name: str, dtype: np.dtype) -> Any:
+        """Room for a merged tensor, on the device."""
+        import torch
+
+        like = self.tensors[None][name]
+        return torch.empty(like.shape, dtype=getattr(torch, dtype.name), device=like.device)
+
+    def refuse_inputs(self) -> None:
+        """As TaskVectors.refuse_inputs."""
+        for label, tensors in self.tensors.items():
+            for name in self.names:
+                if bad := int((~tensors[name].isfinite()).sum()):
+                    raise UserError(
+                        f"{label or 'base'}: {name!r} holds NaN or Inf in {bad:,} entries. "
+                        "The training diverged; use an earlier checkpoint."
+                    )
+
+
+def stand_in(tensors: Mapping[str, Any]) -> Opened:
+    """Arrays of the same shapes and types that take no memory; tensors that are not floats are copied."""
+    made, first = Opened(), dict[Any, str]()
+    made.aliases = {}
+    for name in sorted(tensors, key=lambda n: (n == HEAD, n)):
+        x = tensors[name].detach()
+        if not x.is_floating_point():
+            made[name] = x.cpu().numpy()
+            continue
+        dtype = (
+            BFLOAT16 if str(x.dtype) == "torch.bfloat16" else np.dtype(str(x.dtype).removeprefix("torch."))
+        )
+        made[name] = np.broadcast_to(np.zeros((), dtype), tuple(x.shape))
+        key = (x.data_ptr(), tuple(x.shape), x.stride(), dtype)
+        if x.numel() and first.setdefault(key, name) != name:
+            made.aliases[name] = first[key]
+    return made

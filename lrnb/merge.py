@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.device import DeviceVectors, on_gpu
 from lrnb.election import PerParent, Rules, Slack, elect, per_parent, rules
 from lrnb.params import UserError
-from lrnb.vectors import Span, TaskVectors, like_input, to_numpy, working_dtype
+from lrnb.vectors import Span, TaskVectors, like_input, working_dtype
 from lrnb.workers import Operands, Tally, Worker
 
 Tensors = Any  # a tensor, or a dict name -> tensor; numpy or torch
@@ -110,9 +111,12 @@ def finish(
 
 
 def cast(x: np.ndarray, dtype: np.dtype, name: str, bad: int | None = None) -> np.ndarray:
-    """`x` in `dtype`; UserError where an entry leaves its range. `bad`: how many of x are known to."""
+    """`x` in `dtype`; UserError where an entry leaves its range. `bad`: how many of x are known to.
+
+    Results that stay on a GPU come in `dtype` already.
+    """
     with np.errstate(over="ignore"):
-        result = x.astype(dtype, copy=False)
+        result = x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x
     if bad is None or (result is not x and not bad):
         bad = result.size - int(np.count_nonzero(np.isfinite(result)))
     if bad:
@@ -249,7 +253,7 @@ def run(
 
 def collect(vectors: TaskVectors, scopes: Scopes, dtype_of: DtypeOf) -> dict[str, np.ndarray]:
     """The merged float tensors in memory."""
-    found = {name: np.empty(vectors.base[name].shape, dtype_of(name)) for name in vectors.names}
+    found = {name: vectors.empty(name, dtype_of(name)) for name in vectors.names}
 
     def put(span: Span, result: np.ndarray) -> None:
         found[span.name].reshape(-1)[span.start : span.stop] = result
@@ -271,9 +275,13 @@ def run_on_tensors(
     if not isinstance(base, Mapping):
         alone = {label: {"tensor": parent} for label, parent in parents.items()}
         return run_on_tensors(method, {"tensor": base}, alone, plan)["tensor"]
-    vectors = TaskVectors(base, parents, method=method)
-    dtypes = {name: to_numpy(x).dtype for name, x in base.items()}
-    merged = collect(vectors, plan(vectors.parents)(vectors, dtypes.__getitem__), dtypes.__getitem__)
+    make = DeviceVectors if on_gpu([base, *parents.values()]) else TaskVectors
+    vectors = make(base, parents, method=method)
+
+    def dtype_of(name: str) -> np.dtype:
+        return vectors.base[name].dtype
+
+    merged = collect(vectors, plan(vectors.parents)(vectors, dtype_of), dtype_of)
     merged |= {name: vectors.base[name].copy() for name in vectors.others}
     results = {name: like_input(array, base[name]) for name, array in merged.items()}
     return {name: results[vectors.stored(name)] for name in base}

@@ -27,6 +27,12 @@ Model = Mapping[str, Any] | str | Path
 T = TypeVar("T")
 
 
+class Opened(dict[str, np.ndarray]):
+    """Tensors that are ready as they are, and {tied name: first name}."""
+
+    aliases: dict[str, str] = {}
+
+
 class Span(NamedTuple):
     """Entries `start` to `stop` of a tensor; `first` is the index of its first entry in the scope."""
 
@@ -106,6 +112,10 @@ class TaskVectors:
         return Operands(
             _fixed(as_float32(ours)), tuple(_fixed(as_float32(x)) for x in theirs), False, span[:3]
         )
+
+    def empty(self, name: str, dtype: np.dtype) -> Any:
+        """Room for a merged tensor."""
+        return np.empty(self.base[name].shape, dtype)
 
     def base_span(self, span: Span) -> np.ndarray:
         """A 1-D view of the base in its own dtype."""
@@ -230,7 +240,7 @@ def _open(model: Model) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
     """The tensors as numpy arrays, contiguous, and {tied name: first name}."""
     if isinstance(model, str | Path):
         model = open_source(model, finite=False)
-    if isinstance(model, Checkpoint):
+    if isinstance(model, Checkpoint | Opened):
         return model, model.aliases
     views = {name: to_numpy(value) for name, value in model.items()}
     return {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in views.items()}, _shared(views)
@@ -262,7 +272,7 @@ def to_numpy(x: Any) -> np.ndarray:
 def like_input(result: np.ndarray, x: Any) -> Any:
     """`result` as the kind of tensor that `x` is: torch on the same device, or numpy."""
     torch = sys.modules.get("torch")
-    if torch is None or not isinstance(x, torch.Tensor):
+    if torch is None or not isinstance(x, torch.Tensor) or isinstance(result, torch.Tensor):
         return result
     if result.dtype == BFLOAT16:
         return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16).to(x.device)
