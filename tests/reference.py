@@ -37,9 +37,46 @@ def save_folder(folder: Path, tensors: dict, *, shards: int = 1, config: dict | 
     return folder
 
 
+def tied(tensors: dict) -> dict[str, str]:
+    """{name: earlier name} of names for one and the same array; lm_head.weight comes last."""
+    names = sorted(tensors, key=lambda name: (name == "lm_head.weight", name))
+    return {b: a for i, b in enumerate(names) for a in names[:i][::-1] if tensors[a] is tensors[b]}
+
+
 def entries(tensors: dict) -> list[tuple[str, int]]:
-    """Every entry of a model, in the order that "lowest index" refers to."""
-    return [(name, i) for name in sorted(tensors) for i in range(tensors[name].size)]
+    """Every entry of a model, tied ones once, in the order that "lowest index" refers to."""
+    names = sorted(set(tensors) - set(tied(tensors)))
+    return [(name, i) for name in names for i in range(tensors[name].size)]
+
+
+def rounded(x, dtype: np.dtype):
+    """`x` in `dtype` by one rounding; numpy's way from float64 to bfloat16 is by float32, which is two."""
+    if dtype == BF16 and x.dtype == np.float64:
+        near = F(x)
+        if near != x and near.view(np.uint32) & 0xFFFF == 0x8000:  # between two bfloat16, as x is not
+            near = np.nextafter(near, F(np.inf if x > near else -np.inf))
+        x = near
+    return x.astype(dtype)
+
+
+def moved(base: dict, steps: list) -> dict:
+    """base + step, entry by entry; a step of 0 keeps the base's bits."""
+    merged = {name: x.copy() for name, x in base.items()}
+    for step, (name, i) in zip(steps, entries(base), strict=True):
+        if step != 0:
+            wide = np.float64 if base[name].dtype == np.float64 else np.float32
+            merged[name].reshape(-1)[i] = rounded(wide(base[name].flat[i]) + step, base[name].dtype)
+    return merged | {copy: merged[name] for copy, name in tied(base).items()}
+
+
+def each_tensor(method, base: dict, parents: dict, *args, **options) -> dict:
+    """One call of `method` for each tensor: tensor scope."""
+    merged = {}
+    for name in set(base) - set(tied(base)):
+        alone = {label: {name: parent[name]} for label, parent in parents.items()}
+        found = method({name: base[name]}, alone, *args, **options)
+        merged |= found[0] if isinstance(found, tuple) else found
+    return {name: merged[tied(base).get(name, name)] for name in base}
 
 
 def task_vectors(base: dict, parents: dict) -> dict[str, list[np.float32]]:
@@ -114,20 +151,25 @@ def ties(
         won = set(ranked[: round(slack * len(lost))])
     if slack_threshold is not None:
         xi = F(slack_threshold)
-        won = {j for j in lost if abs(kept[1][j] * w[1]) + xi >= abs(kept[0][j] * w[0])}
+
+        def against(j):
+            total = F(0)
+            for x, weight in zip(kept[:-1], w[:-1], strict=True):
+                total = total + x[j] * weight
+            return abs(total)
+
+        won = {j for j in lost if abs(kept[-1][j] * w[-1]) + xi >= against(j)}
     for j in won:
         gamma[j] = sign(kept[-1][j])
 
-    merged = {name: x.copy() for name, x in base.items()}
-    for j, (name, i) in enumerate(entries(base)):
+    steps = []
+    for j in range(n):
         top, bottom = F(0), F(0)
         for x, weight in zip(kept, w, strict=True):
             if sign(x[j]) == gamma[j]:
                 top, bottom = top + x[j] * weight, bottom + weight
-        step = F(lam) * (top / bottom if normalize else top) if bottom > 0 else F(0)
-        if step != 0:
-            wide = np.float64 if base[name].dtype == np.float64 else np.float32
-            merged[name].reshape(-1)[i] = (wide(base[name].flat[i]) + step).astype(base[name].dtype)
+        steps.append(F(lam) * (top / bottom if normalize else top) if bottom > 0 else F(0))
+    merged = moved(base, steps)
     counts = {
         "kept": [sum(v != 0 for v in x) for x in kept],
         "discarded": [sum(sign(x[j]) == -gamma[j] for j in range(n)) for x in kept],
@@ -149,21 +191,19 @@ def average(base, parents, shares, keep=True):
             total = total + wide(value) * wide(share)
         if keep and all(wide(v) == wide(values[0]) for v in values):
             total = wide(values[0])
-        merged[name].reshape(-1)[i] = total.astype(base[name].dtype)
-    return merged
+        merged[name].reshape(-1)[i] = rounded(total, base[name].dtype)
+    return merged | {copy: merged[name] for copy, name in tied(base).items()}
 
 
 def task_arithmetic(base, parents, lams):
     tau = list(task_vectors(base, parents).values())
-    merged = {name: x.copy() for name, x in base.items()}
-    for j, (name, i) in enumerate(entries(base)):
+    steps = []
+    for j in range(len(entries(base))):
         step = tau[0][j] * F(lams[0])
         for vector, lam in zip(tau[1:], lams[1:], strict=True):
             step = step + vector[j] * F(lam)
-        if step != 0:
-            wide = np.float64 if base[name].dtype == np.float64 else np.float32
-            merged[name].reshape(-1)[i] = (wide(base[name].flat[i]) + step).astype(base[name].dtype)
-    return merged
+        steps.append(step)
+    return moved(base, steps)
 
 
 def assert_same_bits(got: dict, wanted: dict) -> None:

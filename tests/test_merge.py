@@ -80,6 +80,16 @@ def test_task_arithmetic_by_hand():
     assert merge.task_arithmetic(base, [ct, sft], lam=[1, 0.5]).tolist() == [3.5, 0.5]
 
 
+def test_without_normalizing_the_weights_are_factors():
+    base, ct, sft = f32(1, 1), f32(2, 3), f32(4, -1)
+    assert merge.ties(base, [ct, sft], density=1, normalize=False).tolist() == [5, 3]
+    assert merge.ties(base, [ct, sft], density=1, weights=[2, 1], normalize=False).tolist() == [6, 5]
+    assert merge.average(base, [ct, ct], weights=[2, 1], normalize=False).tolist() == [6, 9]
+    assert merge.task_arithmetic(base, [ct, sft], lam=[3, 1], normalize=True).tolist() == [2.5, 2]
+    with pytest.raises(UserError, match="the factors add up to 0"):
+        merge.task_arithmetic(base, [ct, sft], lam=[1, -1], normalize=True)
+
+
 def test_task_vector_is_float32_of_bfloat16():
     base, parent = f32(1, 3).astype(BF16), f32(1.5, 2).astype(BF16)
     delta = merge.task_vector(base, parent)
@@ -93,39 +103,98 @@ def test_the_result_is_rounded_once():
     assert float(merged[0]) == 1 + 2**-7
 
 
+def test_float64_is_rounded_once_too():
+    """Just above the middle of two bfloat16, by less than float32 can hold."""
+    wide, base = np.array([1 + 2**-8 + 2**-40]), f32(1).astype(BF16)
+    assert merge.average(base, [wide, wide]).astype(float).tolist() == [1 + 2**-7]
+    state = merge.merge_state(
+        "ties", {"w": np.array([1 + 2**-8])}, {"p": {"w": wide}}, density=1, dtype="bfloat16"
+    )
+    assert state["w"].tolist() == [1 + 2**-7]
+
+
 # against the reference
 
 
-@given(models(), densities, weights, lams, zero_signs, policies, piece_sizes)
-def test_ties_equals_the_reference(model, density, weight, lam, zero_sign, at_threshold, piece):
+@given(models(), densities, weights, lams, zero_signs, policies, piece_sizes, st.booleans())
+def test_ties_equals_the_reference(model, density, weight, lam, zero_sign, at_threshold, piece, normalize):
     base, parents = model
     options = {"density": density, "weights": {"sft": weight}, "lam": lam,
-               "zero_sign": zero_sign, "at_threshold": at_threshold}  # fmt: skip
+               "zero_sign": zero_sign, "at_threshold": at_threshold, "normalize": normalize}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers.Cpu, "span", piece)
         wanted, _ = reference.ties(base, parents, **options)
         assert_same_bits(merge.ties(base, parents, **options), wanted)
 
 
-@given(models(parents=3), densities, zero_signs, policies)
-def test_three_parents_equal_the_reference(model, density, zero_sign, at_threshold):
+@given(models(parents=3), densities, weights, zero_signs, policies, piece_sizes, st.booleans())
+def test_three_parents_equal_the_reference(model, density, weight, zero_sign, at_threshold, piece, normalize):
     base, parents = model
-    options = {"density": density, "zero_sign": zero_sign, "at_threshold": at_threshold}
-    assert_same_bits(merge.ties(base, parents, **options), reference.ties(base, parents, **options)[0])
+    options = {"density": density, "weights": {"sft": weight, "third": 0.7}, "zero_sign": zero_sign,
+               "at_threshold": at_threshold, "normalize": normalize}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.Cpu, "span", piece)
+        assert_same_bits(merge.ties(base, parents, **options), reference.ties(base, parents, **options)[0])
 
 
-@given(models(), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-def test_average_equals_the_reference(model, alpha):
+@given(models(), st.sampled_from([0.0, 0.3, 0.5, 1.0]), piece_sizes)
+def test_average_equals_the_reference(model, alpha, piece):
     base, parents = model
     wanted = reference.average(base, parents, [alpha, 1 - alpha])
-    assert_same_bits(merge.average(base, parents, alpha=alpha), wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.Cpu, "span", piece)
+        assert_same_bits(merge.average(base, parents, alpha=alpha), wanted)
 
 
-@given(models(parents=3), lams, lams)
-def test_task_arithmetic_equals_the_reference(model, one, two):
+@given(models(parents=3), st.lists(weights, min_size=3, max_size=3), st.booleans())
+def test_weighted_averages_equal_the_reference(model, numbers, normalize):
     base, parents = model
-    wanted = reference.task_arithmetic(base, parents, [one, two, 1.0])
-    assert_same_bits(merge.task_arithmetic(base, parents, lam=[one, two, 1.0]), wanted)
+    numbers[0] = numbers[0] or 0.6
+    shares = [x / sum(numbers) for x in numbers] if normalize else numbers
+    wanted = reference.average(base, parents, shares, keep=normalize)
+    assert_same_bits(merge.average(base, parents, weights=numbers, normalize=normalize), wanted)
+
+
+@given(models(parents=3), lams, lams, piece_sizes, st.booleans())
+def test_task_arithmetic_equals_the_reference(model, one, two, piece, normalize):
+    base, parents = model
+    factors = [one, two, 2.5]
+    if normalize and (whole := sum(factors)):
+        factors = [x / whole for x in factors]
+    wanted = reference.task_arithmetic(base, parents, factors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.Cpu, "span", piece)
+        options = {"lam": [one, two, 2.5], "normalize": normalize and one + two + 2.5 != 0}
+        assert_same_bits(merge.task_arithmetic(base, parents, **options), wanted)
+
+
+def as_state(merged: dict) -> dict:
+    """What merge_state returns for these tensors."""
+    return {name: x.astype(np.float32) for name, x in merged.items()}
+
+
+@given(models(), st.sampled_from(["average", "task_arithmetic", "ties", "ties_sv", "ties_sv xi"]),
+       densities, policies, zero_signs, st.booleans(), piece_sizes)  # fmt: skip
+def test_tensor_scope_is_the_reference_on_each_tensor(
+    model, method, density, at_threshold, zero_sign, normalize, piece
+):
+    base, parents = model
+    rules = {"density": density, "at_threshold": at_threshold, "zero_sign": zero_sign, "lam": 0.7}
+    options = {
+        "average": {"alpha": 0.3},
+        "task_arithmetic": {"lam": 0.6},
+        "ties": {**rules, "normalize": normalize},
+        "ties_sv": {**rules, "normalize": normalize, "slack": 0.4},
+        "ties_sv xi": {**rules, "normalize": normalize, "slack_threshold": 0.5},
+    }[method]
+    wanted = {
+        "average": lambda: reference.each_tensor(reference.average, base, parents, [0.3, 1 - 0.3]),
+        "task_arithmetic": lambda: reference.each_tensor(reference.task_arithmetic, base, parents, [0.6] * 2),
+    }.get(method, lambda: reference.each_tensor(reference.ties, base, parents, **options))()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers.Cpu, "span", piece)
+        state = merge.merge_state(method.split()[0], base, parents, trim_scope="tensor", **options)
+    assert_same_bits({name: state[name] for name in base}, as_state(wanted))
 
 
 @given(models(), densities)
@@ -167,6 +236,8 @@ def test_torch_tensors_come_back_as_torch():
     assert merged.dtype == torch.bfloat16
     assert merged.tolist() == [2, 3, 4]
     assert merge.average({"a": base.float()}, [{"a": ct}, {"a": sft}], alpha=0.5)["a"].dtype == torch.float32
+    turned = torch.arange(6.0).reshape(2, 3).to(torch.bfloat16).T  # not contiguous
+    assert merge.ties(turned, [turned + 1], density=1).tolist() == (turned + 1).tolist()
     shared = torch.zeros(2)
     tied = merge.ties({"a": shared, "b": shared}, [{"a": shared + 1, "b": shared + 1}], density=1)
     assert tied["a"].data_ptr() == tied["b"].data_ptr()
@@ -232,6 +303,19 @@ def test_results_outside_the_range_are_refused():
     base = f32(1).astype(np.float16)
     with pytest.raises(UserError, match=r"1 merged entries are beyond float16's range"):
         merge.ties(base, [f32(60000)], density=1, lam=2)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16"])
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7F800000])
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", "ties"])
+@pytest.mark.parametrize("where", ["base", "ct", "sft"])
+def test_no_kind_of_nan_passes(method, bits, dtype, where):
+    """0xFFFFFFFF is what an erased page of a disk reads as."""
+    models = {label: {"w": f32(1, 2, 3)} for label in ("base", "ct", "sft")}
+    models[where]["w"] = np.array([0x3F800000, bits, 0], np.uint32).view(np.float32)
+    options = {"density": 1.0} if method == "ties" else {}
+    with pytest.raises(UserError, match=rf"{where}: 'w' holds NaN or Inf in 1 of 3 entries"):
+        merge.merge_state(method, models.pop("base"), models, dtype=dtype, **options)
 
 
 # folders
@@ -400,7 +484,11 @@ def test_outputs_that_would_do_harm_are_refused(folders, tmp_path):
     ("method", "options", "message"),
     [
         ("dare", {}, "unknown merge method 'dare'; methods are average,"),
-        ("average", {"density": 0.5}, "average: unknown option 'density'; options are alpha, weights"),
+        (
+            "average",
+            {"density": 0.5},
+            "average: unknown option 'density'; options are alpha, normalize, weights",
+        ),
         ("ties", {}, "ties: no density given"),
         ("ties", {"density": 0.5, "trim_scope": "layer"}, "trim_scope must be 'model' or 'tensor'"),
         ("ties", {"density": 0.5, "lam": 1e40}, "lam must lie in"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import reference
@@ -170,7 +172,7 @@ def test_stop_after_counts_marked_entries(marks, step, quota):
     marks = np.array(marks)
     quota = min(quota, int(marks.sum()))
     edges = [*range(0, len(marks), step), len(marks)]
-    spans = [Span("x", start, stop, 100 + start) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    spans = [Span("x", start, stop, 100 + start) for start, stop in pairwise(edges)]
     counts = np.array([marks[span.start : span.stop].sum() for span in spans])
     found = stop_after(spans, counts, quota, lambda span: marks[span.start : span.stop])
     assert found == (101 + np.flatnonzero(marks)[quota - 1] if quota else 0)

@@ -96,7 +96,7 @@ def test_a_path_that_is_not_there_is_named(given):
     refused(Path(given), "no such folder")
 
 
-@pytest.mark.parametrize("given", ["x" * 300, "a/" + "x" * 300])
+@pytest.mark.parametrize("given", ["x" * 300, "./" + "x" * 300])
 def test_a_path_that_the_system_refuses_is_named(given):
     refused(given, f"{given}: cannot be read \\(File name too long\\). Mend the path or its rights")
 

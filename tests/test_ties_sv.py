@@ -64,11 +64,11 @@ def test_weights_decide_who_wins():
 
 
 @given(models(), densities, weights, slacks, st.sampled_from(["majority", "positive"]),
-       st.sampled_from(["keep-all", "exact"]), st.sampled_from([1, 4, 1 << 17]))  # fmt: skip
-def test_equals_the_reference(model, density, weight, slack, zero_sign, at_threshold, piece):
+       st.sampled_from(["keep-all", "exact"]), st.sampled_from([1, 4, 1 << 17]), st.booleans())  # fmt: skip
+def test_equals_the_reference(model, density, weight, slack, zero_sign, at_threshold, piece, normalize):
     base, parents = model
     options = {"density": density, "zero_sign": zero_sign, "at_threshold": at_threshold,
-               "weights": {"ct": 1.0, "sft": weight}, "lam": 0.7}  # fmt: skip
+               "normalize": normalize, "weights": {"ct": 1.0, "sft": weight}, "lam": 0.7}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers.Cpu, "span", piece)
         for given_slack in ({"slack": slack}, {"slack_threshold": slack}):
@@ -95,15 +95,42 @@ def test_full_slack_lets_sft_win_every_conflict(model, density):
     reference.assert_same_bits(got, wanted)
 
 
-@given(models(parents=3), densities, slacks)
-def test_three_parents_protect_the_named_one(model, density, slack):
+@given(models(parents=3), densities, slacks, weights, st.sampled_from(["slack", "slack_threshold"]),
+       st.sampled_from(["model", "tensor"]))  # fmt: skip
+def test_three_parents_protect_the_named_one(model, density, slack, weight, kind, trim_scope):
     base, parents = model
-    wanted, _ = reference.ties(base, parents, density=density, slack=slack)  # protects the last
-    options = {"density": density, "slack": slack, "protect": "third"}
-    got = merge_state("ties_sv", TaskVectors(base, parents), **options)
-    reference.assert_same_bits(
-        {name: got[name] for name in base}, {k: v.astype(np.float32) for k, v in wanted.items()}
+    options = {"density": density, kind: slack, "weights": {"third": weight}}
+    state = merge_state(
+        "ties_sv", TaskVectors(base, parents), trim_scope=trim_scope, protect="third", **options
     )
+    if trim_scope == "model":
+        wanted, _ = reference.ties(base, parents, **options)  # protects the last
+    else:
+        wanted = reference.each_tensor(reference.ties, base, parents, **options)
+    wanted = {name: x.astype(np.float32) for name, x in wanted.items()}
+    reference.assert_same_bits({name: state[name] for name in base}, wanted)
+
+
+@given(models(), densities, slacks, st.sampled_from(["slack", "slack_threshold"]))
+def test_protecting_ct_is_protecting_sft_with_the_names_swapped(model, density, slack, kind):
+    base, parents = model
+    options = {"density": density, kind: slack}
+    wanted, _ = reference.ties(base, {"sft": parents["sft"], "ct": parents["ct"]}, **options)
+    state = merge_state("ties_sv", base, parents, protect="ct", **options)
+    wanted = {name: x.astype(np.float32) for name, x in wanted.items()}
+    reference.assert_same_bits({name: state[name] for name in base}, wanted)
+
+
+def test_three_parents_and_a_threshold_by_hand():
+    """Protecting sft: +2 against -1 and -3 is short by 2, +1 against -4 and 2 by 1 (2 - 4 = -2)."""
+    base = {"w": np.zeros(2, np.float32)}
+    rows = {"ct": [-1, -4], "more": [-3, 2], "sft": [2, 1]}
+    models = {label: {"w": np.float32(row)} for label, row in rows.items()}
+    found = {
+        xi: merge_state("ties_sv", base, models, density=1.0, slack_threshold=xi)["w"].tolist()
+        for xi in (0, 1, 2)
+    }
+    assert found == {0: [-2, -4], 1: [-2, 1.5], 2: [2, 1.5]}
 
 
 @pytest.mark.parametrize(
