@@ -1,15 +1,41 @@
-"""bfloat16 inside compiled loops: its bits as float32, and back, in instructions that run on vectors."""
+"""What the compiled loops stand on: how they are compiled and cached, and bfloat16 inside them."""
 
 # mypy: ignore-errors
 # (numba infers the types of these functions when they are first called)
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+SOURCES = ("bits.py", "kernels.py", "merge_kernels.py")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled when first called, without the GIL, and cached beside the package's bytecode.
+
+    numba would look at the file of `function` alone and go on using old code where one of the loops that
+    it calls has changed; so the cache's folder is named after the sources of all of them.
+    """
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_cache_folder(before))
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _cache_folder(given: str) -> Path:
+    here = Path(__file__).parent
+    digest = hashlib.sha256(b"".join((here / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
+    return (Path(given) if given else here / "__pycache__") / f"lrnb-loops-{digest}"
 
 
 @intrinsic

@@ -13,18 +13,15 @@ Indices run from 0 inside slices and counters are plain sums: both let LLVM use 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from lrnb.bits import as_float
+from lrnb.bits import as_float, compiled
 
 BLOCK = 4096
 FMAX = np.float32(np.finfo(np.float32).max)
 ZERO, ONE = np.float32(0), np.float32(1)
 TOTAL, TOP, BOTTOM, BASE, ROWS = 0, 1, 2, 3, 4  # rows of pad; the parents' task vectors follow
 OVER, AT_HIGH, AT_LOW, WITHIN = 0, 1, 2, 3  # of a scan: counts of values above, at and in its bracket
-
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @compiled

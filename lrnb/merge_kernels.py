@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from lrnb.bits import as_float, from_float
+from lrnb.bits import as_float, compiled, from_float
 from lrnb.kernels import (
     BASE,
     BLOCK,
@@ -15,7 +15,6 @@ from lrnb.kernels import (
     TOP,
     TOTAL,
     ZERO,
-    compiled,
     deltas,
     mark_signs,
     trim_and_sum,

@@ -164,14 +164,15 @@ class ShareSlack:
         return replace(scope, ballot=replace(scope.ballot, xi=xi), xi_stop=stop)
 
     def _sample(self, scope: Scope) -> np.ndarray:
-        """Margins of a sample of the lost conflicts, ascending; empty for small scopes."""
+        """Margins of a sample of the lost conflicts, exact ties among them, ascending; empty for small
+        scopes."""
         n = scope.vectors.size(scope.names)
         if n <= ALL:
             return np.empty(0, np.float32)
         deltas = scope.vectors.sample(scope.names, sample_size(n))[0]
         thresholds = np.array([cut.threshold for cut in scope.cuts], np.float32)
         margins, lost = margins_of(list(deltas), replace(scope.ballot, thresholds=thresholds))
-        return np.sort(margins[lost & (margins > 0)])
+        return np.sort(margins[lost])
 
 
 def _observe(worker: Worker, data: Operands, ballot: Ballot, *, bounds: Bracket) -> View:
