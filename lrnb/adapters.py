@@ -19,6 +19,7 @@ import numpy as np
 from lrnb.checkpoint_writer import CONFIGS, TOKENIZER, copy_files, write_checkpoint
 from lrnb.checkpoints import (
     EMBEDDINGS,
+    HEAD,
     Checkpoint,
     Layout,
     check_finite,
@@ -128,6 +129,7 @@ def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, 
     from transformers import AutoModelForCausalLM
 
     try:
+        _check_config(ground)
         read: Any = AutoModelForCausalLM.from_pretrained(
             ground.folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True,
             output_loading_info=True,
@@ -145,6 +147,28 @@ def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, 
         ) from None
     _check_names(ground, state, found)
     return {name: state[name].numpy() if name in state else ground[name] for name in ground}
+
+
+def _check_config(ground: Checkpoint) -> None:
+    """UserError where config.json describes another model than the tensors: it may be one of any size."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(ground.folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):  # without memory for its weights
+        wanted = AutoModelForCausalLM.from_config(config, trust_remote_code=False).state_dict()
+    odd = {name for name in set(wanted) & set(ground) if tuple(wanted[name].shape) != ground[name].shape}
+    if missing := set(wanted) - set(ground) - {HEAD}:
+        odd |= missing | (set(ground) - set(wanted))
+    if odd:
+        raise _not_found(ground, odd)
+
+
+def _not_found(ground: Checkpoint, odd: set[str]) -> UserError:
+    return UserError(
+        f"{ground.folder}: {min(odd)!r} is not what transformers finds for this model, so no adapter is "
+        "merged into it. Open and save it once with AutoModelForCausalLM"
+    )
 
 
 def _check_modules(folder: Path, weights: Checkpoint, ground: Checkpoint, model: Any) -> None:
@@ -176,7 +200,4 @@ def _check_names(ground: Checkpoint, state: dict[str, Any], found: dict[str, Any
     odd = set(found["missing_keys"]) | (set(ground) - set(state) - set(found["unexpected_keys"]))
     odd |= {name for name in set(state) - set(ground) if state[name].data_ptr() not in homes}
     if odd:
-        raise UserError(
-            f"{ground.folder}: {min(odd)!r} is not what transformers finds for this model, so no adapter is "
-            "merged into it. Open and save it once with AutoModelForCausalLM"
-        )
+        raise _not_found(ground, odd)

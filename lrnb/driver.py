@@ -94,7 +94,7 @@ def merge_checkpoints(
     started, size = time.monotonic(), job.entry_bytes()
     with Meter(f"merge {method}", job.bytes_read()) as meter:
         job.vectors.tick = lambda entries: meter.update(entries * size)
-        report = _write(job, shard_bytes)
+        report = write(job, shard_bytes)
     return report | {"seconds": round(time.monotonic() - started, 3)}
 
 
@@ -141,7 +141,7 @@ def plan_merge(
     }
 
 
-def _write(job: Job, shard_bytes: int) -> dict[str, Any]:
+def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
     """Merge into the folder; the report that the model card and the manifest hold."""
     vectors, tallies = job.vectors, []
     copies = {name: copy for copy, name in vectors.aliases.items()}
