@@ -32,7 +32,7 @@ MERGES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def enlarged(folder: Path) -> Any:
-    """The checkpoint in `folder` as one of 7B shape: entry after entry, from the file's start again at its end."""
+    """The checkpoint in `folder` as one of 7B shape: entry after entry, from the start again at its end."""
     from lrnb.checkpoints import BFLOAT16, Checkpoint, Entry, open_checkpoint
 
     small = open_checkpoint(folder, finite=False)
@@ -58,7 +58,8 @@ def merge(name: str, folder: Path, out: Path) -> int:
     planned = jobs.plan(method, ["ct", "sft"], scope, options)
     said = options | {"trim_scope": scope}
     dtype_of = jobs.output_dtype(vectors, "auto")
-    job = jobs.Job(method, out, vectors, planned, dtype_of, folder / "base", said, [])
+    recipe = {"method": method, "base": "base", "models": {"ct": "ct", "sft": "sft"}, **said}
+    job = jobs.Job(method, out, vectors, planned, dtype_of, folder / "base", said, [], recipe)
     driver.write(job)
     return job.memory()
 
@@ -81,16 +82,15 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# Peak anonymous memory at 7B shape, {result['started'][:10]}",
         "",
-        f"{result['parameters']:,} entries, bf16, {result['threads']} threads; goal 300 MB, stretch 200 MB. Python and its "
-        "libraries are included.",
+        f"{result['parameters']:,} entries, bf16, {result['threads']} threads; goal 300 MB, stretch 200 MB. "
+        "Python and its libraries are included.",
         "",
         "| merge | peak, MB | planned beside Python, MB | s, files partly uncached |",
         "|---|---|---|---|",
     ]
-    lines += [
-        f"| {x['merge']} | {x['peak_anon_bytes'] / 1e6:.0f} | {x['planned_bytes'] / 1e6:.0f} | {x['seconds']:.0f} |"
-        for x in result["runs"]
-    ]
+    for run in result["runs"]:
+        peak, planned = run["peak_anon_bytes"] / 1e6, run["planned_bytes"] / 1e6
+        lines.append(f"| {run['merge']} | {peak:.0f} | {planned:.0f} | {run['seconds']:.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -55,7 +55,7 @@ def as_float(_context: Any, x: Any) -> Any:
 
 @intrinsic
 def from_float(_context: Any, x: Any, like: Any) -> Any:
-    """A finite float32 as the type of `like`; bfloat16 rounds to nearest, ties to even."""
+    """A float32 as the type of `like`; bfloat16 rounds to nearest, ties to even."""
     if like == types.float32:
         return like(x, like), lambda context, builder, sig, args: args[0]
     if like != types.uint16:
@@ -66,6 +66,8 @@ def from_float(_context: Any, x: Any, like: Any) -> Any:
         bits = builder.bitcast(args[0], word)
         odd = builder.and_(builder.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
         rounded = builder.add(builder.add(bits, ir.Constant(word, 0x7FFF)), odd)
-        return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+        short = builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+        nan = builder.fcmp_unordered("uno", args[0], args[0])  # the addition can carry a NaN over to 0
+        return builder.select(nan, ir.Constant(ir.IntType(16), 0x7FC0), short)
 
     return like(x, like), narrow

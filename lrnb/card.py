@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from collections.abc import Mapping
@@ -56,21 +57,21 @@ def _share(part: int, whole: int) -> float:
 
 def model_card(report: Mapping[str, Any]) -> str:
     """README.md of a merged folder: the recipe and the measured shares."""
-    recipe = [f"- {key}: {value}" for key, value in report["options"].items()]
+    recipe = [f"- {plain(key)}: {plain(value)}" for key, value in _spoken(report["recipe"])]
     lines = [
         "---",
         "tags: [merge]",
         "---",
         f"# Merge by {report['method']}",
         "",
-        f"Parents: {', '.join(report['models'])}. Made by lrnb, without training.",
+        "Made by lrnb, without training. The recipe, every default filled in:",
         "",
         *recipe,
     ]
     if report["parents"]:
         lines += ["", "| parent | kept of all | discarded of kept |", "|---|---|---|"]
         lines += [
-            f"| {name} | {x['kept_share']:.4f} | {x['discarded_share']:.4f} |"
+            f"| {plain(name)} | {x['kept_share']:.4f} | {x['discarded_share']:.4f} |"
             for name, x in report["parents"].items()
         ]
         lines += ["", f"Conflicts: {report['conflict_share']:.4f} of {report['entries']:,}."]
@@ -79,7 +80,27 @@ def model_card(report: Mapping[str, Any]) -> str:
             f"Won back by slack: {report['reserved']:,} entries, "
             f"{report['reserved_share']:.4f} of those TIES would discard."
         ]
-    return "\n".join([*lines, *[f"\nWarning: {text}." for text in report["warnings"]]]) + "\n"
+    return "\n".join([*lines, *[f"\nWarning: {plain(text)}." for text in report["warnings"]]]) + "\n"
+
+
+def _spoken(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The lines of a recipe; of folders the last name only, the manifest has the rest."""
+
+    def name(given: str) -> str:
+        return Path(given).name if Path(given).is_dir() else given
+
+    rest = [(key, value) for key, value in recipe.items() if key not in ("method", "base", "models")]
+    models = {"base": recipe["base"], **recipe["models"]}
+    lines = [(label, name(where)) for label, where in models.items()] + rest
+    return [
+        (key, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value))
+        for key, value in lines
+    ]
+
+
+def plain(text: object) -> str:
+    """Text that Markdown and HTML show as it is."""
+    return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")
 
 
 def manifest(folder: Path, out: Path, vectors: TaskVectors, report: Mapping[str, Any]) -> str:

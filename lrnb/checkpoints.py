@@ -29,7 +29,8 @@ DTYPES = {
 }  # fmt: skip
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
-MAX_HEADER = 100_000_000  # bytes; the limit of the format's reference reader
+MIB, MAX_HEADER = 1 << 20, 100_000_000  # bytes; the limit of the format's reference reader
+MAX_DIMENSIONS, MAX_ENTRIES = 64, 1 << 59  # numpy's limits, which count for empty tensors too
 AGAIN = "Copy or download the file again."
 ELSEWHERE = "Open it with lrnb.sources.open_source, as `lrnb merge` does."
 
@@ -69,8 +70,8 @@ class Checkpoint(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
         if entry.file not in self.maps:
-            with open(entry.file, "rb") as file:
-                self.maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with open(entry.file, "rb") as f:
+                self.maps[entry.file] = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         return np.ndarray(entry.shape, entry.dtype, self.maps[entry.file], entry.start, entry.strides)
 
     def __iter__(self) -> Iterator[str]:
@@ -126,6 +127,8 @@ def read_entries(folder: Path, layout: Layout, read: Callable[[Path], dict[str, 
             where = "the index, but not the file" if odd in names else "the file, but not the index"
             raise UserError(f"{file}: {odd!r} is in {where} (index {layout.index}). {AGAIN}")
         entries |= found
+    if not entries:
+        raise UserError(f"{folder}: its weight files hold no tensors. {AGAIN}")
     return entries
 
 
@@ -139,13 +142,11 @@ def check_finite(where: str, tensors: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def count_not_finite(tensor: np.ndarray, step: int = 1 << 20) -> int:
+def count_not_finite(tensor: np.ndarray, step: int = MIB) -> int:
     """Number of NaN and Inf entries, in pieces so that no large copy is made."""
     flat = tensor.reshape(-1)
-    return sum(
-        len(piece) - int(np.count_nonzero(np.isfinite(piece)))
-        for piece in (flat[start : start + step] for start in range(0, flat.size, step))
-    )
+    pieces = (flat[start : start + step] for start in range(0, flat.size, step))
+    return sum(len(piece) - int(np.count_nonzero(np.isfinite(piece))) for piece in pieces)
 
 
 def is_float(dtype: np.dtype) -> bool:
@@ -158,7 +159,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     one, two = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
-    return bool(np.array_equal(one, two))
+    return all(np.array_equal(one[i : i + MIB], two[i : i + MIB]) for i in range(0, len(one), MIB))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -170,14 +171,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: no config.json. Give a Hugging Face model folder")
-    return read_json(path)
+    config = read_json(path)
+    if not isinstance(config.get("text_config") or {}, dict):
+        raise UserError(f"{path}: text_config is no object. {AGAIN}")
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; UserError where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). {AGAIN}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}. {AGAIN}")
@@ -229,18 +233,17 @@ def _read_index(path: Path) -> dict[str, set[str]]:
 def _inside(folder: Path, name: str, index: str) -> Path:
     """`folder/name`, refused where it leads out. The Hub cache's own links are fine."""
     path = folder / name
-    if Path(name).is_absolute() or len(Path(name).parts) != 1 or name in ("", ".", ".."):
+    if name in ("", ".", "..") or name != Path(name).name or not name.isprintable():
         raise UserError(
             f"{folder / index}: names the file {name!r} outside {folder}. Do not trust "
             "this checkpoint; get it from its source again."
         )
-    real, homes = path.resolve(), [folder.resolve()]
-    if homes[0].parent.name == "snapshots":
-        homes.append(homes[0].parent.parent / "blobs")
-    if not any(real.is_relative_to(home) for home in homes):
-        raise UserError(f"{path}: a link to a file outside {folder}. Put the file itself there.")
-    if not path.is_file():
+    if not path.is_file():  # nor a link to itself, which resolve() would stumble over
         raise UserError(f"{path}: this shard is missing. {AGAIN}")
+    home = folder.resolve()
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise UserError(f"{path}: a link to a file outside {folder}. Put the file itself there.")
     return path
 
 
@@ -265,7 +268,7 @@ def read_header(file: Path) -> dict[str, Entry]:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_twins)
         header.pop("__metadata__", None)
         entries = {n: _entry(file, n, item, 8 + length) for n, item in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: wrong safetensors header ({error}). {AGAIN}") from None
     _check_cover(file, entries, 8 + length, size)
     return entries
@@ -278,7 +281,8 @@ def _entry(file: Path, name: str, item: dict[str, Any], data: int) -> Entry:
             "the model in bfloat16, float16 or float32 first."
         )
     shape, (start, stop) = tuple(item["shape"]), item["data_offsets"]
-    if any(not isinstance(x, int) or x < 0 for x in (*shape, start, stop)):
+    numbers = all(type(x) is int and x >= 0 for x in (*shape, start, stop))
+    if not numbers or len(shape) > MAX_DIMENSIONS or math.prod(x or 1 for x in shape) > MAX_ENTRIES:
         raise ValueError(f"{name!r} has shape {shape} at {start}:{stop}")
     if stop - start != math.prod(shape) * DTYPES[item["dtype"]].itemsize:
         raise ValueError(f"{name!r}: {shape} of {item['dtype']} does not fill bytes {start}:{stop}")
@@ -288,10 +292,8 @@ def _entry(file: Path, name: str, item: dict[str, Any], data: int) -> Entry:
 def _check_cover(file: Path, entries: dict[str, Entry], position: int, size: int) -> None:
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != position:
-            raise UserError(
-                f"{file}: wrong safetensors header ({name!r} begins at byte "
-                f"{entry.start:,}, not {position:,}). {AGAIN}"
-            )
+            wrong = f"{name!r} begins at byte {entry.start:,}, not {position:,}"
+            raise UserError(f"{file}: wrong safetensors header ({wrong}). {AGAIN}")
         position = entry.stop
     if position != size:
         state = "truncated" if size < position else "longer than its header says"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(given.run(given) or 0)
     except KeyboardInterrupt:
-        print("lrnb: stopped. The same command continues where it was.", file=sys.stderr)
+        then = "Nothing was written" if given.run is _merge else "The same command continues where it was"
+        print(f"lrnb: stopped. {then}.", file=sys.stderr)
         return 130
     except Exception as error:
         from lrnb.params import UserError
@@ -239,10 +241,19 @@ def _lab(given: argparse.Namespace) -> int:
     os.execv(sys.executable, command)
 
 
+def _merge(given: argparse.Namespace) -> int:
+    """A terminated merge ends like an interrupted one: what was being written is removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return merge(given)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language"),
-    ("merge", merge, merge_options, "merge checkpoints"),
+    ("merge", _merge, merge_options, "merge checkpoints"),
     ("evaluate", _evaluate, _evaluate_options, "score one model folder"),
     ("conflicts", _conflicts, _conflicts_options, "count what trimming and election drop"),
     ("report", _report, _report_options, "write report.html of a run folder"),

@@ -60,8 +60,8 @@ def models_of(given: argparse.Namespace) -> dict[str, str]:
     models: dict[str, str] = {}
     for text in given.model:
         name, _, folder = text.partition("=")
-        if not (name and folder):
-            _refuse(f"--model {text}: expected NAME=DIR, for example --model ct=runs/nano/qaa/ct/65k")
+        if not (name and folder and name.isprintable()):
+            _refuse(f"--model {text!r}: expected NAME=DIR, for example --model ct=runs/nano/qaa/ct/65k")
         if name in models or name == "base":
             _refuse(f"--model {text}: the name {name} is taken; give every parent a name of its own")
         models[name] = folder

@@ -20,7 +20,7 @@ def compare(
     """UserError naming the tensor where a model's names, shapes, tying or types differ from base."""
     for label, model in models.items():
         _compare_tying(method, base, label, model, aliases)
-        copies = set(aliases) | set(getattr(model, "aliases", {}))
+        copies = set(aliases) | (set(model.aliases) if isinstance(model, Checkpoint) else set())
         _compare_names(method, set(base) - copies, label, set(model) - copies)
         for name in sorted(set(base) - copies):
             _compare_tensor(f"{method}: {name!r}", base[name], label, model[name])
@@ -37,6 +37,8 @@ def _compare_tying(method: str, base: Any, label: str, model: Any, aliases: Mapp
             )
         return
     for copy, name in aliases.items():
+        if isinstance(model, dict) and getattr(model, "aliases", {}).get(copy) == name:
+            continue
         if {copy, name} <= set(model) and not same_bits(model[copy], model[name]):
             raise UserError(
                 f"{method}: {copy!r} is tied to {name!r} in base but differs from it "

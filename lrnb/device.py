@@ -188,7 +188,7 @@ def _scan(values: Any, low: float, high: float) -> Scan:
 
 
 def on_gpu(models: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all float tensors of all models live on one CUDA device, none of them in float64."""
+    """Whether all tensors of all models live on one CUDA device, none of them in float64."""
     torch = sys.modules.get("torch")
     values = [x for model in models for x in model.values()]
     if torch is None or not values or not all(isinstance(x, torch.Tensor) for x in values):
@@ -208,13 +208,13 @@ class DeviceVectors(TaskVectors):
     def __init__(
         self, base: Mapping[str, Any], parents: Mapping[str, Mapping[str, Any]], *, method: str
     ) -> None:
-        self.tensors: dict[str | None, Mapping[str, Any]] = {None: base}
-        self.tensors.update(dict(parents.items()))
+        given: dict[str | None, Mapping[str, Any]] = {None: base, **dict(parents.items())}
+        self.tensors = {k: {n: x.detach().contiguous() for n, x in m.items()} for k, m in given.items()}
         device = str(next(iter(base.values())).device)
         models = {label: stand_in(tensors) for label, tensors in self.tensors.items()}
-        given = {label: models[label] for label in parents}
+        children = {label: models[label] for label in parents}
         make = partial(Torch, device=device, stay=True)
-        super().__init__(models[None], given, method=method, threads=1, worker=make)
+        super().__init__(models[None], children, method=method, threads=1, worker=make)
         for copy, name in self.aliases.items():
             for label, model in parents.items():
                 same = copy not in model or model[copy].data_ptr() == model[name].data_ptr()
@@ -222,7 +222,7 @@ class DeviceVectors(TaskVectors):
                     raise UserError(f"{method}: {copy!r} is tied to {name!r} in base but differs in {label}")
 
     def _flat(self, label: str | None, name: str) -> Any:
-        return self.tensors[label][name].detach().reshape(-1)
+        return self.tensors[label][name].reshape(-1)
 
     def operands(self, span: Span) -> Operands:
         """Views of the tensors on their device."""

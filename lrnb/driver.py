@@ -126,40 +126,42 @@ def plan_merge(
     }
     job = open_job(method, base, models, Path(out), force, how, options)
     vectors, specs = job.vectors, job.specs()
+    free = shutil.disk_usage(nearest_folder(job.out)).free
+    short = ["the disk is too small for this"] if free < space_needed(specs) else []
     return {
         "method": method,
         "models": {label: str(where) for label, where in {"base": base, **models}.items()},
         "options": job.options,
+        "recipe": job.recipe,
         "entries": vectors.size(vectors.names),
         "tensors": len(specs),
         "output_bytes": space_needed(specs),
-        "disk_free": shutil.disk_usage(nearest_folder(job.out)).free,
+        "disk_free": free,
         "memory_bytes": job.memory(),
         "threads": len(vectors.workers),
         "passes": job.passes(),
-        "warnings": job.doubts,
+        "warnings": [*job.doubts, *short],
     }
 
 
 def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
     """Merge into the folder; the report that the model card and the manifest hold."""
-    vectors, tallies = job.vectors, []
-    copies = {name: copy for copy, name in vectors.aliases.items()}
+    vectors = job.vectors
+    copies = {name: [c for c, n in vectors.aliases.items() if n == name] for name in vectors.aliases.values()}
     assert isinstance(vectors.base, Checkpoint)
     like = (vectors.base.folder, job.tokenizer)
     with new_checkpoint(job.out, job.specs(), *like, shard_bytes=shard_bytes) as writer:
 
         def put(span: Span, result: np.ndarray) -> None:
-            writer.put(span.name, span.start, result)
-            if span.name in copies:
-                writer.put(copies[span.name], span.start, result)
+            for name in (span.name, *copies.get(span.name, ())):
+                writer.put(name, span.start, result)
 
         for name in vectors.others:
             writer.put(name, 0, vectors.base[name].reshape(-1))
-        for _, tally in run(vectors, job.plan(vectors, job.dtype_of), put):
-            tallies.append(tally)
-        measured = total(tallies, len(vectors.parents))
-        report = make_report(job.method, vectors, job.options, measured) | {"warnings": job.doubts}
+        counted = run(vectors, job.plan(vectors, job.dtype_of), put)
+        measured = total([tally for _, tally in counted], len(vectors.parents))
+        report = make_report(job.method, vectors, job.options, measured)
+        report |= {"recipe": job.recipe, "warnings": job.doubts}
         write_text(writer.folder / "README.md", model_card(report))
         writer.close()
         write_text(writer.folder / MANIFEST, manifest(writer.folder, job.out, vectors, report))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -97,14 +97,20 @@ def per_parent(
     parents: list[str], given: PerParent, default: float, name: str, low: float, high: float
 ) -> list[float]:
     """One value a parent, from a number, a mapping or a sequence; UserError outside [low, high]."""
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
     if isinstance(given, Mapping):
         if unknown := set(given) - set(parents):
             raise UserError(f"{name}: no parent {sorted(unknown)[0]!r}; parents are {parents}")
-        values = [float(given.get(parent, default)) for parent in parents]
-    elif isinstance(given, Sequence):
-        values = [float(value) for value in given]
+        listed: list[Any] = [given.get(parent, default) for parent in parents]
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        listed = list(given)
     else:
-        values = [float(default if given is None else given)] * len(parents)
+        listed = [default if given is None else given] * len(parents)
+    try:
+        values = [float(value) for value in listed]
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: a number, or one for each of {parents}, not {given!r}") from None
     if len(values) != len(parents):
         raise UserError(f"{name}: {len(values)} values for {len(parents)} parents {parents}")
     if wrong := [value for value in values if not low <= value <= high]:
@@ -131,7 +137,7 @@ def rules(
     if 0.0 in densities:
         raise UserError("density must be above 0: 0 keeps nothing. 0.2 keeps a fifth")
     numbers = per_parent(parents, weights, 1.0, "weights", 0.0, 1e30)
-    if not any(numbers):
+    if not any(map(np.float32, numbers)):
         raise UserError("weights: all are 0. Give at least one parent a weight above 0")
     return Rules(densities, [np.float32(w) for w in numbers], zero_sign, at_threshold, bool(normalize))
 
@@ -163,8 +169,8 @@ def _find_cuts(vectors: TaskVectors, names: list[str], rules: Rules) -> list[Cut
 
     if not n:
         return [Cut(NEVER, 0) for _ in ks]
-    samples = np.sort(np.abs(some), axis=1)
-    found = kth_largest(scan, list(samples), [max(k, 1) for k in ks], n)
+    np.abs(some, out=some).sort(axis=1)
+    found = kth_largest(scan, list(some), [max(k, 1) for k in ks], n)
     if rules.at_threshold == "keep-all":
         return [Cut(kth.value, n) if k else Cut(NEVER, 0) for k, kth in zip(ks, found, strict=True)]
     return [_exact_cut(vectors, spans, i, k, kth) for i, (k, kth) in enumerate(zip(ks, found, strict=True))]
@@ -205,6 +211,11 @@ def elect(
     scope = Scope(vectors, names, found, ballot)
     if slack is not None:
         return slack.settle(scope, rules)
+    return count_votes(scope, rules)
+
+
+def count_votes(scope: Scope, rules: Rules) -> Scope:
+    """The scope with the sign of exact zero sums settled; one pass unless it is given."""
     lead = 0
     if rules.zero_sign == "majority":
         views = scope.view(scope.spans(), lambda worker, data, ballot: worker.vote(data, ballot))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from lrnb.checkpoint_writer import Spec
 from lrnb.checkpoints import BFLOAT16, Checkpoint
 from lrnb.device import worker_for
-from lrnb.election import rules
+from lrnb.election import per_parent, rules
 from lrnb.merge import (
     DtypeOf,
     Plan,
@@ -70,6 +70,24 @@ def _without(options: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != key}
 
 
+def resolved(method: str, parents: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a merge with all defaults filled in, one value a parent where they have their own."""
+    given = dict(options)
+    if method == "average":
+        normalize = given.get("normalize", True)
+        shares = average_shares(parents, given.get("alpha"), given.get("weights"), normalize)
+        return {"shares": dict(zip(parents, shares, strict=True)), "normalize": normalize}
+    if method == "task_arithmetic":
+        factors = arithmetic_factors(parents, given.get("lam"), given.get("normalize", False))
+        return {"lam": dict(zip(parents, factors, strict=True))}
+    defaults = {"lam": 1.0, "zero_sign": "majority", "at_threshold": "keep-all", "normalize": True}
+    each = {
+        name: dict(zip(parents, per_parent(parents, given.get(name), 1.0, name, 0.0, 1e30), strict=True))
+        for name in ("density", "weights")
+    }
+    return defaults | ({"protect": "sft"} if method == "ties_sv" else {}) | given | each
+
+
 def output_dtype(vectors: TaskVectors, dtype: str) -> DtypeOf:
     if dtype == "auto":
         return lambda name: vectors.base[name].dtype
@@ -90,6 +108,7 @@ class Job:
     tokenizer: Path
     options: dict[str, Any]
     doubts: list[str]
+    recipe: dict[str, Any] = field(default_factory=dict)  # all that is needed to repeat it, defaults too
 
     def specs(self) -> dict[str, Spec]:
         base = self.vectors.base
@@ -101,7 +120,8 @@ class Job:
         """How often the inputs are gone through, if no bracket of the selection misses."""
         if not self.method.startswith("ties"):
             return 1
-        return 2 if self.method == "ties" and self.options.get("zero_sign") == "positive" else 3
+        counted = self.options.get("zero_sign") != "positive" or "slack" in self.options
+        return 3 if counted else 2
 
     def entry_bytes(self) -> float:
         models, names = [self.vectors.base, *self.vectors.models.values()], self.vectors.names
@@ -112,12 +132,18 @@ class Job:
         return round(self.passes() * self.entry_bytes() * self.vectors.size(self.vectors.names))
 
     def memory(self) -> int:
-        """Scratch of all workers, the sample, and twice what the selection collects."""
-        n, parents = self.vectors.size(self.vectors.names), len(self.vectors.parents)
-        scratch = len(self.vectors.workers) * self.vectors.workers[0].span * 4 * (2 * parents + 3)
-        sample = sample_size(n)
-        inside = n * min(1.0, 2 * SIGMAS * 0.5 / sample**0.5)
-        return round(scratch + (sample * 3 + inside * 2) * 4 * parents) if self.passes() > 1 else scratch
+        """Scratch of all workers; the sample, or what the selection collects and a copy of one parent's."""
+        vectors, parents = self.vectors, len(self.vectors.parents)
+        scratch = len(vectors.workers) * vectors.workers[0].span * 4 * (2 * parents + 3)
+        if self.passes() == 1:
+            return scratch
+        sizes = sorted(map(vectors.size, vectors.scopes(self.options["trim_scope"])))
+        selection = 0.0
+        for n in sizes[-len(vectors.workers) :]:  # as many scopes at once
+            sample = min(n, sample_size(n))
+            inside = n * min(1.0, 2 * SIGMAS * 0.5 / max(sample, 1) ** 0.5)
+            selection += max((2 * parents + 1) * sample, parents * sample + (parents + 1) * inside)
+        return round(scratch + 4 * selection)
 
 
 def open_job(
@@ -129,38 +155,71 @@ def open_job(
     how: Mapping[str, Any],
     options: dict[str, Any],
 ) -> Job:
+    if not models or "base" in models:
+        raise UserError(f"{method}: give at least one parent, and none called base; got {list(models)}")
     given = {"base": base, **models}
     planned = plan(method, list(models), how["trim_scope"], options)  # wrong options before anything else
     if how["tokenizer"] not in given:
         raise UserError(f"tokenizer: no model {how['tokenizer']!r}; give one of {', '.join(given)}")
     factory, threads = worker_for(how["device"], how["threads"])
+    _check_apart(out, {Path(x).resolve() for x in given.values() if Path(x).is_dir()})
+    _check_out(out, force)
     opened = {label: open_source(where, base=base, finite=False) for label, where in given.items()}
-    _check_out(out, opened, force)
+    _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
     parents = {label: opened[label] for label in models}
     vectors = TaskVectors(opened["base"], parents, method=method, threads=threads, worker=factory)
     dtype_of, doubts = output_dtype(vectors, how["dtype"]), _implausible(vectors)
+    doubts += _empty(vectors, options.get("density"))
     said = options | {"trim_scope": how["trim_scope"]} if method.startswith("ties") else dict(options)
     said |= {"dtype": how["dtype"]} | ({"tokenizer": how["tokenizer"]} if how["tokenizer"] != "base" else {})
-    return Job(method, out, vectors, planned, dtype_of, opened[how["tokenizer"]].folder, said, doubts)
+    recipe = {"method": method, "base": str(base), "models": {k: str(v) for k, v in models.items()}}
+    recipe |= {**resolved(method, list(models), options), **said, "tokenizer": how["tokenizer"]}
+    tokenizer = opened[how["tokenizer"]].folder
+    return Job(method, out, vectors, planned, dtype_of, tokenizer, said, doubts, recipe)
 
 
-def _check_out(out: Path, models: Mapping[str, Checkpoint], force: bool) -> None:
-    for model in models.values():
-        for folder in {model.folder.resolve(), *(path.parent.resolve() for path in model.files)}:
-            target = out.resolve()
-            if target.is_relative_to(folder) or folder.is_relative_to(target):
-                raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
-    if force or not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
+def _check_out(out: Path, force: bool) -> None:
+    """UserError where `out` cannot be a new folder, or holds anything but a merge made here."""
     try:
-        ours = json.loads((out / MANIFEST).read_text(encoding="utf-8")).get("stage") == "merge"
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
-        raise UserError(
-            f"{out}: exists and is not a merge made here. Choose another folder, "
-            "remove it, or give --force (force=True) to replace it."
-        )
+        there = out.exists() or out.is_symlink()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{out}: no folder can be called this ({error}). Choose another.") from None
+    if out.name in ("", ".."):
+        raise UserError(f"{out}: give the new folder a name of its own, such as --out merged.")
+    if force or not there or (out.is_dir() and not any(out.iterdir())) or _made_here(out):
+        return
+    raise UserError(
+        f"{out}: exists and is not a merge made here, or holds more than that. Choose another folder, "
+        "remove it, or give --force (force=True) to replace it."
+    )
+
+
+def _made_here(out: Path) -> bool:
+    """Whether all that `out` holds was written by an earlier merge."""
+    try:
+        written = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        return written["stage"] == "merge" and {p.name for p in out.iterdir()} <= {
+            *written["outputs"],
+            MANIFEST,
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _check_apart(out: Path, folders: Iterable[Path]) -> None:
+    try:
+        target = out.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{out}: no folder can be called this ({error}). Choose another.") from None
+    for folder in folders:
+        if target.is_relative_to(folder) or folder.is_relative_to(target):
+            raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
+
+
+def _homes(model: Checkpoint) -> set[Path]:
+    """All folders that the files of a model lie in, those behind links too."""
+    files = {folder for path in model.files for folder in (path.parent.resolve(), path.resolve().parent)}
+    return {model.folder.resolve(), *files}
 
 
 def _implausible(vectors: TaskVectors) -> list[str]:
@@ -174,3 +233,11 @@ def _implausible(vectors: TaskVectors) -> list[str]:
             )
             warnings.warn(doubts[-1], stacklevel=4)
     return doubts
+
+
+def _empty(vectors: TaskVectors, density: Any) -> list[str]:
+    """A warning for every parent of which trimming keeps nothing."""
+    n = vectors.size(vectors.names)
+    kept = per_parent(vectors.parents, density, 1.0, "density", 0.0, 1.0)
+    empty = [parent for parent, share in zip(vectors.parents, kept, strict=True) if round(share * n) == 0]
+    return [f"{parent}: this density keeps none of {n:,} entries" for parent in empty]

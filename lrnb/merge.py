@@ -5,14 +5,14 @@ Sources: TIES, Yadav et al. 2023, arXiv 2306.01708; task arithmetic, Ilharco et 
 chosen. TIES-SV is in `lrnb/ties_sv.py`. Folders are merged by `lrnb/driver.py`, through the same
 plans; its `merge_state` and `merge_checkpoints` are also names of this module.
 
-All arithmetic is float32 (float64 where a tensor is stored in float64) in the order of the parents,
-and the result is rounded once.
+All arithmetic is float32, in the order of the parents, and the result is rounded once. Where a tensor is
+stored in float64, its task vector, its average and the last addition are taken in float64.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,18 @@ import numpy as np
 from lrnb.device import DeviceVectors, on_gpu
 from lrnb.election import PerParent, Rules, Slack, elect, per_parent, rules
 from lrnb.params import UserError
+from lrnb.rounding import cast
 from lrnb.vectors import Span, TaskVectors, like_input, working_dtype
-from lrnb.workers import Operands, Tally, Worker
+from lrnb.workers import Operands, Tally, Worker, run_all
 
 Tensors = Any  # a tensor, or a dict name -> tensor; numpy or torch
 DtypeOf = Callable[[str], np.dtype]  # output dtype of a tensor
 Merged = tuple[np.ndarray, Tally | None]  # a span in its output dtype, and its counts
 MergeSpan = Callable[[Worker, Span, Operands], Merged]
-Scopes = Iterator[tuple[list[Span], MergeSpan]]
+Prepare = Callable[
+    [TaskVectors, list[str]], tuple[list[Span], MergeSpan]
+]  # settles what a scope's spans share
+Scopes = list[tuple[list[str], Prepare]]
 Plan = Callable[[TaskVectors, DtypeOf], Scopes]  # what to do with each scope; made before any reading
 
 
@@ -36,15 +40,17 @@ def ties_plan(rules: Rules, lam: float = 1.0, trim_scope: str = "model", slack: 
     factor = per_parent(["lam"], lam, 1.0, "lam", -1e30, 1e30)[0]
 
     def plan(vectors: TaskVectors, dtype_of: DtypeOf) -> Scopes:
-        for names in vectors.scopes(trim_scope):
-            scope = elect(vectors, names, rules, slack, factor)
+        def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], MergeSpan]:
+            scope = elect(mine, names, rules, slack, factor)
 
-            def merge(worker: Worker, span: Span, data: Operands, scope: Any = scope) -> Merged:
+            def merge(worker: Worker, span: Span, data: Operands) -> Merged:
                 dtype = dtype_of(span.name)
                 result, tally = worker.ties(data, scope.at(span), dtype)
-                return finish(vectors, span, data, result, dtype, tally.bad), tally
+                return finish(mine, span, data, result, dtype, tally.bad), tally
 
-            yield scope.spans(), merge
+            return scope.spans(), merge
+
+        return [(names, prepare) for names in vectors.scopes(trim_scope)]
 
     return plan
 
@@ -62,7 +68,7 @@ def average_plan(shares: Sequence[float], keep: bool = True) -> Plan:
                 vectors.refuse_inputs()
             return cast(result, dtype, span.name, bad), None
 
-        yield vectors.spans(vectors.names), merge
+        return [(vectors.names, lambda mine, names: (mine.spans(names), merge))]
 
     return plan
 
@@ -92,7 +98,7 @@ def arithmetic_plan(lams: Sequence[float]) -> Plan:
                 vectors.refuse_deltas()
             return finish(vectors, span, data, result, dtype, bad), None
 
-        yield vectors.spans(vectors.names), merge
+        return [(vectors.names, lambda mine, names: (mine.spans(names), merge))]
 
     return plan
 
@@ -108,23 +114,6 @@ def finish(
     kept = result == 0  # -0.0 + 0.0 would lose its sign
     total[kept] = base[kept]
     return cast(total, dtype, span.name)
-
-
-def cast(x: np.ndarray, dtype: np.dtype, name: str, bad: int | None = None) -> np.ndarray:
-    """`x` in `dtype`; UserError where an entry leaves its range. `bad`: how many of x are known to.
-
-    Results that stay on a GPU come in `dtype` already.
-    """
-    with np.errstate(over="ignore"):
-        result = x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else x
-    if bad is None or (result is not x and not bad):
-        bad = result.size - int(np.count_nonzero(np.isfinite(result)))
-    if bad:
-        raise UserError(
-            f"{name!r}: {bad:,} merged entries are beyond {np.dtype(dtype).name}'s "
-            "range. Lower lam or the weights, or write float32"
-        )
-    return result
 
 
 def average_shares(
@@ -157,12 +146,11 @@ def task_vector(base: Tensors, parent: Tensors) -> Tensors:
         return task_vector({"tensor": base}, {"tensor": parent})["tensor"]
     vectors = TaskVectors(base, {"parent": parent}, method="task_vector")
 
-    def plan(vectors: TaskVectors, dtype_of: DtypeOf) -> Scopes:
-        yield vectors.spans(vectors.names), lambda worker, span, data: (vectors.delta("parent", span), None)
+    def merge(worker: Worker, span: Span, data: Operands) -> Merged:
+        return vectors.delta("parent", span), None
 
-    found = collect(
-        vectors, plan(vectors, lambda name: np.dtype(np.float32)), lambda name: np.dtype(np.float32)
-    )
+    scopes: Scopes = [(vectors.names, lambda mine, names: (mine.spans(names), merge))]
+    found = collect(vectors, scopes, lambda name: np.dtype(np.float32))
     if not all(np.isfinite(x).all() for x in found.values()):
         vectors.refuse_deltas()
     return {
@@ -237,18 +225,33 @@ def task_arithmetic(
 
 def run(
     vectors: TaskVectors, scopes: Scopes, put: Callable[[Span, np.ndarray], None]
-) -> Iterator[tuple[Span, Tally]]:
-    """Merge scope by scope; `put` gets every span's result, on any thread. Yields the counts."""
-    for spans, merge in scopes:
+) -> list[tuple[Span, Tally]]:
+    """Merge all scopes; `put` gets every span's result, on any thread. Returns the counts, in order.
 
-        def one(worker: Worker, span: Span, data: Operands, merge: MergeSpan = merge) -> Tally | None:
-            result, tally = merge(worker, span, data)
-            put(span, result)
-            return tally
+    One scope is shared by all workers; of several, the largest first, each worker takes whole ones.
+    """
+    if len(scopes) < 2 or len(vectors.workers) < 2:
+        return [counted for scope in scopes for counted in _run_scope(vectors, *scope, put)]
+    order = sorted(range(len(scopes)), key=lambda i: -vectors.size(scopes[i][0]))
+    found = run_all(
+        vectors.workers, order, lambda worker, i: _run_scope(vectors.alone(worker), *scopes[i], put)
+    )
+    each = dict(zip(order, found, strict=True))
+    return [counted for i in range(len(scopes)) for counted in each[i]]
 
-        for span, tally in zip(spans, vectors.run(spans, one), strict=True):
-            if tally is not None:
-                yield span, tally
+
+def _run_scope(
+    vectors: TaskVectors, names: list[str], prepare: Prepare, put: Callable[[Span, np.ndarray], None]
+) -> list[tuple[Span, Tally]]:
+    spans, merge = prepare(vectors, names)
+
+    def one(worker: Worker, span: Span, data: Operands) -> Tally | None:
+        result, tally = merge(worker, span, data)
+        put(span, result)
+        return tally
+
+    counts = vectors.run(spans, one)
+    return [(span, tally) for span, tally in zip(spans, counts, strict=True) if tally is not None]
 
 
 def collect(vectors: TaskVectors, scopes: Scopes, dtype_of: DtypeOf) -> dict[str, np.ndarray]:
@@ -258,8 +261,7 @@ def collect(vectors: TaskVectors, scopes: Scopes, dtype_of: DtypeOf) -> dict[str
     def put(span: Span, result: np.ndarray) -> None:
         found[span.name].reshape(-1)[span.start : span.stop] = result
 
-    for _ in run(vectors, scopes, put):
-        pass
+    run(vectors, scopes, put)
     return found
 
 

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.params import Study, UserError, budget_name
-from lrnb.sweep import sweep, unfinished
+from lrnb.sweep import remove, sweep, unfinished
 
 MANIFEST = "manifest.json"
-LIBRARIES = ("lrnb", "torch", "transformers", "trl", "lm-eval", "numpy", "safetensors", "plotly")
+LIBRARIES = (
+    "lrnb torch transformers trl peft lm-eval numpy ml-dtypes numba llvmlite safetensors plotly".split()
+)
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         old = path.with_name(f"{own}old")
-        if path.exists():
+        if path.exists() or path.is_symlink():
             os.replace(path, old)
         os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
+        sweep(path)  # an older one that a killed process had moved away
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -268,13 +271,10 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def visible_files(folder: Path) -> dict[str, Path]:
     """Every file below `folder` but manifests, hidden files and `work/` folders, by relative name."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") or part == "work" for part in parts)
-        if path.is_file() and path.name != MANIFEST and not hidden:
-            found["/".join(parts)] = path
-    return found
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    named = {path.relative_to(folder).parts: path for path in files}
+    hidden = {parts for parts in named if any(part.startswith(".") or part == "work" for part in parts)}
+    return {"/".join(parts): path for parts, path in named.items() if parts not in hidden}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -24,4 +24,12 @@ def sweep(path: Path) -> None:
     for left in path.parent.glob(f"{glob.escape(start)}*"):
         pid = left.name.removeprefix(start).partition(".")[0]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)) and (left.suffix == ".tmp" or path.exists()):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

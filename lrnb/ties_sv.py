@@ -40,7 +40,7 @@ from functools import partial
 
 import numpy as np
 
-from lrnb.election import PerParent, Rules, Scope, Slack, per_parent, rules, stop_after
+from lrnb.election import PerParent, Rules, Scope, Slack, count_votes, per_parent, rules, stop_after
 from lrnb.merge import Plan, Tensors, run_on_tensors, ties_plan
 from lrnb.params import UserError
 from lrnb.select import ALL, Bracket, bracket, locate, sample_size
@@ -103,8 +103,7 @@ class ThresholdSlack:
 
     def settle(self, scope: Scope, rules: Rules) -> Scope:
         """The scope with its election decided; see `election.elect`."""
-        views = scope.view(scope.spans(), lambda worker, data, ballot: worker.vote(data, ballot))
-        scope = scope.with_zero(rules.zero_sign, sum(view.lead for view in views))
+        scope = count_votes(scope, rules)
         return replace(scope, ballot=replace(scope.ballot, own=self.own, xi=self.xi, by_sum=False))
 
 

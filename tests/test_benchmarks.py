@@ -139,7 +139,8 @@ def test_a_run_writes_every_time_and_the_table(
     pico: merge.Place, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     root = pico.root.parent
-    options = ["--shape", "pico", "--rounds", "2", "--methods", "ties-model,copy", "--no-mergekit", "--settle", "0"]
+    options = ["--shape", "pico", "--rounds", "2", "--methods", "ties-model,copy"]
+    options += ["--no-mergekit", "--settle", "0"]
     assert merge.main([*options, "--dir", str(root), "--results", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*-pico.json")
     text = path.read_text()

@@ -530,3 +530,71 @@ def test_transformers_opens_the_merge(pico_llama, tmp_path):
     state = model.state_dict()
     assert all(np.array_equal(state[name].numpy(), wanted[name]) for name in wanted)
     assert len(AutoTokenizer.from_pretrained(tmp_path / "out")) > 20
+
+
+# what a review found
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", "<f8"])
+def test_any_byte_order_keeps_an_unchanged_tensor(kind):
+    base = np.array([0.1, -2.5, 1e-3], kind)
+    for merged in (merge.ties(base, [base.copy()], density=1), merge.average(base, [base.copy()] * 2)):
+        assert np.array_equal(merged, base)
+
+
+def test_floats_that_are_not_merged_are_named():
+    x = np.zeros(2, np.longdouble)
+    with pytest.raises(UserError, match="'a' is .*; merged are float64, float32, float16, bfloat16"):
+        merge.average({"a": x}, [{"a": x}])
+
+
+def test_a_parent_called_base_is_refused(folders, tmp_path):
+    paths, _, _ = folders
+    with pytest.raises(UserError, match="none called base"):
+        merge.merge_checkpoints("average", paths["base"], {"base": paths["ct"]}, tmp_path / "out")
+    with pytest.raises(UserError, match="a parent is called base"):
+        merge.average(f32(1), {"base": f32(2)})
+
+
+@pytest.mark.parametrize("given", ["0.5", "half", [0.5, None]])
+def test_a_density_that_is_no_number(given):
+    x = f32(1, 2)
+    if given == "0.5":
+        assert merge.ties(x, [x + 1, x + 2], density=given) is not None
+        return
+    with pytest.raises(UserError, match="density: a number, or one for each of"):
+        merge.ties(x, [x + 1, x + 2], density=given)
+
+
+def test_more_in_the_folder_than_a_merge_is_not_replaced(folders, tmp_path):
+    paths, _, _ = folders
+    models, out = {"ct": paths["ct"], "sft": paths["sft"]}, tmp_path / "out"
+    merge.merge_checkpoints("average", paths["base"], models, out)
+    (out / "notes.md").write_text("thoughts")
+    with pytest.raises(UserError, match="or holds more than that"):
+        merge.merge_checkpoints("average", paths["base"], models, out)
+    assert (out / "notes.md").read_text() == "thoughts"
+
+
+def test_the_recipe_is_complete_and_shown_as_text(folders, tmp_path):
+    paths, _, _ = folders
+    models, out = {"a|b<script>": paths["ct"], "sft": paths["sft"]}, tmp_path / "out"
+    report = merge.merge_checkpoints("ties_sv", paths["base"], models, out, density=0.4, slack=0.2)
+    recipe = json.loads((out / "manifest.json").read_text())["report"]["recipe"]
+    assert recipe["models"]["sft"] == str(paths["sft"]) and recipe["base"] == str(paths["base"])
+    assert recipe["weights"] == {"a|b<script>": 1.0, "sft": 1.0} and recipe["at_threshold"] == "keep-all"
+    assert (recipe["lam"], recipe["zero_sign"], recipe["protect"]) == (1.0, "majority", "sft")
+    card = (out / "README.md").read_text()
+    assert "<script>" not in card and r"a\|b&lt;script&gt;" in card and "- base: base" in card
+    again = merge.merge_checkpoints(
+        "ties_sv", paths["base"], models, tmp_path / "again", density=0.4, slack=0.2
+    )
+    assert again["recipe"] == report["recipe"] == recipe
+
+
+def test_a_density_that_keeps_nothing_is_doubted(folders, tmp_path):
+    paths, _, _ = folders
+    report = merge.merge_checkpoints(
+        "ties", paths["base"], {"ct": paths["ct"]}, tmp_path / "out", density=1e-9
+    )
+    assert report["warnings"] == ["ct: this density keeps none of 264 entries"]

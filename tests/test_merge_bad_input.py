@@ -257,15 +257,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-OPEN = {
-    "a table of config that is none", "deep config", "deep index", "deep header", "too many dimensions",
-    "true for a number", "huge and empty", "larger than any array", "zero byte in the index",
-    "half a character in the index", "link to itself",
-}  # fmt: skip
-RAISES = pytest.mark.xfail(strict=True, reason="an error of Python's own instead of a message")
-
-
-@pytest.mark.parametrize("case", [pytest.param(x, marks=RAISES) if x in OPEN else x for x in FILES])
+@pytest.mark.parametrize("case", FILES)
 @pytest.mark.parametrize("model", ["base", "ct"])
 def test_damaged_files(refused: Refused, case: str, model: str) -> None:
     change, message = FILES[case]
@@ -273,7 +265,6 @@ def test_damaged_files(refused: Refused, case: str, model: str) -> None:
     refused(message.replace("{}", model))
 
 
-@pytest.mark.xfail(strict=True, reason="IndexError in card.py")
 def test_models_without_tensors(refused: Refused) -> None:
     save(Path("none"), {name: {} for name in NAMES})
     refused("none/base: .*no tensors", "average", "--base", "none/base", "--model", "ct=none/ct")
@@ -632,7 +623,6 @@ def test_numbers_out_of_range(refused: Refused, method: str, option: str, value:
     refused(message, method, *MODELS, *usual, option, value)
 
 
-@pytest.mark.xfail(strict=True, reason="weights that are 0 in float32 pass")
 def test_weights_too_small_for_float32(refused: Refused) -> None:
     tiny = ("--weight", "ct=1e-300", "--weight", "sft=1e-300")
     refused("weights", "ties", *MODELS, "--density", "0.5", *tiny)
@@ -699,7 +689,6 @@ def test_a_parent_that_is_the_base_and_one_given_twice(place: Path) -> None:
     assert all(x.tobytes() == ct[name].tobytes() for name, x in open_checkpoint("three").items())
 
 
-@pytest.mark.xfail(strict=True, reason="leaves .NAME.*.old beside out")
 def test_an_out_that_is_a_link_or_a_file(place: Path) -> None:
     """What was in place of it is gone, and nothing of it left beside."""
     assert merge("average", *MODELS, "--out", "first") == 0
@@ -713,7 +702,6 @@ def test_an_out_that_is_a_link_or_a_file(place: Path) -> None:
     assert sorted(path.name for path in place.iterdir()) == names
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError: an empty name")
 def test_an_out_of_the_current_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place.parent / "here").mkdir()
     monkeypatch.chdir(place.parent / "here")
@@ -722,7 +710,6 @@ def test_an_out_of_the_current_folder(place: Path, monkeypatch: pytest.MonkeyPat
     assert sorted(path.name for path in place.parent.iterdir()) == ["here", "w"]
 
 
-@pytest.mark.xfail(strict=True, reason="--force replaces the blobs of an input")
 def test_an_out_that_holds_what_an_input_links_to(refused: Refused, place: Path) -> None:
     """As in the Hub's cache, whose snapshots are links to blobs."""
     snapshot = place / "hub" / "snapshots" / "0a1b"
@@ -735,6 +722,5 @@ def test_an_out_that_holds_what_an_input_links_to(refused: Refused, place: Path)
     assert merge(*given, "--out", "out") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeEncodeError")
 def test_a_name_that_is_no_text(refused: Refused) -> None:
     refused("--model", "average", "--base", "base", "--model", "\udcff=ct")

@@ -18,7 +18,7 @@ params sweep memory store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
-device select election merge ties_sv card jobs driver
+device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
 conflicts choose summary findings
 recipe plots_merge plots seeds report widgets
