@@ -16,7 +16,7 @@ import numpy as np
 
 from lrnb.checkpoints import BFLOAT16, HEAD
 from lrnb.params import UserError
-from lrnb.vectors import Opened, Span, TaskVectors, clusters, cores
+from lrnb.vectors import Opened, Span, TaskVectors, clusters, cores, rows_of
 from lrnb.workers import Ballot, Bounds, Cpu, Operands, Scan, Tally, View, Worker
 
 FMAX = float(np.finfo(np.float32).max)
@@ -55,6 +55,11 @@ class Torch:
         bad = sum(int((~(delta <= FMAX)).sum()) for delta in deltas)
         both = zip(deltas, *bounds, strict=True)
         return [_scan(delta, float(low), float(high)) for delta, low, high in both], bad
+
+    def position(self, data: Operands, parent: int, value: np.float32, rank: int) -> int:
+        """As Cpu.position."""
+        equal = self._deltas(data)[parent].abs() == float(value)
+        return int(equal.nonzero()[rank - 1])
 
     def vote(self, data: Operands, ballot: Ballot) -> View:
         """As Cpu.vote."""
@@ -240,7 +245,9 @@ class DeviceVectors(TaskVectors):
         rows: list[list[Any]] = []
         for name in (name for name in names if self.base[name].size):
             at = clusters(self.base[name].size, size / total, rng)
-            rows.append([self._flat(label, name)[at].float().cpu().numpy() for label in self.tensors])
+            rows.append(
+                [rows_of(self._flat(label, name), *at).float().cpu().numpy() for label in self.tensors]
+            )
         base, *theirs = (np.concatenate(column) for column in zip(*rows, strict=True))
         return np.stack([x - base for x in theirs]), base
 

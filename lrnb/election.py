@@ -177,21 +177,27 @@ def _find_cuts(vectors: TaskVectors, names: list[str], rules: Rules) -> list[Cut
 
 
 def _exact_cut(vectors: TaskVectors, spans: list[Span], i: int, k: int, kth: Kth) -> Cut:
-    def equal(span: Span) -> np.ndarray:
-        return np.abs(vectors.delta(vectors.parents[i], span)) == kth.value
+    if not k:
+        return Cut(NEVER, 0)
+    at, rank = place(kth.equal, k - kth.above)
+    last = vectors.run([spans[at]], lambda worker, span, data: worker.position(data, i, kth.value, rank))
+    return Cut(kth.value, spans[at].first + last[0] + 1)
 
-    return Cut(kth.value, stop_after(spans, kth.equal, k - kth.above, equal)) if k else Cut(NEVER, 0)
+
+def place(counts: np.ndarray, quota: int) -> tuple[int, int]:
+    """The span that holds the `quota`-th marked entry, and its rank there, from 1."""
+    seen = np.cumsum(counts)
+    i = int(np.searchsorted(seen, quota))
+    return i, quota - (int(seen[i - 1]) if i else 0)
 
 
 def stop_after(
     spans: Sequence[Span], counts: np.ndarray, quota: int, marked: Callable[[Span], np.ndarray]
 ) -> int:
     """The index in the scope just after the `quota`-th marked entry; `counts` has those of each span."""
-    seen = np.cumsum(counts)
     if quota <= 0:
         return 0
-    i = int(np.searchsorted(seen, quota))
-    rank = quota - (int(seen[i - 1]) if i else 0)
+    i, rank = place(counts, quota)
     return spans[i].first + int(np.flatnonzero(marked(spans[i]))[rank - 1]) + 1
 
 

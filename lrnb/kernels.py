@@ -111,6 +111,17 @@ def scan(base, parents, pad, lows, highs, counts, found):
 
 
 @compiled
+def position(base, parent, value, rank):
+    """The index of the `rank`-th entry with |delta| = value, ranks from 1; -1 if there are fewer."""
+    for i in range(len(base)):
+        if abs(as_float(parent[i]) - as_float(base[i])) == value:
+            rank -= 1
+            if rank == 0:
+                return i
+    return -1
+
+
+@compiled
 def vote(base, parents, pad, thresholds, weights):
     """Entries whose weighted sum is above 0 minus those below."""
     lead, total = 0, pad[TOTAL]

@@ -15,7 +15,7 @@ import numpy as np
 from lrnb.workers import Scan
 
 ALL = 1 << 16  # of no more values than this all are collected, without a sample
-SAMPLE = 1 << 14, 1 << 22  # values sampled at least and at most
+SAMPLE = 1 << 16, 1 << 22  # values sampled at least and at most
 SIGMAS = 4.5  # half of a bracket, in standard errors of a sample's rank
 
 

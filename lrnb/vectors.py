@@ -22,7 +22,7 @@ from lrnb.params import UserError
 from lrnb.sources import open_source
 from lrnb.workers import Cpu, Operands, Worker, run_all
 
-CLUSTER = 16  # entries sampled side by side
+CLUSTER = 64  # entries sampled side by side
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 SAMPLE = 1 << 16  # entries that the plausibility of a parent is judged by
 Model = Mapping[str, Any] | str | Path
@@ -149,10 +149,10 @@ class TaskVectors:
         ours = []
         for name in (name for name in names if self.base[name].size):
             at = clusters(self.base[name].size, size / total, rng)
-            own = flat(self.base[name])[at]
+            own = rows_of(flat(self.base[name]), *at)
             ours.append(as_float32(own))
             for found, model in zip(deltas, self.models.values(), strict=True):
-                found.append(difference(flat(model[name])[at], own))
+                found.append(difference(rows_of(flat(model[name]), *at), own))
         return np.stack([np.concatenate(found) for found in deltas]), np.concatenate(ours)
 
     def scopes(self, trim_scope: str) -> list[list[str]]:
@@ -231,12 +231,16 @@ def difference(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
         return as_float32(theirs) - as_float32(ours)
 
 
-def clusters(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Indices of clusters in 0..n, together about rate * n; one cluster at least."""
+def clusters(n: int, rate: float, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    """(length, rows): n entries cut into rows, and some of these, spread evenly, about rate * n entries."""
     length = min(CLUSTER, n)
     count = max(1, round(rate * n / length))
-    starts = ((np.arange(count) + rng.random(count)) * n / count).astype(np.int64)
-    return (np.minimum(starts, n - length)[:, None] + np.arange(length)).reshape(-1)
+    return length, ((np.arange(count) + rng.random(count)) * (n // length) / count).astype(np.int64)
+
+
+def rows_of(x: Any, length: int, rows: np.ndarray) -> Any:
+    """Rows of a 1-D array (numpy or torch) cut into rows of `length`, as one vector."""
+    return x[: len(x) // length * length].reshape(-1, length)[rows].reshape(-1)
 
 
 def square(x: np.ndarray) -> float:

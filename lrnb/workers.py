@@ -87,6 +87,7 @@ class Worker(Protocol):
     span: int  # entries it takes at once
 
     def scan(self, data: Operands, bounds: Bounds) -> tuple[list[Scan], int]: ...
+    def position(self, data: Operands, parent: int, value: np.float32, rank: int) -> int: ...
     def vote(self, data: Operands, ballot: Ballot) -> View: ...
     def observe(self, data: Operands, ballot: Ballot, low: np.float32, high: np.float32) -> View: ...
     def ties(self, data: Operands, ballot: Ballot, dtype: np.dtype) -> tuple[np.ndarray, Tally]: ...
@@ -128,6 +129,10 @@ class Cpu:
         bad = self.looks.scan(data.base, data.parents, self.pad, *bounds, counts, room)
         found = [Scan(c[0], c[1], c[2], x[: c[3]].copy()) for c, x in zip(counts.tolist(), room, strict=True)]
         return found, int(bad)
+
+    def position(self, data: Operands, parent: int, value: np.float32, rank: int) -> int:
+        """The index of the `rank`-th entry, from 1, at which a parent's |delta| is `value`."""
+        return int(self.looks.position(data.base, data.parents[parent], value, rank))
 
     def vote(self, data: Operands, ballot: Ballot) -> View:
         """The lead alone."""
