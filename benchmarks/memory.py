@@ -27,6 +27,7 @@ MERGES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "TIES, model scope": ("ties", "model", {"density": DENSITY}),
     "TIES, tensor scope": ("ties", "tensor", {"density": DENSITY}),
     "TIES-SV, model scope": ("ties_sv", "model", {"density": DENSITY, "slack": SLACK}),
+    "TIES-SV, model scope, density 0.5": ("ties_sv", "model", {"density": 0.5, "slack": SLACK}),
     "TIES-SV, tensor scope": ("ties_sv", "tensor", {"density": DENSITY, "slack": SLACK}),
 }
 
