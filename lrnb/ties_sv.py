@@ -168,7 +168,7 @@ class ShareSlack:
         n = scope.vectors.size(scope.names)
         if n <= ALL:
             return np.empty(0, np.float32)
-        deltas = scope.vectors.sample(scope.names, sample_size(n))[0]
+        deltas = scope.vectors.sample(scope.names, sample_size(n) // 4)[0]  # margins take more room
         thresholds = np.array([cut.threshold for cut in scope.cuts], np.float32)
         margins, lost = margins_of(list(deltas), replace(scope.ballot, thresholds=thresholds))
         return np.sort(margins[lost])
