@@ -222,9 +222,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     sweep(path)
     own = f"{unfinished(path)}{os.getpid()}."
-    temporary = Path(tempfile.mkdtemp(prefix=own, suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)
-    try:
+    temporary = path.with_name(f"{own}{os.urandom(4).hex()}.tmp")
+    try:  # from here on, so that an interrupt finds it
+        temporary.mkdir()
         yield temporary
         old = path.with_name(f"{own}old")
         if path.exists() or path.is_symlink():
