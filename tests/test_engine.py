@@ -596,11 +596,14 @@ def test_killed_at_any_moment_and_run_again(stoppable):
 
 
 def test_control_c_stops_with_130_and_leaves_nothing(stoppable):
-    process = start(stoppable)
-    until_it_writes(process, stoppable)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
+    for _ in range(10):  # on a busy machine the merge may be over before the signal comes
+        process = start(stoppable)
+        until_it_writes(process, stoppable)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+        if process.returncode != 0:
+            break
+        shutil.rmtree(stoppable / "out")
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "lrnb: stopped." in said
