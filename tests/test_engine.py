@@ -548,11 +548,17 @@ def stoppable(tmp_path):
     return tmp_path
 
 
+def heed_interrupts() -> None:
+    """A shell starts background jobs with SIGINT ignored, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path) -> subprocess.Popen:
     """The merge as a process of its own, in `folder`."""
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT], cwd=folder, env=in_checkout(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
 
 
