@@ -1,28 +1,40 @@
-"""What trimming and election keep, drop and win back, tensor by tensor.
+"""What trimming and election keep, drop and win back, tensor by tensor, counted exactly.
 
-The counts come from the same election that merging uses, so they equal a merge's report.
+The counts come from the same election that merging uses, so they equal a merge's report. What other
+settings would count is estimated from the atlas (`lrnb/atlas.py`, `lrnb/whatif.py`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lrnb.election import PerParent, rules, total
-from lrnb.merge import run, ties_plan
+from lrnb.election import PerParent, Rules, Scope, elect, rules
+from lrnb.merge import run
 from lrnb.params import UserError
 from lrnb.ties_sv import slack_rule
-from lrnb.vectors import Model, TaskVectors, square
-from lrnb.workers import Tally
+from lrnb.vectors import Model, Span, TaskVectors
+from lrnb.workers import Account, Operands, Worker
 
-MODEL, FLOAT32 = "(model)", np.dtype(np.float32)
-COLUMNS = [
-    "tensor", "layer", "module", "n", "ct_l2", "sft_l2", "cosine", "ct_kept", "sft_kept", "overlap",
-    "conflicts", "ct_discarded", "sft_discarded", "reserved",
+MODEL = "(model)"
+PLACE = ["tensor", "layer", "module", "n"]
+COUNTS = [
+    "ct_kept", "sft_kept", "ct_discarded", "sft_discarded", "overlap", "conflicts", "reserved",
 ]  # fmt: skip
+MASSES = [
+    "ct_kept_mass", "sft_kept_mass", "ct_discarded_mass", "sft_discarded_mass", "reserved_mass", "ceded_mass",
+]  # fmt: skip
+SHARES = {  # share: (of what, in what)
+    "ct_discarded_share": ("ct_discarded", "ct_kept"),
+    "sft_discarded_share": ("sft_discarded", "sft_kept"),
+    "conflict_share": ("conflicts", "sft_kept"),
+}
+NOTHING = np.empty(0, np.float32)
 
 
 def shares(
@@ -38,30 +50,23 @@ def shares(
     zero_sign: str = "majority",
     at_threshold: str = "keep-all",
 ) -> pd.DataFrame:
-    """One row a tensor and one row "(model)"; counts are entries.
+    """One row a tensor and one row "(model)"; counts are entries, masses sums of |task vector|.
 
     `base`, `ct`, `sft` are folders or dicts of arrays, or `base` alone a `TaskVectors` of ct and
-    sft, opened once for many calls. Columns: tensor, layer (-1 outside layers), module, n, ct_l2,
-    sft_l2 (length of the untrimmed task vectors), cosine (of these; NaN where one is zero), kept,
-    overlap (kept by both), conflicts (signs differ), discarded (lost the final election, so after
-    slack), reserved (won back by slack). Without slack, discarded is what plain TIES discards.
+    sft, opened once for many calls. Columns: tensor, layer (-1 outside layers), module, n; kept;
+    discarded (by the election of plain TIES, before slack); overlap (kept by both); conflicts (signs
+    differ); reserved (the part of sft_discarded that slack wins back); the masses of these;
+    ceded_mass (CT's at the reserved entries: what slack costs CT); xi (the margin up to which slack wins
+    back, NaN without slack; of the tensor's scope); SHARES in [0, 1].
     """
-    vectors = _open(base, ct, sft)
+    vectors = open_vectors(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
-    given = slack if slack_threshold is None else None
-    rule = slack_rule(vectors.parents, given, slack_threshold)
-    tallies: dict[str, list[Tally]] = {name: [] for name in vectors.names}
-    scopes = ties_plan(checked, trim_scope=trim_scope, slack=rule)(vectors, lambda name: FLOAT32)
-    for span, tally in run(vectors, scopes, lambda span, result: None):
-        tallies[span.name].append(tally)
-    totals = {name: total(found, 2) for name, found in tallies.items()}
-    products = {name: _products(vectors, name) for name in tallies}
-    rows = [_row(name, vectors.base[name].size, totals[name], products[name]) for name in tallies]
-    whole = total(list(totals.values()), 2), sum(products.values(), np.zeros(3))
-    return pd.DataFrame([*rows, _row(MODEL, vectors.size(vectors.names), *whole)], columns=COLUMNS)
+    table = accounts(vectors, checked, None if slack_threshold is not None else slack, slack_threshold, trim_scope)
+    return with_shares(with_model(table))
 
 
-def _open(base: TaskVectors | Model, ct: Model | None, sft: Model | None) -> TaskVectors:
+def open_vectors(base: TaskVectors | Model, ct: Model | None, sft: Model | None) -> TaskVectors:
+    """Both parents over their base. UserError where one is missing or they do not match."""
     if isinstance(base, TaskVectors):
         if base.parents != ["ct", "sft"]:
             raise UserError(f"conflicts: the parents must be ct and sft, got {base.parents}")
@@ -71,34 +76,71 @@ def _open(base: TaskVectors | Model, ct: Model | None, sft: Model | None) -> Tas
     return TaskVectors(base, {"ct": ct, "sft": sft}, method="conflicts")
 
 
-def _products(vectors: TaskVectors, name: str) -> np.ndarray:
-    """(ct . ct, sft . sft, ct . sft) of the untrimmed task vectors, float64."""
-    sums = np.zeros(3)
-    for piece in vectors.spans([name]):
-        ct, sft = vectors.delta("ct", piece), vectors.delta("sft", piece)
-        across = float(ct.astype(np.float64) @ sft.astype(np.float64))
-        sums += np.array([square(ct), square(sft), across])
-    return sums
+def accounts(
+    vectors: TaskVectors, rules: Rules, slack: float | None, slack_threshold: float | None, trim_scope: str
+) -> pd.DataFrame:
+    """The rows of all tensors: PLACE, COUNTS, MASSES, xi and `zero`, the sign that exact ties took."""
+    rule = slack_rule(vectors.parents, slack, slack_threshold)
+    own, scopes = vectors.parents.index("sft"), {}
+
+    def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], Any]:
+        scope = elect(mine, names, rules, rule)
+        scope = replace(scope, ballot=replace(scope.ballot, own=own))
+        scopes.update(dict.fromkeys(names, scope))
+
+        def look(worker: Worker, span: Span, data: Operands) -> tuple[np.ndarray, Account]:
+            return NOTHING, worker.account(data, scope.at(span))
+
+        return scope.spans(), look
+
+    plan = [(names, prepare) for names in vectors.scopes(trim_scope)]
+    sums: dict[str, list[Account]] = {name: [] for name in vectors.names}
+    for span, found in run(vectors, plan, lambda span, result: None):
+        sums[span.name].append(found)
+    no_slack = not slack and slack_threshold is None
+    rows = [_row(name, vectors, sums[name], scopes[name], no_slack) for name in vectors.names]
+    return pd.DataFrame(rows, columns=[*PLACE, *COUNTS, *MASSES, "xi", "zero"])
 
 
-def _row(name: str, n: int, tally: Tally, products: np.ndarray) -> dict[str, Any]:
-    ct, sft = np.sqrt(products[:2])
+def _row(name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_slack: bool) -> dict[str, Any]:
+    counts = np.sum([a.counts for a in found], axis=0, dtype=np.int64) if found else np.zeros(len(COUNTS), int)
+    masses = np.sum([a.masses for a in found], axis=0) if found else np.zeros(len(MASSES))
     return {
-        "tensor": name,
-        "layer": layer_of(name),
-        "module": module_of(name),
-        "n": n,
-        "ct_l2": ct,
-        "sft_l2": sft,
-        "cosine": products[2] / (ct * sft) if ct * sft else float("nan"),
-        "ct_kept": tally.kept[0],
-        "sft_kept": tally.kept[1],
-        "overlap": tally.overlap,
-        "conflicts": tally.conflicts,
-        "ct_discarded": tally.lost[0],
-        "sft_discarded": tally.lost[1],
-        "reserved": tally.reserved,
+        **place(name, vectors.base[name].size),
+        **dict(zip(COUNTS, counts.tolist(), strict=True)),
+        **dict(zip(MASSES, masses.tolist(), strict=True)),
+        "xi": float("nan") if no_slack else float(scope.ballot.xi),
+        "zero": int(scope.ballot.zero),
     }
+
+
+def place(name: str, n: int) -> dict[str, Any]:
+    """Where a tensor stands in the network: PLACE."""
+    return {"tensor": name, "layer": layer_of(name), "module": module_of(name), "n": n}
+
+
+def with_model(table: pd.DataFrame) -> pd.DataFrame:
+    """The table and a last row "(model)" with its sums; xi where all rows have the same."""
+    whole = place(MODEL, int(table["n"].sum())) | table[[*COUNTS, *MASSES]].sum().to_dict()
+    same = table["xi"].nunique(dropna=False) == 1
+    whole["xi"] = table["xi"].iloc[0] if same and len(table) else float("nan")
+    kept = [column for column in table if column in whole]
+    return pd.concat([table[kept], pd.DataFrame([whole])[kept]], ignore_index=True)
+
+
+def with_shares(table: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
+    """Adds SHARES; 0 where there is nothing to take a share of."""
+    found = {
+        prefix + name: table[prefix + part] / table[prefix + of].where(table[prefix + of] > 0, 1)
+        for name, (part, of) in SHARES.items()
+    }
+    return table.assign(**found)
+
+
+def sums(table: pd.DataFrame) -> Mapping[str, float]:
+    """COUNTS and MASSES of any rows of a table, added up, with SHARES."""
+    row = with_shares(table[["n", *COUNTS, *MASSES]].sum().to_frame().T)
+    return row.iloc[0].to_dict()
 
 
 def layer_of(name: str) -> int:

@@ -50,7 +50,7 @@ def _elect(m, pad, weights, zero, own, xi, by_sum, tally):
     total = pad[TOTAL]
     if own >= 0:
         up, down, x, short = pad[TOP], pad[BOTTOM], pad[ROWS + own], pad[BASE]
-        _shortfall(m, pad, weights, own, by_sum, xi)
+        shortfall(m, pad, weights, own, by_sum, xi)
         won = 0
         for i in range(m):
             value, sign = x[i], total[i]
@@ -66,7 +66,7 @@ def _elect(m, pad, weights, zero, own, xi, by_sum, tally):
 
 
 @compiled
-def _shortfall(m, pad, weights, own, by_sum, xi):
+def shortfall(m, pad, weights, own, by_sum, xi):
     """BASE becomes what slack must cover: |sum|; else 0 where own's magnitude + xi reaches that of the
     others' sum, and above xi where it does not."""
     short, total = pad[BASE], pad[TOTAL]

@@ -83,6 +83,22 @@ class Tally(NamedTuple):
     lost: np.ndarray
 
 
+class Joint(NamedTuple):
+    """Histograms of a span's two task vectors; the arrays of `conflict_kernels.joint`."""
+
+    table: np.ndarray
+    own: np.ndarray
+    ties: np.ndarray
+    moments: np.ndarray
+
+
+class Account(NamedTuple):
+    """An election counted exactly; the indices are those of `conflict_kernels`."""
+
+    counts: np.ndarray
+    masses: np.ndarray
+
+
 class Worker(Protocol):
     span: int  # entries it takes at once
 
@@ -160,6 +176,27 @@ class Cpu:
         per = counts[self.loops.PARENTS :]
         n = counts.tolist()
         return _as(out), Tally(n[0], n[1], n[2], n[3], per[:p], per[p:])
+
+    def joint(self, data: Operands) -> Joint:
+        """Histograms and moments of two task vectors."""
+        from lrnb import conflict_kernels as loops
+
+        shapes = ((2, loops.BINS, loops.BINS), (2, loops.PLACES), (2, loops.BINS))
+        table, own, ties = (np.zeros(shape, np.uint32) for shape in shapes)
+        places, moments = np.empty((2, self.pad.shape[1]), np.uint32), np.zeros((2, loops.MOMENTS))
+        loops.joint(*data[:2], self.pad, places, table, own, ties, moments)
+        return Joint(table, own, ties, moments)
+
+    def account(self, data: Operands, ballot: Ballot) -> Account:
+        """What one election of two parents keeps, drops and wins back; needs `ballot.own`."""
+        from lrnb import conflict_kernels as loops
+
+        found = Account(np.zeros(loops.COUNTS, np.int64), np.zeros(loops.MASSES))
+        b, lanes = ballot, np.empty(loops.LANES)
+        loops.account(
+            *data[:2], self.pad, lanes, b.thresholds, b.weights, b.zero, b.own, b.xi, b.by_sum, *found
+        )
+        return found
 
     def average(
         self, data: Operands, shares: np.ndarray, keep: bool, dtype: np.dtype

@@ -1,0 +1,214 @@
+"""The conflict atlas: what a merge's election keeps and drops, and what is needed to ask "what if".
+
+One atlas is made of one base, one CT and one SFT model. `tensors` holds exact numbers at the study's
+density and slack, one row a tensor; `Histograms` hold the joint distribution of both task vectors, from
+which `lrnb/whatif.py` computes the same numbers for any other setting without the weights.
+
+A folder holds tensors.parquet, joint.npz and atlas.json.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrnb import conflict_kernels as loops
+from lrnb.conflicts import COUNTS, MASSES, accounts, open_vectors, place, with_shares
+from lrnb.election import PerParent, rules
+from lrnb.params import UserError
+from lrnb.store import atomic_folder, versions, write_text
+from lrnb.vectors import Model, Span, TaskVectors
+from lrnb.workers import Joint, Operands, Worker
+
+FORMAT = 1
+TABLE, ARRAYS, FACTS = "tensors.parquet", "joint.npz", "atlas.json"
+SCOPES = ("model", "tensor")
+SIZES = ["ct_l1", "sft_l1", "ct_l2", "sft_l2", "ct_max", "sft_max", "ct_nonzero", "sft_nonzero", "cosine"]
+PER = loops.FINE // loops.COARSE  # fine bins in a coarse one
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Both task vectors by magnitude, T tensors, B coarse bins (4 an octave) and F fine ones (128).
+
+    same, opposite: (T, B, B) uint32, entries whose signs agree or differ; row |tau_CT|, column |tau_SFT|.
+    own: (T, 2, 2 F) uint32, each parent's entries above a fine bin's lower edge, and at it. ties: (T, 2, B)
+    uint32, opposite entries of equal magnitude where SFT is above 0, and below. Bin 0 holds the entries
+    that are exactly 0. first: the number of coarse bins cut off below, where there was nothing.
+    """
+
+    same: np.ndarray
+    opposite: np.ndarray
+    own: np.ndarray
+    ties: np.ndarray
+    first: int
+
+    @cached_property
+    def fine(self) -> np.ndarray:
+        """(F + 1,) lower edges of the fine bins, and the upper one of the last; the first, of zeros, is 0."""
+        steps = np.arange(self.own.shape[2] // 2) + self.first * PER
+        octave, part = np.divmod(steps, loops.FINE)
+        edges = np.ldexp(1 + part / loops.FINE, octave + loops.LOWEST)
+        return np.concatenate([[0.0], edges])
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """(B + 1,) lower edges of the coarse bins, as `fine`."""
+        return np.concatenate([[0.0], self.fine[1::PER]])
+
+    @cached_property
+    def full(self) -> np.ndarray:
+        """(T, 2, B) all entries by coarse bin and parent, float64."""
+        both = self.own.reshape(*self.own.shape[:2], -1, 2).sum(axis=3, dtype=np.float64)
+        inner = both[..., 1:].reshape(*both.shape[:2], -1, PER).sum(axis=3)
+        return np.concatenate([both[..., :1], inner], axis=2)
+
+    @cached_property
+    def whole(self) -> Histograms:
+        """All tensors as one: T = 1, counts in uint64."""
+        arrays = [x.sum(axis=0, keepdims=True, dtype=np.uint64) for x in (self.same, self.opposite, self.own, self.ties)]
+        return Histograms(*arrays, self.first)
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Exact table, histograms, and facts: density, slack, weights, zero_sign, ct_tokens, where it is from."""
+
+    tensors: pd.DataFrame
+    histograms: Histograms
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.facts.get("name", ""))
+
+    def exact(self, trim_scope: str) -> pd.DataFrame:
+        """The exact counts of one trim scope, columns as `conflicts.shares` without the "(model)" row."""
+        if trim_scope not in SCOPES:
+            raise UserError(f"trim_scope must be one of {SCOPES}, got {trim_scope!r}")
+        own = {c: c.removeprefix(f"{trim_scope}_") for c in self.tensors if c.startswith(f"{trim_scope}_")}
+        return self.tensors[["tensor", "layer", "module", "n", *own]].rename(columns=own)
+
+
+def build(
+    base: TaskVectors | Model,
+    ct: Model | None = None,
+    sft: Model | None = None,
+    *,
+    density: PerParent,
+    slack: float = 0.0,
+    slack_threshold: float | None = None,
+    weights: PerParent = None,
+    zero_sign: str = "majority",
+    facts: Mapping[str, Any] | None = None,
+) -> Atlas:
+    """The atlas of one merge; models as in `conflicts.shares`, read span by span.
+
+    density, slack, weights, zero_sign: the setting whose numbers are stored exactly, for both trim scopes.
+    facts: kept beside them, for example ct_tokens.
+    """
+    vectors = open_vectors(base, ct, sft)
+    checked = rules(vectors.parents, density, weights, zero_sign)
+    share = None if slack_threshold is not None else slack
+    found = {name: _joint(vectors, name) for name in vectors.names}
+    table = pd.DataFrame([_sizes(vectors, name, joint) for name, joint in found.items()])
+    for scope in SCOPES:
+        exact = accounts(vectors, checked, share, slack_threshold, scope)
+        own = exact[[*COUNTS, *MASSES, "xi", "zero"]].add_prefix(f"{scope}_")
+        table = with_shares(pd.concat([table, own], axis=1), f"{scope}_")
+    given = {
+        "density": dict(zip(vectors.parents, checked.densities, strict=True)),
+        "weights": {p: float(w) for p, w in zip(vectors.parents, checked.weights, strict=True)},
+        "slack": share,
+        "slack_threshold": slack_threshold,
+        "zero_sign": zero_sign,
+    }
+    return Atlas(table, _cropped(list(found.values())), dict(facts or {}) | given)
+
+
+def _joint(vectors: TaskVectors, name: str) -> Joint:
+    """The histograms of one tensor: counts added under a lock, moments in the order of the spans."""
+    total, guard = Joint(*(np.zeros(0, np.uint32) for _ in range(4))), threading.Lock()
+    sums: list[np.ndarray] = []
+
+    def one(worker: Worker, span: Span, data: Operands) -> np.ndarray:
+        nonlocal total
+        found = worker.joint(data)
+        with guard:
+            if total.table.size:
+                for ours, theirs in zip(total[:3], found[:3], strict=True):
+                    ours += theirs
+            else:
+                total = found
+        return found.moments
+
+    spans = vectors.spans([name])
+    sums = vectors.run(spans, one)
+    if not spans:
+        return vectors.workers[0].joint(vectors.operands(Span(name, 0, 0, 0)))
+    moments = np.sum(sums, axis=0)
+    moments[:, loops.MAX] = np.max([m[:, loops.MAX] for m in sums], axis=0)
+    return total._replace(moments=moments)
+
+
+def _sizes(vectors: TaskVectors, name: str, joint: Joint) -> dict[str, Any]:
+    shape = vectors.base[name].shape
+    n, moments = vectors.base[name].size, joint.moments
+    row = place(name, n) | {"shape": "x".join(map(str, shape))}
+    for i, parent in enumerate(("ct", "sft")):
+        row[f"{parent}_l1"] = moments[i, loops.L1]
+        row[f"{parent}_l2"] = float(np.sqrt(moments[i, loops.L2]))
+        row[f"{parent}_max"] = moments[i, loops.MAX]
+        row[f"{parent}_nonzero"] = 1 - int(joint.own[i, :2].sum()) / max(n, 1)
+    size = row["ct_l2"] * row["sft_l2"]
+    row["cosine"] = moments[0, loops.CROSS] / size if size else float("nan")
+    return row
+
+
+def _cropped(joints: list[Joint]) -> Histograms:
+    """Histograms without the bins below and above everything that is there; bin 0 stays."""
+    table = np.stack([joint.table for joint in joints], axis=1)  # (2, T, BINS, BINS)
+    there = np.flatnonzero((table.any(axis=(0, 1, 2)) | table.any(axis=(0, 1, 3)))[1:])
+    first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 1)
+    keep = np.r_[0, first + 1 : last + 1]
+    fine = np.r_[0:2, 2 * (1 + first * PER) : 2 * (1 + last * PER)]
+    own = np.stack([joint.own[:, fine] for joint in joints])
+    ties = np.stack([joint.ties[:, keep] for joint in joints])
+    table = table[:, :, keep][..., keep]
+    return Histograms(table[0], table[1], own, ties, first)
+
+
+def save(atlas: Atlas, folder: Path | str) -> Path:
+    """Write the folder anew, whole or not at all."""
+    h = atlas.histograms
+    with atomic_folder(Path(folder)) as temporary:
+        atlas.tensors.to_parquet(temporary / TABLE, index=False)
+        np.savez_compressed(
+            temporary / ARRAYS, same=h.same, opposite=h.opposite, own=h.own, ties=h.ties, first=h.first
+        )
+        facts = {"format": FORMAT, **atlas.facts, "versions": versions()}
+        write_text(temporary / FACTS, json.dumps(facts, indent=1, default=str))
+    return Path(folder)
+
+
+def load(folder: Path | str) -> Atlas:
+    """Read an atlas. UserError where it is none, or was written by another version."""
+    folder = Path(folder)
+    remedy = "Make it with lrnb conflicts ... --out DIR, or with notebooks/03_analysis/02_discarded"
+    if missing := [name for name in (TABLE, ARRAYS, FACTS) if not (folder / name).is_file()]:
+        raise UserError(f"{folder}: no conflict atlas here ({missing[0]} is missing). {remedy}")
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    if facts.get("format") != FORMAT:
+        raise UserError(f"{folder}: an atlas of format {facts.get('format')}, this is {FORMAT}. {remedy}")
+    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+        arrays = [stored[name] for name in ("same", "opposite", "own", "ties")]
+        found = Histograms(*arrays, int(stored["first"]))
+    return Atlas(pd.read_parquet(folder / TABLE), found, facts)

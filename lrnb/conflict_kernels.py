@@ -1,0 +1,179 @@
+"""The inner loops of the conflict atlas, compiled by numba. Layout and rules: `kernels.py`.
+
+`joint` looks at two task vectors without any setting, `account` counts one election exactly.
+"""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrnb.bits import compiled
+from lrnb.kernels import (
+    BASE,
+    BLOCK,
+    BOTTOM,
+    ONE,
+    ROWS,
+    TOP,
+    TOTAL,
+    ZERO,
+    deltas,
+    mark_signs,
+    trim_and_sum,
+)
+from lrnb.merge_kernels import shortfall
+
+LOWEST, OCTAVES = -34, 40  # magnitudes from 2^-34 to 2^6; what lies outside goes to the first or last bin
+COARSE, FINE = 4, 128  # bins in an octave: of the joint histogram, of a parent's own
+BINS = OCTAVES * COARSE + 1  # bin 0: entries that are exactly 0
+PLACES = 2 * (OCTAVES * FINE + 1)  # of the own histogram: of each bin the values above its lower edge, at it
+SHIFT = np.uint32(16)  # bits of a float32 below its FINE bin
+FIRST = np.uint32(((127 + LOWEST) << 7) - 1)  # what turns a float32's upper bits into a bin, from 1
+LAST, REST, MAGNITUDE = np.uint32(OCTAVES * FINE), np.uint32(0xFFFF), np.uint32(0x7FFFFFFF)
+OPPOSITE, PER = np.uint32(0x80000000), np.uint32(FINE // COARSE)
+L1, L2, MAX, CROSS, MOMENTS = 0, 1, 2, 3, 4  # of `moments`, (2, MOMENTS); CROSS in row 0 only
+KEPT, LOST, BOTH, CONFLICTS, RESERVED, COUNTS = 0, 2, 4, 5, 6, 7  # of an account; KEPT, LOST a parent each
+LANES = 16
+WON, CEDED, MASSES = 4, 5, 6  # of its masses, after KEPT and LOST: reserved of own's, given up by the other
+
+
+@compiled
+def _places(bits, m, places):
+    """The place of every magnitude in `PLACES`: twice its FINE bin, and one more at a bin's lower edge."""
+    for i in range(m):
+        size = bits[i] & MAGNITUDE
+        whole = size >> SHIFT
+        bin = whole - FIRST if whole > FIRST else np.uint32(1)
+        inside = (whole > FIRST) & (bin <= LAST)
+        bin = bin if bin < LAST else LAST
+        at_edge = np.uint32(1) if inside & ((size & REST) == 0) else np.uint32(0)
+        places[i] = (bin << np.uint32(1)) + at_edge if size > 0 else np.uint32(0)
+
+
+@compiled
+def _moments(ct, sft, m, moments):
+    a1, a2, b1, b2, across, high_a, high_b = 0.0, 0.0, 0.0, 0.0, 0.0, np.float32(0), np.float32(0)
+    for i in range(m):
+        a, b = np.float64(ct[i]), np.float64(sft[i])
+        a1 += abs(a)
+        b1 += abs(b)
+        a2 += a * a
+        b2 += b * b
+        across += a * b
+        x, y = abs(ct[i]), abs(sft[i])
+        high_a = x if x > high_a else high_a
+        high_b = y if y > high_b else high_b
+    moments[0, L1] += a1
+    moments[1, L1] += b1
+    moments[0, L2] += a2
+    moments[1, L2] += b2
+    moments[0, CROSS] += across
+    moments[0, MAX] = max(moments[0, MAX], high_a)
+    moments[1, MAX] = max(moments[1, MAX], high_b)
+
+
+@compiled
+def joint(base, parents, pad, places, table, own, ties, moments):
+    """Add a span of two parents to histograms of their task vectors.
+
+    table: (2, BINS, BINS) uint32, entries of the same sign and of opposite signs by both magnitudes (entries
+    with a zero count by the other's sign); own: (2, PLACES) uint32, each parent's magnitudes; ties: (2, BINS)
+    uint32, opposite entries of equal magnitude, by the second parent's sign: +, -. places: (2, BLOCK) uint32.
+    """
+    for start in range(0, len(base), BLOCK):
+        m = min(BLOCK, len(base) - start)
+        deltas(base, parents, start, m, pad)
+        ct, sft = pad[ROWS], pad[ROWS + 1]
+        _moments(ct, sft, m, moments)
+        first, second = ct.view(np.uint32), sft.view(np.uint32)
+        _places(first, m, places[0])
+        _places(second, m, places[1])
+        for i in range(m):
+            f, g, unlike = places[0, i], places[1, i], first[i] ^ second[i]
+            row = ((f >> np.uint32(1)) + PER - np.uint32(1)) // PER
+            column = ((g >> np.uint32(1)) + PER - np.uint32(1)) // PER
+            own[0, f] += np.uint32(1)
+            own[1, g] += np.uint32(1)
+            table[unlike >> np.uint32(31), row, column] += np.uint32(1)
+            if unlike == OPPOSITE and f > 0:
+                ties[second[i] >> np.uint32(31), column] += np.uint32(1)
+
+
+@compiled
+def account(base, parents, pad, lanes, thresholds, weights, zero, own, xi, by_sum, counts, masses):
+    """Count an election of two parents and what slack changes in it; ballot as in `merge_kernels.ties`.
+
+    counts: (COUNTS,) int64; masses: (MASSES,) float64, sums of |task vector|; lanes: (LANES,) float64 scratch.
+    LOST is what plain TIES discards, RESERVED the part of `own`'s that slack wins back.
+    """
+    for start in range(0, len(base), BLOCK):
+        m = min(BLOCK, len(base) - start)
+        deltas(base, parents, start, m, pad)
+        trim_and_sum(m, pad, thresholds, weights)
+        mark_signs(m, pad)
+        shortfall(m, pad, weights, own, by_sum, xi)
+        _mark_won(m, pad, own, zero, xi, counts)
+        for p in range(2):
+            _mark_lost(m, pad, p, counts)
+            masses[LOST + p] += _sum(pad[BOTTOM], m, lanes)
+            masses[KEPT + p] += _sum(pad[ROWS + p], m, lanes)
+        _keep_where(pad[TOP], pad[ROWS + own], m, pad[BOTTOM])
+        masses[WON] += _sum(pad[BOTTOM], m, lanes)
+        _keep_where(pad[TOP], pad[ROWS + 1 - own], m, pad[BOTTOM])
+        masses[CEDED] += _sum(pad[BOTTOM], m, lanes)
+
+
+@compiled
+def _mark_won(m, pad, own, zero, xi, counts):
+    """TOTAL becomes the elected sign, TOP 1 where slack wins back; counts what concerns both parents."""
+    x, y, total, up, down, short = (
+        pad[ROWS + own], pad[ROWS + 1 - own], pad[TOTAL], pad[TOP], pad[BOTTOM], pad[BASE],
+    )  # fmt: skip
+    both, conflicts, won = 0, 0, 0
+    for i in range(m):
+        value, sign, unlike = x[i], total[i], (up[i] != 0) & (down[i] != 0)
+        sign = sign if sign != 0 else zero
+        loses = ((value > 0) & (sign < 0)) | ((value < 0) & (sign > 0))
+        wins = loses & unlike & (short[i] <= xi)
+        total[i] = sign
+        up[i] = ONE if wins else ZERO
+        both += (value != 0) & (y[i] != 0)
+        conflicts += unlike
+        won += wins
+    counts[BOTH] += both
+    counts[CONFLICTS] += conflicts
+    counts[RESERVED] += won
+
+
+@compiled
+def _mark_lost(m, pad, p, counts):
+    """BOTTOM becomes the entries of parent p that lose, 0 elsewhere; counts them and those it kept."""
+    x, sign, out, kept, lost = pad[ROWS + p], pad[TOTAL], pad[BOTTOM], 0, 0
+    for i in range(m):
+        value = x[i]
+        loses = ((value > 0) & (sign[i] < 0)) | ((value < 0) & (sign[i] > 0))
+        out[i] = value if loses else ZERO
+        kept += value != 0
+        lost += loses
+    counts[KEPT + p] += kept
+    counts[LOST + p] += lost
+
+
+@compiled
+def _keep_where(mark, x, m, out):
+    for i in range(m):
+        value = x[i]
+        out[i] = value if mark[i] != 0 else ZERO
+
+
+@compiled
+def _sum(x, m, lanes):
+    """Sum of |x| in float64, in an order that lets the processor add several at once."""
+    lanes[:] = 0.0
+    for start in range(0, m, LANES):
+        part = x[start : min(start + LANES, m)]
+        for i in range(len(part)):
+            lanes[i] += np.float64(abs(part[i]))
+    return lanes.sum()
