@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from math import floor, log10
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,6 +20,8 @@ import plotly.graph_objects as go
 from lrnb.params import UserError
 
 SMOOTH = 0.05  # seconds: a slower redraw waits until the slider is let go
+
+WIDTH = 840  # pixels, what JupyterLab leaves of 1280
 
 
 def headless() -> bool:
@@ -38,7 +41,8 @@ class Slider:
 
     def build(self, w: Any) -> Any:
         whole = all(float(x).is_integer() for x in (self.value, self.low, self.high, self.step))
-        kind, places = (w.IntSlider, "d") if whole else (w.FloatSlider, ".4g")
+        kind = w.IntSlider if whole else w.FloatSlider
+        places = "d" if whole else f".{max(0, -floor(log10(self.step)))}f"
         number = int if whole else float
         low, high, step = number(self.low), number(self.high), number(self.step)
         return kind(number(self.value), min=low, max=high, step=step, readout_format=places, **_look(self))
@@ -168,6 +172,7 @@ class Explorer:
 
         Compared with what was drawn last, not with what is shown: a zoom by hand stays.
         """
+        fig.update_layout(width=fig.layout.width or WIDTH)
         new, old = fig.to_plotly_json(), self._drawn
         kinds = [[trace.get("type") for trace in drawn["data"]] for drawn in (old, new)]
         if kinds[0] != kinds[1]:

@@ -29,9 +29,9 @@ def messages(explorer: widgets.Explorer) -> list[dict]:
 
 
 def drawn(explorer: widgets.Explorer) -> dict:
-    """The living figure, without plotly's own names of traces and lists that were emptied."""
+    """The living figure, without plotly's names of traces, emptied lists and the width."""
     fig = explorer.figure.to_plotly_json()
-    layout = {key: x for key, x in fig["layout"].items() if x != []}
+    layout = {key: x for key, x in fig["layout"].items() if x != [] and key != "width"}
     traces = [{key: x for key, x in trace.items() if key != "uid"} for trace in fig["data"]]
     return {"data": traces, "layout": layout}
 
