@@ -154,17 +154,3 @@ def test_training_history_reads_a_path(tmp_path: Path) -> None:
 def test_colours_are_different_and_unknown_methods_are_escaped() -> None:
     assert len({style[1] for style in METHODS.values()}) == len(METHODS)
     assert "<" not in plots.label(EVIL)
-
-
-def test_slack_explorer_redraws_what_the_figure_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lrnb.widgets import slack_explorer
-
-    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
-    counts, edges = np.histogram(np.arange(1000) / 1000, np.linspace(0, 1, 1001))
-    slider, figure = slack_explorer(counts, edges, 5000).children
-    slider.value = 0.6
-    want = plots.slack_histogram(counts, edges, 0.6, 5000)
-    assert figure.layout.title.text == want.layout.title.text
-    assert figure.data[0].marker.color == want.data[0].marker.color
-    monkeypatch.setenv("LRNB_PROGRESS", "somewhere.json")  # nobody is there to move a slider
-    assert slack_explorer(counts, edges, 5000, 0.6) == want

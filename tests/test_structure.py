@@ -21,7 +21,7 @@ checkpoints checkpoint_writer pickles adapters sources compare bits kernels merg
 device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
 conflicts choose summary findings
-recipe plots_merge plots seeds report widgets
+recipe plots_merge plots seeds report widgets_base widgets_copy widgets
 plan fresh batch estimate live runner tables cli_merge cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
@@ -43,6 +43,13 @@ def imported(tree: ast.AST) -> set[str]:
     return found
 
 
+def outside(tree: ast.AST) -> set[str]:
+    """Packages that a file imports, at the top or inside functions."""
+    names = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
+
+
 def test_every_module_has_its_place_in_the_order() -> None:
     assert {path.stem for path in MODULES} - set(ORDER) == set()
     assert len(ORDER) == len(set(ORDER))
@@ -55,6 +62,14 @@ def test_module_imports_from_above_and_fits_in_300_lines(path: Path) -> None:
     assert imported(ast.parse(text)) - above == set()
     assert len(text.splitlines()) <= 300
     assert ast.get_docstring(ast.parse(text)) or path.stem == "__main__"
+
+
+def test_only_the_widgets_use_widget_libraries() -> None:
+    for path in MODULES:
+        if not path.stem.startswith("widgets"):
+            assert not {"ipywidgets", "anywidget"} & outside(ast.parse(path.read_text(encoding="utf-8"))), (
+                path
+            )
 
 
 def in_fresh_python(code: str) -> str:

@@ -1,0 +1,266 @@
+"""A real JupyterLab on loopback and a real browser: Debian's chromium, driven by playwright.
+
+Nothing outside the machine is asked: such a request fails the test, as does any error in the
+browser's console, in the page or in a cell. Screenshots go to LRNB_ARTIFACTS, else to artifacts/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from lrnb.params import ROOT
+
+WIDE, HIGH = 1280, 900
+WAIT = 180  # seconds for a page or a run; a machine that does other things is slow
+SETTINGS = {  # JupyterLab asks nobody for news; all cells are in the page, for screenshots
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none", "autoRenderMarkdownCells": True},
+}
+IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
+POINT = """(figure, [x, y]) => {
+  const {xaxis, yaxis} = figure._fullLayout, box = figure.getBoundingClientRect();
+  return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y)];
+}"""
+RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(c => c.toJSON())"
+
+
+def chromium() -> str:
+    """The system's browser. Where it is absent the test is skipped, or fails where CI requires it."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None or not _has_playwright():
+        why = (
+            "no chromium on PATH (apt-get install chromium)"
+            if found is None
+            else "playwright is not installed"
+        )
+        if os.environ.get("CI") or os.environ.get("LRNB_REQUIRE_BROWSER"):
+            pytest.fail(f"browser tests are required here, but {why}")
+        pytest.skip(f"browser tests need a browser: {why}")
+    return found
+
+
+def _has_playwright() -> bool:
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def artifacts() -> Path:
+    folder = Path(os.environ.get("LRNB_ARTIFACTS") or ROOT / "artifacts")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# the server
+
+
+class Lab:
+    """A running `jupyter lab`; `root` holds the notebooks it serves."""
+
+    def __init__(self, home: Path, dark: bool = False) -> None:
+        self.root, self._home, self.token = home / "root", home, secrets.token_hex(16)
+        self.root.mkdir(parents=True)
+        self._settings(dark)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with open(home / "lab.log", "wb") as log:
+            self._server = subprocess.Popen(self._command(), stdout=log, stderr=log, env=self._env())
+        self._wait()
+
+    def _settings(self, dark: bool) -> None:
+        theme = {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"}
+        for name, content in (SETTINGS | {"apputils-extension/themes": theme}).items():
+            path = self._home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content))
+
+    def _command(self) -> list[str]:
+        options = {
+            "ServerApp.port": urlsplit(self.url).port,
+            "ServerApp.root_dir": self.root,
+            "IdentityProvider.token": self.token,
+            "ServerApp.allow_root": True,  # a container's user
+            "LabApp.expose_app_in_browser": True,
+        }
+        given = [f"--{key}={value}" for key, value in options.items()]
+        return [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", *given]
+
+    def _env(self) -> dict[str, str]:
+        """The environment of a person: no batch variables, and nothing of theirs is read or written."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("LRNB_PROGRESS", "PLOTLY_RENDERER")}
+        kept |= {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(self._home / "settings")}
+        folders = (
+            "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR JUPYTERLAB_WORKSPACES_DIR"
+        )
+        return kept | {name: str(self._home / name.lower()) for name in folders.split()}
+
+    def _wait(self) -> None:
+        end = time.monotonic() + WAIT
+        while time.monotonic() < end and self._server.poll() is None:
+            try:
+                return urllib.request.urlopen(f"{self.url}/api?token={self.token}", timeout=5).close()
+            except OSError:
+                time.sleep(0.2)
+        self.stop()
+        raise AssertionError((self._home / "lab.log").read_text()[-3000:])
+
+    def stop(self) -> None:
+        """End the server with its kernels."""
+        self._server.terminate()
+        try:
+            self._server.wait(30)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+
+    def add(self, name: str, **parameters: Any) -> str:
+        """Copy notebooks/<name>.ipynb to the root, with other parameters; returns its path there."""
+        path = self.root / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nb = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        cell = next(c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
+        text = "".join(cell["source"])
+        for key, value in parameters.items():
+            text, found = re.subn(rf"(?m)^{key} = .*$", lambda _, k=key, v=value: f"{k} = {v!r}", text)
+            assert found == 1, key
+        cell["source"] = text
+        path.write_text(json.dumps(nb), encoding="utf-8")
+        return f"{name}.ipynb"
+
+
+# the browser
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    path = chromium()
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+class Page:
+    """One browser page that remembers everything that went wrong in it."""
+
+    def __init__(self, found: Any, offline: bool = False) -> None:
+        self.context = found.new_context(viewport={"width": WIDE, "height": HIGH})
+        self.context.set_default_timeout(1000 * WAIT)
+        self.context.set_offline(offline)
+        self.page, self.errors = self.context.new_page(), []
+        self.page.on("pageerror", lambda error: self.errors.append(f"page: {error}"))
+        self.page.on("console", self._console)
+        self.page.on("request", self._request)
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(f"console: {message.text} ({message.location.get('url')})")
+
+    def _request(self, request: Any) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
+            self.errors.append(f"asked for {request.url}")
+
+    def check(self) -> None:
+        assert self.errors == []
+
+    def screenshot(self, name: str) -> Path:
+        path = artifacts() / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def close(self) -> None:
+        self.context.close()
+
+
+class Notebook(Page):
+    """A notebook, open in JupyterLab."""
+
+    def __init__(self, found: Any, lab: Lab, path: str) -> None:
+        super().__init__(found)
+        self.page.goto(f"{lab.url}/lab/tree/{path}?reset&token={lab.token}")
+        self.page.wait_for_function(IDLE)
+
+    def run(self) -> None:
+        """Run all cells; a failed cell or an error in the page fails the test."""
+        self.page.evaluate(RUN_ALL)
+        self.settle()
+        cells = [cell for cell in self.page.evaluate(CELLS) if cell["cell_type"] == "code"]
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        failed = [o["evalue"] for o in outputs if o["output_type"] == "error"]
+        assert failed == []
+        assert all(cell["execution_count"] for cell in cells if "".join(cell["source"]).strip())
+        self.check()
+
+    def settle(self) -> None:
+        """Wait until the kernel has nothing to do and the page has drawn."""
+        self.page.wait_for_timeout(100)
+        self.page.wait_for_function(IDLE)
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+    def text(self, css: str) -> str:
+        return self.page.locator(css).inner_text()
+
+    def number(self, word: str, within: str = "") -> str:
+        """What stands beside `word` in the line of numbers."""
+        return self.text(f'{within} .lrnb-numbers [data-number="{word}"] b')
+
+    def drag(self, css: str, share: float) -> None:
+        """Drag a slider with the mouse to `share` of its length, in steps, as a hand does."""
+        slider, handle = self.page.locator(f"{css} .noUi-base"), self.page.locator(f"{css} .noUi-handle")
+        slider.scroll_into_view_if_needed()
+        track, knob = slider.bounding_box(), handle.bounding_box()
+        self.page.mouse.move(knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.move(track["x"] + share * track["width"], track["y"] + 3, steps=12)
+        self.page.mouse.up()
+        self.settle()
+
+    def press(self, css: str, key: str, times: int = 1) -> None:
+        """Move a slider with the keyboard: ArrowRight, ArrowLeft, Home, End."""
+        self.page.locator(f"{css} .noUi-handle").focus()
+        for _ in range(times):
+            self.page.keyboard.press(key)
+        self.settle()
+
+    def click_point(self, css: str, x: Any, y: Any) -> None:
+        """Click the place (x, y), in the axes' own values, of a plotly figure."""
+        figure = self.page.locator(f"{css} .js-plotly-plot")
+        figure.scroll_into_view_if_needed()
+        place = figure.evaluate(POINT, [x, y])
+        self.page.mouse.move(*place, steps=4)
+        self.page.wait_for_timeout(300)  # plotly knows what is under the mouse a moment later
+        self.page.mouse.click(*place)
+        self.settle()
+
+    def picture(self, name: str) -> Path:
+        """A screenshot of the whole notebook, as high as it is."""
+        high = self.page.evaluate("() => document.querySelector('.jp-WindowedPanel-inner').scrollHeight")
+        self.page.set_viewport_size({"width": WIDE, "height": min(int(high) + 200, 12000)})
+        self.page.wait_for_timeout(500)
+        path = self.screenshot(name)
+        self.page.set_viewport_size({"width": WIDE, "height": HIGH})
+        return path
