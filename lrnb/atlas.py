@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,15 +22,16 @@ import numpy as np
 import pandas as pd
 
 from lrnb import conflict_kernels as loops
-from lrnb.conflicts import COUNTS, MASSES, accounts, open_vectors, place, with_shares
+from lrnb.conflicts import COUNTS, MASSES, MODEL, accounts, open_vectors, place, with_shares
 from lrnb.election import PerParent, rules
 from lrnb.params import UserError
 from lrnb.store import atomic_folder, versions, write_text
 from lrnb.vectors import Model, Span, TaskVectors
-from lrnb.workers import Joint, Operands, Worker
+from lrnb.workers import Cpu, Joint, Operands, Worker
 
 FORMAT = 1
 TABLE, ARRAYS, FACTS = "tensors.parquet", "joint.npz", "atlas.json"
+ARRAY_NAMES = ("same", "opposite", "own", "ties")
 SCOPES = ("model", "tensor")
 SIZES = ["ct_l1", "sft_l1", "ct_l2", "sft_l2", "ct_max", "sft_max", "ct_nonzero", "sft_nonzero", "cosine"]
 PER = loops.FINE // loops.COARSE  # fine bins in a coarse one
@@ -74,8 +76,13 @@ class Histograms:
     @cached_property
     def whole(self) -> Histograms:
         """All tensors as one: T = 1, counts in uint64."""
-        arrays = [x.sum(axis=0, keepdims=True, dtype=np.uint64) for x in (self.same, self.opposite, self.own, self.ties)]
-        return Histograms(*arrays, self.first)
+
+        def total(x: np.ndarray) -> np.ndarray:
+            return x.sum(axis=0, keepdims=True, dtype=np.uint64)
+
+        return Histograms(
+            total(self.same), total(self.opposite), total(self.own), total(self.ties), self.first
+        )
 
 
 @dataclass(frozen=True)
@@ -136,27 +143,20 @@ def build(
 
 def _joint(vectors: TaskVectors, name: str) -> Joint:
     """The histograms of one tensor: counts added under a lock, moments in the order of the spans."""
-    total, guard = Joint(*(np.zeros(0, np.uint32) for _ in range(4))), threading.Lock()
-    sums: list[np.ndarray] = []
+    total, guard = Cpu.no_joint(), threading.Lock()
 
     def one(worker: Worker, span: Span, data: Operands) -> np.ndarray:
-        nonlocal total
+        assert isinstance(worker, Cpu)
         found = worker.joint(data)
         with guard:
-            if total.table.size:
-                for ours, theirs in zip(total[:3], found[:3], strict=True):
-                    ours += theirs
-            else:
-                total = found
+            for ours, theirs in zip(total[:3], found[:3], strict=True):
+                ours += theirs
         return found.moments
 
-    spans = vectors.spans([name])
-    sums = vectors.run(spans, one)
-    if not spans:
-        return vectors.workers[0].joint(vectors.operands(Span(name, 0, 0, 0)))
-    moments = np.sum(sums, axis=0)
-    moments[:, loops.MAX] = np.max([m[:, loops.MAX] for m in sums], axis=0)
-    return total._replace(moments=moments)
+    moments = [total.moments, *vectors.run(vectors.spans([name]), one)]
+    total.moments[:] = np.sum(moments, axis=0)
+    total.moments[:, loops.MAX] = np.max([m[:, loops.MAX] for m in moments], axis=0)
+    return total
 
 
 def _sizes(vectors: TaskVectors, name: str, joint: Joint) -> dict[str, Any]:
@@ -173,10 +173,26 @@ def _sizes(vectors: TaskVectors, name: str, joint: Joint) -> dict[str, Any]:
     return row
 
 
+def sizes(atlas: Atlas) -> pd.DataFrame:
+    """tensor, n and SIZES of both task vectors, one row a tensor and one row "(model)"."""
+    t = atlas.tensors
+    whole: dict[str, Any] = {"tensor": MODEL, "n": int(t["n"].sum())}
+    for parent in ("ct", "sft"):
+        whole[f"{parent}_l1"] = t[f"{parent}_l1"].sum()
+        whole[f"{parent}_l2"] = float(np.sqrt((t[f"{parent}_l2"] ** 2).sum()))
+        whole[f"{parent}_max"] = t[f"{parent}_max"].max()
+        whole[f"{parent}_nonzero"] = (t[f"{parent}_nonzero"] * t["n"]).sum() / max(whole["n"], 1)
+    size = whole["ct_l2"] * whole["sft_l2"]
+    across = (t["cosine"] * t["ct_l2"] * t["sft_l2"]).sum()
+    whole["cosine"] = across / size if size else float("nan")
+    return pd.concat([t[["tensor", "n", *SIZES]], pd.DataFrame([whole])], ignore_index=True)
+
+
 def _cropped(joints: list[Joint]) -> Histograms:
     """Histograms without the bins below and above everything that is there; bin 0 stays."""
     table = np.stack([joint.table for joint in joints], axis=1)  # (2, T, BINS, BINS)
-    there = np.flatnonzero((table.any(axis=(0, 1, 2)) | table.any(axis=(0, 1, 3)))[1:])
+    used = table.any(axis=(0, 1, 2)) | table.any(axis=(0, 1, 3))
+    there = np.flatnonzero(np.asarray(used)[1:])
     first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 1)
     keep = np.r_[0, first + 1 : last + 1]
     fine = np.r_[0:2, 2 * (1 + first * PER) : 2 * (1 + last * PER)]
@@ -208,7 +224,10 @@ def load(folder: Path | str) -> Atlas:
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     if facts.get("format") != FORMAT:
         raise UserError(f"{folder}: an atlas of format {facts.get('format')}, this is {FORMAT}. {remedy}")
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        arrays = [stored[name] for name in ("same", "opposite", "own", "ties")]
-        found = Histograms(*arrays, int(stored["first"]))
-    return Atlas(pd.read_parquet(folder / TABLE), found, facts)
+    try:
+        stored = dict(np.load(folder / ARRAYS, allow_pickle=False))
+        table = pd.read_parquet(folder / TABLE)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder}: {ARRAYS} or {TABLE} cannot be read ({error}). {remedy}") from None
+    found = Histograms(**{name: stored[name] for name in ARRAY_NAMES}, first=int(stored["first"]))
+    return Atlas(table, found, facts)

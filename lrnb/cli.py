@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrnb import __version__
-from lrnb.cli_merge import merge, merge_options, model_options, models_of
+from lrnb.cli_conflicts import conflicts, conflicts_options
+from lrnb.cli_merge import merge, merge_options
 
 if TYPE_CHECKING:
     from lrnb.params import Study
@@ -169,32 +170,6 @@ def _exec(given: argparse.Namespace) -> int:
         return 1
 
 
-def _conflicts_options(command: argparse.ArgumentParser) -> None:
-    model_options(command)
-    command.add_argument("--density", type=float, help="share of the entries kept by trimming, (0, 1]")
-    command.add_argument("--slack", type=float, help="share of the discarded SFT entries won back, [0, 1]")
-    command.add_argument("--trim-scope", choices=("model", "tensor"), default="model")
-    command.add_argument("--out", type=Path, help="write every tensor's counts as CSV here")
-
-
-def _conflicts(given: argparse.Namespace) -> int:
-    from lrnb import tables
-    from lrnb.conflicts import shares
-    from lrnb.params import UserError
-
-    models = models_of(given)
-    if set(models) != {"ct", "sft"}:
-        raise UserError(f"conflicts needs --model ct=DIR and --model sft=DIR, got {', '.join(models)}")
-    density = 0.5 if given.density is None else given.density
-    options = {"density": density, "slack": given.slack or 0.0, "trim_scope": given.trim_scope}
-    table = shares(given.base, models["ct"], models["sft"], **options)
-    tables.print_row(table[table["tensor"] == "(model)"].iloc[0], "whole model")
-    if given.out:
-        table.to_csv(given.out, index=False)
-        print(given.out)
-    return 0
-
-
 def _evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", type=Path, help="a model folder")
     command.add_argument("--tasks", required=True, help="names of files in lrnb/tasks/, separated by commas")
@@ -255,7 +230,7 @@ COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language"),
     ("merge", _merge, merge_options, "merge checkpoints"),
     ("evaluate", _evaluate, _evaluate_options, "score one model folder"),
-    ("conflicts", _conflicts, _conflicts_options, "count what trimming and election drop"),
+    ("conflicts", conflicts, conflicts_options, "an atlas of what trimming and election drop"),
     ("report", _report, _report_options, "write report.html of a run folder"),
     ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),
     ("exec", _exec, _exec_options, "run one notebook headless, with checked parameters"),

@@ -42,7 +42,7 @@ examples:
 """
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
     from lrnb.params import UserError  # here, because importing it takes longer than --help may
 
     raise UserError(message)
@@ -61,9 +61,9 @@ def models_of(given: argparse.Namespace) -> dict[str, str]:
     for text in given.model:
         name, _, folder = text.partition("=")
         if not (name and folder and name.isprintable()):
-            _refuse(f"--model {text!r}: expected NAME=DIR, for example --model ct=runs/nano/qaa/ct/65k")
+            refuse(f"--model {text!r}: expected NAME=DIR, for example --model ct=runs/nano/qaa/ct/65k")
         if name in models or name == "base":
-            _refuse(f"--model {text}: the name {name} is taken; give every parent a name of its own")
+            refuse(f"--model {text}: the name {name} is taken; give every parent a name of its own")
         models[name] = folder
     return models
 
@@ -145,9 +145,9 @@ def arguments_of(given: argparse.Namespace) -> dict[str, Any]:
     arguments |= {"out": given.out, **_given(given, RUNNING)}
     owners = ["base", *arguments["models"]]
     if arguments.get("tokenizer", "base") not in owners:
-        _refuse(f"--tokenizer {given.tokenizer}: no such model; give one of {', '.join(owners)}")
+        refuse(f"--tokenizer {given.tokenizer}: no such model; give one of {', '.join(owners)}")
     if (given.threads or 0) < 0:
-        _refuse(f"--threads {given.threads}: give a number of threads, or 0 for all cores")
+        refuse(f"--threads {given.threads}: give a number of threads, or 0 for all cores")
     return arguments
 
 
@@ -155,7 +155,7 @@ def _from_config(given: argparse.Namespace) -> dict[str, Any]:
     from lrnb.recipe import read_recipe
 
     if beside := list(_given(given, {"base", "model", *OPTIONS} - OVER_CONFIG)):
-        _refuse(f"{_flag(beside[0])} beside {given.method}: write it into that file, or give a method")
+        refuse(f"{_flag(beside[0])} beside {given.method}: write it into that file, or give a method")
     recipe = read_recipe(given.method)
     _refuse_foreign(given, recipe.method)
     for note in recipe.notes:
@@ -167,13 +167,13 @@ def _from_options(given: argparse.Namespace) -> dict[str, Any]:
     method = _method(given.method)
     _refuse_foreign(given, method)
     if missing := [flag for flag in ("base", "model") if not getattr(given, flag)]:
-        _refuse(f"merge {given.method} needs --{missing[0]}; see lrnb merge --help")
+        refuse(f"merge {given.method} needs --{missing[0]}; see lrnb merge --help")
     models = models_of(given)
     options = _given(given, OPTIONS)
     for option, argument in PER_PARENT.items():
         if option in options:
             named = option != "lam" or method == "task_arithmetic"
-            options[argument] = _per_parent(option, options.pop(option), models, named)
+            options[argument] = numbers_of(option, options.pop(option), models, named)
     _check(given, method, models, options)
     return {"method": method, "base": given.base, "models": models, **options}
 
@@ -185,14 +185,14 @@ def _method(text: str) -> str:
     if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, n=1)
         hint = f"did you mean {_spoken(near[0])}?" if near else "see lrnb merge --help"
-        _refuse(f"merge {text}: no such method, and no configuration file; {hint}")
+        refuse(f"merge {text}: no such method, and no configuration file; {hint}")
     return method
 
 
 def _refuse_foreign(given: argparse.Namespace, method: str) -> None:
     if foreign := sorted(set(_given(given, OPTIONS)) - METHODS[method]):
         known = ", ".join(map(_flag, sorted(METHODS[method])))
-        _refuse(f"merge {_spoken(method)} has no {_flag(foreign[0])}; its options are {known}")
+        refuse(f"merge {_spoken(method)} has no {_flag(foreign[0])}; its options are {known}")
 
 
 def _check(given: argparse.Namespace, method: str, models: Collection[str], options: Arguments) -> None:
@@ -202,32 +202,32 @@ def _check(given: argparse.Namespace, method: str, models: Collection[str], opti
         if density is None or (own and set(models) - set(own)):
             whose = f" of {', '.join(name for name in models if name not in own)}" if own else ""
             needs = f"needs --density{whose}, the share of entries kept, for example --density 0.5"
-            _refuse(f"merge {given.method} {needs}")
+            refuse(f"merge {given.method} {needs}")
     if method == "ties_sv":
         if len(_given(given, {"slack", "slack_threshold"})) != 1:
-            _refuse(f"merge {given.method} needs one of --slack and --slack-threshold")
+            refuse(f"merge {given.method} needs one of --slack and --slack-threshold")
         if (protect := options.get("protect", "sft")) not in models:
-            _refuse(f"--protect: no --model is called {protect}; give --protect one of {', '.join(models)}")
+            refuse(f"--protect: no --model is called {protect}; give --protect one of {', '.join(models)}")
     if "alpha" in options and ("weights" in options or len(models) != 2):
-        _refuse("--alpha is for two parents and goes without --weight; give weights instead")
+        refuse("--alpha is for two parents and goes without --weight; give weights instead")
 
 
-def _per_parent(option: str, texts: list[str], models: Collection[str], named: bool) -> PerParent:
+def numbers_of(option: str, texts: list[str], models: Collection[str], named: bool = True) -> PerParent:
     """One number for all parents, or {name: number} where one was given by name."""
     found: dict[str, float] = {}  # "" is for all
     for text in texts:
         name, sep, number = text.rpartition("=")
         flag = f"{_flag(option)} {text}"
         if sep and not named:
-            _refuse(f"{flag}: a number by parent goes with task-arithmetic only; give one number")
+            refuse(f"{flag}: a number by parent goes with task-arithmetic only; give one number")
         if (sep and name not in models) or (not sep and option == "weight"):
-            _refuse(f"{flag}: expected NAME=NUMBER with NAME one of {', '.join(models)}")
+            refuse(f"{flag}: expected NAME=NUMBER with NAME one of {', '.join(models)}")
         if name in found:
-            _refuse(f"{flag}: given twice for {name or 'all'}; keep one")
+            refuse(f"{flag}: given twice for {name or 'all'}; keep one")
         try:
             found[name] = float(number)
         except ValueError:
-            _refuse(f"{flag}: {number!r} is not a number")
+            refuse(f"{flag}: {number!r} is not a number")
     if set(found) == {""}:
         return found[""]
     return {name: found.get(name, found.get("", 0.0)) for name in models if name in found or "" in found}
@@ -238,12 +238,12 @@ def _given(given: argparse.Namespace, keys: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _spoken(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
-
-
-def _spoken(method: str) -> str:
-    return method.replace("_", "-")
+    return f"--{_spoken(key)}"
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def joint(base, parents, pad, places, table, own, ties, moments):
 def account(base, parents, pad, lanes, thresholds, weights, zero, own, xi, by_sum, counts, masses):
     """Count an election of two parents and what slack changes in it; ballot as in `merge_kernels.ties`.
 
-    counts: (COUNTS,) int64; masses: (MASSES,) float64, sums of |task vector|; lanes: (LANES,) float64 scratch.
+    counts: (COUNTS,) int64; masses: (MASSES,) float64, sums of |task vector|; lanes: (LANES,) float64.
     LOST is what plain TIES discards, RESERVED the part of `own`'s that slack wins back.
     """
     for start in range(0, len(base), BLOCK):

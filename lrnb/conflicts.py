@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from lrnb.election import PerParent, Rules, Scope, elect, rules
-from lrnb.merge import run
+from lrnb.merge import Look, Looks, run
 from lrnb.params import UserError
 from lrnb.ties_sv import slack_rule
 from lrnb.vectors import Model, Span, TaskVectors
-from lrnb.workers import Account, Operands, Worker
+from lrnb.workers import Account, Cpu, Operands, Worker
 
 MODEL = "(model)"
 PLACE = ["tensor", "layer", "module", "n"]
@@ -61,7 +61,9 @@ def shares(
     """
     vectors = open_vectors(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
-    table = accounts(vectors, checked, None if slack_threshold is not None else slack, slack_threshold, trim_scope)
+    table = accounts(
+        vectors, checked, None if slack_threshold is not None else slack, slack_threshold, trim_scope
+    )
     return with_shares(with_model(table))
 
 
@@ -70,6 +72,8 @@ def open_vectors(base: TaskVectors | Model, ct: Model | None, sft: Model | None)
     if isinstance(base, TaskVectors):
         if base.parents != ["ct", "sft"]:
             raise UserError(f"conflicts: the parents must be ct and sft, got {base.parents}")
+        if not all(isinstance(worker, Cpu) for worker in base.workers):
+            raise UserError("conflicts: they are counted on the CPU. Give tensors in main memory, or folders")
         return base
     if ct is None or sft is None:
         raise UserError("conflicts: give ct and sft beside the base")
@@ -83,17 +87,18 @@ def accounts(
     rule = slack_rule(vectors.parents, slack, slack_threshold)
     own, scopes = vectors.parents.index("sft"), {}
 
-    def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], Any]:
+    def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], Look[Account]]:
         scope = elect(mine, names, rules, rule)
         scope = replace(scope, ballot=replace(scope.ballot, own=own))
         scopes.update(dict.fromkeys(names, scope))
 
         def look(worker: Worker, span: Span, data: Operands) -> tuple[np.ndarray, Account]:
+            assert isinstance(worker, Cpu)
             return NOTHING, worker.account(data, scope.at(span))
 
         return scope.spans(), look
 
-    plan = [(names, prepare) for names in vectors.scopes(trim_scope)]
+    plan: list[tuple[list[str], Looks[Account]]] = [(names, prepare) for names in vectors.scopes(trim_scope)]
     sums: dict[str, list[Account]] = {name: [] for name in vectors.names}
     for span, found in run(vectors, plan, lambda span, result: None):
         sums[span.name].append(found)
@@ -102,9 +107,11 @@ def accounts(
     return pd.DataFrame(rows, columns=[*PLACE, *COUNTS, *MASSES, "xi", "zero"])
 
 
-def _row(name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_slack: bool) -> dict[str, Any]:
-    counts = np.sum([a.counts for a in found], axis=0, dtype=np.int64) if found else np.zeros(len(COUNTS), int)
-    masses = np.sum([a.masses for a in found], axis=0) if found else np.zeros(len(MASSES))
+def _row(
+    name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_slack: bool
+) -> dict[str, Any]:
+    counts = sum((a.counts for a in found), np.zeros(len(COUNTS), np.int64))
+    masses = sum((a.masses for a in found), np.zeros(len(MASSES)))
     return {
         **place(name, vectors.base[name].size),
         **dict(zip(COUNTS, counts.tolist(), strict=True)),

@@ -167,7 +167,7 @@ def findings_of_shares(shares: pd.DataFrame) -> list[Finding]:
     rows = rows.sort_values("ct_tokens")
     if len(rows) < 2:
         return []
-    share = 100 * (rows["sft_discarded"] + rows["reserved"]) / rows["sft_kept"]  # before slack
+    share = 100 * rows["sft_discarded"] / rows["sft_kept"]
     grows = rows["ct_l2"].is_monotonic_increasing and share.is_monotonic_increasing
     names = " / ".join(budget_name(int(t)) for t in rows["ct_tokens"])
     text = (

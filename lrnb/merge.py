@@ -21,7 +21,7 @@ from lrnb.device import DeviceVectors, on_gpu
 from lrnb.election import PerParent, Rules, Slack, elect, per_parent, rules
 from lrnb.params import UserError
 from lrnb.rounding import cast
-from lrnb.vectors import Span, TaskVectors, like_input, working_dtype
+from lrnb.vectors import Span, T, TaskVectors, like_input, working_dtype
 from lrnb.workers import Operands, Tally, Worker, run_all
 
 Tensors = Any  # a tensor, or a dict name -> tensor; numpy or torch
@@ -32,6 +32,8 @@ Prepare = Callable[
     [TaskVectors, list[str]], tuple[list[Span], MergeSpan]
 ]  # settles what a scope's spans share
 Scopes = list[tuple[list[str], Prepare]]
+Look = Callable[[Worker, Span, Operands], tuple[np.ndarray, T | None]]  # these two are MergeSpan and
+Looks = Callable[[TaskVectors, list[str]], tuple[list[Span], Look[T]]]  # Prepare, for any counts
 Plan = Callable[[TaskVectors, DtypeOf], Scopes]  # what to do with each scope; made before any reading
 
 
@@ -224,8 +226,10 @@ def task_arithmetic(
 
 
 def run(
-    vectors: TaskVectors, scopes: Scopes, put: Callable[[Span, np.ndarray], None]
-) -> list[tuple[Span, Tally]]:
+    vectors: TaskVectors,
+    scopes: Sequence[tuple[list[str], Looks[T]]],
+    put: Callable[[Span, np.ndarray], None],
+) -> list[tuple[Span, T]]:
     """Merge all scopes; `put` gets every span's result, on any thread. Returns the counts, in order.
 
     One scope is shared by all workers; of several, the largest first, each worker takes whole ones.
@@ -241,11 +245,11 @@ def run(
 
 
 def _run_scope(
-    vectors: TaskVectors, names: list[str], prepare: Prepare, put: Callable[[Span, np.ndarray], None]
-) -> list[tuple[Span, Tally]]:
+    vectors: TaskVectors, names: list[str], prepare: Looks[T], put: Callable[[Span, np.ndarray], None]
+) -> list[tuple[Span, T]]:
     spans, merge = prepare(vectors, names)
 
-    def one(worker: Worker, span: Span, data: Operands) -> Tally | None:
+    def one(worker: Worker, span: Span, data: Operands) -> T | None:
         result, tally = merge(worker, span, data)
         put(span, result)
         return tally

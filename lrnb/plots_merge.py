@@ -106,13 +106,14 @@ def _setting(shares: pd.DataFrame) -> str:
 def fates(shares: pd.DataFrame) -> go.Figure:
     """What becomes of each parent's entries, in percent of all weights, for every budget.
 
-    A whole bar is what trimming kept of the parent; its parts are merged, won back, discarded.
+    A whole bar is what trimming kept of the parent; its parts are merged, won back, discarded (after
+    slack: what SFT wins back CT loses).
     """
     rows = _whole(shares)
     names = [budget_name(int(t)) for t in rows["ct_tokens"]]
     places = [[n for n in names for _ in "ab"], ["CT", "SFT"] * len(names)]
-    lost = rows[["ct_discarded", "sft_discarded"]].to_numpy(float)
     won = np.stack([0 * rows["reserved"], rows["reserved"]], -1).astype(float)
+    lost = rows[["ct_discarded", "sft_discarded"]].to_numpy(float) + won[:, ::-1] - won  # after slack
     kept = rows[["ct_kept", "sft_kept"]].to_numpy(float)
     total = rows["n"].to_numpy(float)[:, None]
     fig = go.Figure()

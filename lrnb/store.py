@@ -10,24 +10,19 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lrnb.environment import device_name, versions
 from lrnb.params import Study, UserError, budget_name
 from lrnb.sweep import remove, sweep, unfinished
 
 MANIFEST = "manifest.json"
-LIBRARIES = (
-    "lrnb torch transformers trl peft lm-eval numpy ml-dtypes numba llvmlite safetensors plotly".split()
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,13 @@ class RunPaths:
     @property
     def conflicts(self) -> Path:
         return self.lang / "conflicts"
+
+    def atlas(self, budget: int) -> Path:
+        return self.conflicts / budget_name(budget)
+
+    @property
+    def saturation(self) -> Path:
+        return self.lang / "saturation"
 
     def ct(self, budget: int | None = None) -> Path:
         return self._budget("ct", budget)
@@ -163,6 +165,7 @@ MAKERS = {
     "merged": "02_merge/04_evaluate",
     "scores": "03_analysis/01_scores",
     "conflicts": "03_analysis/02_discarded",
+    "saturation": "03_analysis/04_saturation",
 }
 
 
@@ -280,20 +283,3 @@ def visible_files(folder: Path) -> dict[str, Path]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished stage."""
     return json.loads((require(Path(folder)) / MANIFEST).read_text(encoding="utf-8"))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape results."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def device_name() -> str:
-    """The GPU's name if torch is in use and has one, else the processor's."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

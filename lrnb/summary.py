@@ -1,4 +1,4 @@
-"""The tables of a study, read from its run folder: stages, models, scores, differences, shares.
+"""The tables of a study, read from its run folder: stages, models, scores, differences.
 
 Nothing here needs torch. What the tables say in words is in `lrnb/findings.py`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from lrnb.store import MANIFEST, RunPaths, require
 from lrnb.style import MERGED, METHODS
 
 MEAN, MEAN_EN = "mean", "mean_en"
-FIXED_DENSITY = 0.5  # the same at every budget, so that only CT differs
 Models = list[dict[str, Any]]
 
 
@@ -220,63 +218,3 @@ def detectable(items: pd.DataFrame) -> dict[str, float] | None:
     if points is None or np.isnan(points):
         return None
     return {"points": 100 * points, "discordant": 100 * discordant, "n": int(sizes.sum())}
-
-
-def count_shares(study: Study) -> pd.DataFrame:
-    """`conflicts.shares` of every budget at two settings; adds ct_tokens, setting, density, slack.
-
-    fixed: density 0.5 and no slack, so that budgets differ by CT alone. chosen: what TIES-SV chose
-    on dev; there `sft_discarded` is counted after slack, and `reserved` is what slack won back.
-    """
-    from lrnb import choose, conflicts
-    from lrnb.progress import Progress
-    from lrnb.vectors import TaskVectors
-
-    paths, tables = RunPaths(study), []
-    with Progress("discarded", 2 * len(study.ct_budgets), "passes") as progress:
-        for budget in study.ct_budgets:
-            vectors = TaskVectors(require(paths.base), choose.models(paths, budget), threads=study.threads)
-            best = choose.chosen(paths, "ties_sv", budget)
-            settings = {
-                "chosen": (float(best["density"]), float(best["slack"])),
-                "fixed": (FIXED_DENSITY, 0.0),
-            }
-            for setting, (density, slack) in settings.items():
-                table = conflicts.shares(
-                    vectors,
-                    density=density,
-                    slack=slack,
-                    trim_scope=study.trim_scope,
-                    zero_sign=study.zero_sign,
-                )
-                tables.append(table.assign(ct_tokens=budget, setting=setting, density=density, slack=slack))
-                progress.update(1)
-    return pd.concat(tables, ignore_index=True)
-
-
-def margins(
-    study: Study, budget: int, density: float, bins: int = 4000
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """By how much SFT loses the entries that TIES discards at `density`: δ = |τ CT| − |τ SFT|.
-
-    Returns (counts, edges, kept): a histogram of δ over the discarded SFT entries in equal bins,
-    counted piece by piece, and the number of SFT entries that trimming kept.
-    """
-    from lrnb import choose, election, ties_sv
-    from lrnb.vectors import TaskVectors
-
-    vectors = TaskVectors(RunPaths(study).base, choose.models(RunPaths(study), budget), threads=study.threads)
-    rules = election.rules(vectors.parents, density, zero_sign=study.zero_sign)
-    own, lost = vectors.parents.index("sft"), []
-    kept = 0
-    for names in vectors.scopes(study.trim_scope):
-        scope = election.elect(vectors, names, rules)
-        for span in scope.spans():
-            ballot = replace(scope.at(span), own=own)
-            deltas = [vectors.delta(parent, span) for parent in vectors.parents]
-            found, loses = ties_sv.margins_of(deltas, ballot)
-            lost.append(found[loses])
-            kept += int(np.count_nonzero(deltas[own] * (np.abs(deltas[own]) >= ballot.thresholds[own])))
-    values = np.concatenate([np.empty(0, np.float32), *lost])
-    counts, edges = np.histogram(values, bins, (0, float(values.max(initial=0)) or 1.0))
-    return counts, edges, kept

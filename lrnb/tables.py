@@ -90,13 +90,6 @@ def print_frame(frame: pd.DataFrame, title: str) -> None:
     Console().print(grid)
 
 
-def print_row(row: pd.Series, title: str) -> None:
-    """One row of a wide table, a line a column."""
-    print(title)
-    for name, value in row.items():
-        print(f"  {name:<16}{value:g}" if isinstance(value, float) else f"  {name:<16}{value}")
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:,.1f}"

@@ -1,23 +1,24 @@
 """What if: the numbers of an election at any density, weights, trim scope and slack, from an atlas.
 
 No weights are read. Thresholds come from each parent's own histogram (128 bins an octave, exact where
-magnitudes lie on bin edges, as those of bfloat16 checkpoints do); what both parents decide together comes from the
-joint histogram (4 bins an octave), inside a bin spread evenly. Counts are within 0.5 percentage points of
-the exact ones for the model and 2 for a tensor above 100,000 entries (tests/test_atlas.py measures it).
+magnitudes lie on bin edges, as those of bfloat16 checkpoints do); what both parents decide together
+comes from the joint histogram (4 bins an octave), inside a bin spread evenly. Shares are within 0.5
+percentage points of the exact ones for the model and 2 for a tensor above 100,000 entries, of which
+trimming keeps at least 1,000; tests/test_atlas.py holds it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lrnb import conflict_kernels as loops
 from lrnb import whatif_kernels as kernels
 from lrnb.atlas import PER, Atlas, Histograms
-from lrnb.conflicts import MODEL, with_model, with_shares
+from lrnb.conflicts import with_model, with_shares
 from lrnb.election import PerParent, per_parent, rules
 from lrnb.params import UserError
 
@@ -27,7 +28,7 @@ PARENTS = ["ct", "sft"]
 @dataclass(frozen=True)
 class WhatIf:
     """One election, estimated. thresholds: (T, 2); views: (T, 2, 4, B); xi, level: (T,) what slack wins back;
-    `results`: (T, RESULTS), entries and sums, see `whatif_kernels.decide`."""
+    `results`: (T, B, RESULTS), entries and sums by SFT's bins, see `whatif_kernels.decide`."""
 
     atlas: Atlas
     weights: np.ndarray
@@ -39,19 +40,19 @@ class WhatIf:
 
     @cached_property
     def results(self) -> np.ndarray:
-        out = np.empty((len(self.views), kernels.RESULTS))
+        out = np.empty((*self.views.shape[::3], kernels.RESULTS))
         for t, row in enumerate(out):
             kernels.decide(*self._of(t), self.xi[t], self.level[t], row)
         return out
 
-    def _of(self, t: int) -> tuple:
+    def _of(self, t: int) -> tuple[Any, ...]:
         return *_tensor(self.atlas.histograms, t), *self.views[t], self.weights, self.zeros[t]
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """Columns and rows as `conflicts.shares` gives them; counts are not whole numbers."""
         kept = self.views[:, :, : kernels.LOW].sum(axis=3)  # (T, 2, N and MASS)
-        r = self.results
+        r = self.results.sum(axis=1)
         columns = {
             "ct_kept": kept[:, 0, 0],
             "sft_kept": kept[:, 1, 0],
@@ -106,8 +107,8 @@ def what_if(
 ) -> WhatIf:
     """The election at another setting; options as in `conflicts.shares`, equal magnitudes all kept.
 
-    zero_sign majority: the sign that the majority had at the atlas's own setting. UserError where an option is out
-    of range.
+    zero_sign majority: the sign that the majority had at the atlas's own setting. UserError where an
+    option is out of range.
     """
     checked = rules(PARENTS, density, weights, zero_sign)
     if trim_scope not in ("model", "tensor"):
@@ -134,7 +135,10 @@ def _thresholds(h: Histograms, atlas: Atlas, densities: list[float], trim_scope:
         own, ns = h.whole.own, np.array([n.sum()])
     else:
         own, ns = h.own, n
-    cuts = [[kernels.cut(own[t, p], h.fine, round(densities[p] * int(ns[t]))) for p in (0, 1)] for t in range(len(ns))]
+    cuts = [
+        [kernels.cut(own[t, p], h.fine, round(densities[p] * int(ns[t]))) for p in (0, 1)]
+        for t in range(len(ns))
+    ]
     return np.broadcast_to(np.array(cuts), (len(n), 2))
 
 
@@ -149,9 +153,10 @@ def _tensor(h: Histograms, t: int) -> tuple[np.ndarray, ...]:
     return h.same[t], h.opposite[t], h.ties[t], h.full[t]
 
 
-def _slack(found: WhatIf, share: float, trim_scope: str) -> tuple[np.ndarray, np.ndarray]:
-    """(xi, level) of every tensor; over the whole model, or each by itself."""
-    h, out = found.atlas.histograms, np.empty(kernels.RESULTS)
+def _slack(found: WhatIf, share: float, trim_scope: str) -> np.ndarray:
+    """(2, T): xi and level of every tensor; over the whole model, or each by itself."""
+    h = found.atlas.histograms
+    out = np.empty((h.same.shape[1], kernels.RESULTS))
     if trim_scope == "model":
         whole = h.whole
         views = _views(whole, 0, found.thresholds[0])

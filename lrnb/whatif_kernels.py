@@ -1,9 +1,9 @@
 """What an election would count, from the histograms of the conflict atlas; compiled by numba.
 
-A tensor is seen through `same` and `opposite`, (B, B) entries by the bins of both magnitudes, row CT and column
-SFT, bin 0 for zeros; `ties`, (2, B); and `kept`, (2, B) for each parent: the entries of each bin that
-trimming keeps, and their sum. Inside a bin entries are taken as spread evenly, and the two parents as
-independent of each other; ties are counted apart.
+A tensor is seen through `same` and `opposite`, (B, B) entries by the bins of both magnitudes, row CT and
+column SFT, bin 0 for zeros; `ties`, (2, B); and a view of each parent, (ROWS, B): the entries of each bin
+that trimming keeps, their sum, and where they lie. Inside a bin entries are taken as spread evenly, and
+the two parents as independent of each other; ties are counted apart.
 """
 
 # mypy: ignore-errors
@@ -77,10 +77,12 @@ def _above(a, b, p, q, xi):
 
 @compiled
 def decide(same, opposite, ties, full, ct, sft, weights, zero, xi, level, out):
-    """One election into `out`, (RESULTS,): entries and sums of magnitudes, LOST and LOST_MASS by parent.
+    """One election into `out`, (B, RESULTS) by SFT's bins: entries and sums of magnitudes, LOST and
+    LOST_MASS by parent.
 
     full: (2, B), all entries of each bin and parent; ct, sft: their views; xi: margins up to which SFT
-    wins back, below 0 for none; level: the share of the ties lost by SFT that it wins back. LOST is before slack.
+    wins back, below 0 for none; level: the share of the ties lost by SFT that it wins back. LOST is
+    before slack.
     """
     out[:] = 0.0
     equal = weights[CT] == weights[SFT]
@@ -94,19 +96,18 @@ def decide(same, opposite, ties, full, ct, sft, weights, zero, xi, level, out):
             if both == 0 or sft[N, j] == 0:
                 continue
             share, size = part * sft[N, j] / full[SFT, j], sft[MASS, j] / sft[N, j]
-            out[OVERLAP] += same[i, j] * share
+            out[j, OVERLAP] += same[i, j] * share
             rest = np.float64(opposite[i, j])
             if i == j and equal:
                 even = np.float64(ties[0, i]) + np.float64(ties[1, i])
                 rest -= even
-                _ties(ties, i, zero, min(part, sft[N, j] / full[SFT, j]), level, mean, out)
+                _ties(ties, i, zero, min(part, sft[N, j] / full[SFT, j]), level, mean, out[j])
             rest *= share
             if rest > 0:
                 p, q = sft[LOW, j] * weights[SFT], sft[HIGH, j] * weights[SFT]
                 loses = rest * _above(a, b, p, q, 0.0)
                 keeps = rest * _above(a, b, p, q, xi) if xi > 0 else loses
-                _add(rest, loses, loses - keeps, mean, size, out)
-    return out
+                _add(rest, loses, loses - keeps, mean, size, out[j])
 
 
 @compiled
@@ -143,22 +144,23 @@ def even(ties, full, ct, sft, zero):
 
 @compiled
 def slack_margin(same, opposite, ties, full, ct, sft, weights, zero, slack, out):
-    """(xi, level) that win back the share `slack` of SFT's losses: bracketed secant (Illinois) on the margin."""
+    """(xi, level) that win back the share `slack` of SFT's losses; a bracketed secant (Illinois) finds xi."""
     decide(same, opposite, ties, full, ct, sft, weights, zero, -1.0, 0.0, out)
-    wanted = slack * out[LOST + SFT]
+    all_lost = out[:, LOST + SFT].sum()
+    wanted = slack * all_lost
     if wanted <= 0:
         return -1.0, 0.0
     level = even(ties, full, ct, sft, zero) if weights[CT] == weights[SFT] else 0.0
     if wanted <= level:
         return 0.0, wanted / level
-    low, high, f_low, f_high = 0.0, ct[HIGH].max() * weights[CT], level - wanted, out[LOST + SFT] - wanted
+    low, high, f_low, f_high = 0.0, ct[HIGH].max() * weights[CT], level - wanted, all_lost - wanted
     if f_high <= 1e-9 * wanted:
         return high, 1.0
     tiny, side, xi = 1e-5 * wanted, 0, high
     for _ in range(STEPS):
         xi = (low * f_high - high * f_low) / (f_high - f_low)
         decide(same, opposite, ties, full, ct, sft, weights, zero, xi, 1.0, out)
-        f = out[RESERVED] - wanted
+        f = out[:, RESERVED].sum() - wanted
         if abs(f) <= tiny:
             break
         if f > 0:

@@ -177,15 +177,22 @@ class Cpu:
         n = counts.tolist()
         return _as(out), Tally(n[0], n[1], n[2], n[3], per[:p], per[p:])
 
-    def joint(self, data: Operands) -> Joint:
-        """Histograms and moments of two task vectors."""
+    @staticmethod
+    def no_joint() -> Joint:
+        """Empty histograms, to add to."""
         from lrnb import conflict_kernels as loops
 
         shapes = ((2, loops.BINS, loops.BINS), (2, loops.PLACES), (2, loops.BINS))
         table, own, ties = (np.zeros(shape, np.uint32) for shape in shapes)
-        places, moments = np.empty((2, self.pad.shape[1]), np.uint32), np.zeros((2, loops.MOMENTS))
-        loops.joint(*data[:2], self.pad, places, table, own, ties, moments)
-        return Joint(table, own, ties, moments)
+        return Joint(table, own, ties, np.zeros((2, loops.MOMENTS)))
+
+    def joint(self, data: Operands) -> Joint:
+        """Histograms and moments of two task vectors."""
+        from lrnb import conflict_kernels as loops
+
+        found, places = self.no_joint(), np.empty((2, self.pad.shape[1]), np.uint32)
+        loops.joint(*data[:2], self.pad, places, *found)
+        return found
 
     def account(self, data: Operands, ballot: Ballot) -> Account:
         """What one election of two parents keeps, drops and wins back; needs `ballot.own`."""

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import save_pico
 
-from lrnb import cli, estimate, tables
+from lrnb import atlas, cli, conflicts, estimate, tables
 from lrnb.params import PRESETS, ROOT, load_study
 
 LANGUAGES = ("ta", "te", "or", "bn", "bo", "ug", "mn")
@@ -163,12 +163,46 @@ def test_merge_and_conflicts_from_the_command_line(tmp_path: Path, capsys: pytes
     assert run("merge", "ties_sv", *models, *options, "--json") == 0
     assert json.loads(capsys.readouterr().out)["reserved"] > 0
     assert {"config.json", "manifest.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
-    table = tmp_path / "shares.csv"
-    assert run("conflicts", *models, "--density", "0.5", "--out", table) == 0
-    assert "(model)" in set(pd.read_csv(table)["tensor"])
-    assert "sft_discarded" in capsys.readouterr().out
-    assert run("conflicts", *models, "--density", "0") == 2
-    assert "density must be above 0" in capsys.readouterr().err
+
+
+def test_an_atlas_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    base, ct, sft = (save_pico(tmp_path / name, seed=seed) for seed, name in enumerate(("base", "ct", "sft")))
+    models, out = ["--base", base, "--model", f"ct={ct}", "--model", f"sft={sft}"], tmp_path / "atlas"
+    options = ["--density", "ct=0.2", "--density", "sft=0.6", "--weight", "ct=0.5", "--slack", "0.3"]
+    assert run("conflicts", *models, *options, "--out", out) == 0
+    assert "sft discarded, % of its kept" in capsys.readouterr().out
+    made = atlas.load(out)
+    wanted = conflicts.shares(
+        base, ct, sft, density={"ct": 0.2, "sft": 0.6}, weights={"ct": 0.5, "sft": 1.0}, slack=0.3
+    )
+    assert made.exact("model")["reserved"].sum() == wanted["reserved"].iloc[-1] > 0
+    assert run("conflicts", *models, *options, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["trim_scope_model"]["sft_discarded"] == wanted["sft_discarded"].iloc[-1]
+    assert run("conflicts", *models, "--out", out) == 0  # an atlas is replaced
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--density", "0"], "density must be above 0"),
+        (["--density", "ct=0.5"], "--density by name: give it for both"),
+        (["--density", "x=0.5"], "expected NAME=NUMBER with NAME one of ct, sft"),
+        (["--slack", "2"], "slack must lie in"),
+        (["--slack", "0.1", "--slack-threshold", "1"], "one of --slack and --slack-threshold"),
+        (["--threads", "-1"], "--threads -1: give a number"),
+        (["--out", "."], "exists and is no atlas"),
+    ],
+)
+def test_conflicts_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture, options: list, message: str
+) -> None:
+    base = save_pico(tmp_path / "base")
+    models = ["--base", base, "--model", f"ct={base}", "--model", f"sft={base}"]
+    given = [str(tmp_path) if option == "." else option for option in options]
+    assert run("conflicts", *models, *given) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.json"))
 
 
 def scores_of(folder: Path, shift: float) -> None:

@@ -35,9 +35,10 @@ def test_the_models_row_equals_the_report_of_the_merge(folders, tmp_path, trim_s
         density=0.3, slack=slack, trim_scope=trim_scope,
     )  # fmt: skip
     row = table[table["tensor"] == "(model)"].iloc[0]
-    for parent in ("ct", "sft"):
-        assert row[f"{parent}_kept"] == report["parents"][parent]["kept"]
-        assert row[f"{parent}_discarded"] == report["parents"][parent]["discarded"]
+    for parent, won in (("ct", -1), ("sft", 1)):  # the table counts before slack, the report after it
+        found = report["parents"][parent]
+        assert row[f"{parent}_kept"] == found["kept"]
+        assert row[f"{parent}_discarded"] == found["discarded"] + won * report["reserved"]
     assert (row["conflicts"], row["reserved"]) == (report["conflicts"], report["reserved"])
     assert row["n"] == report["entries"]
     parts = table[table["tensor"] != "(model)"]
@@ -54,28 +55,30 @@ def test_counts_equal_the_reference(model, density, weight, kind):
         *counts["kept"],
         counts["overlap"],
         counts["conflicts"],
-        *counts["discarded"],
+        counts["discarded"][0] - counts["reserved"],
+        counts["discarded"][1] + counts["reserved"],
         counts["reserved"],
     ]
     assert row[COUNTS].tolist() == wanted
 
 
-def test_lengths_and_cosine_by_hand():
-    base = {"a": np.zeros(2, np.float32), "b": np.ones(1, np.float32)}
-    ct = {"a": np.float32([3, 4]), "b": np.float32([1])}
-    sft = {"a": np.float32([4, 3]), "b": np.float32([1])}
-    table = conflicts.shares(base, ct, sft, density=1.0).set_index("tensor")
-    assert table.loc["a", ["ct_l2", "sft_l2", "cosine"]].tolist() == pytest.approx([5, 5, 0.96])
-    assert np.isnan(table.loc["b", "cosine"])
-    assert table.loc["(model)", "n"] == 3
+def test_masses_and_shares_by_hand():
+    zero = np.zeros(5, np.float32)
+    given = zero, np.float32([5, 5, 5, -1, 0.5]), np.float32([-4, -3, 1, 2, 0.25])
+    row = conflicts.shares(*[{"w": x} for x in given], density=0.8, slack_threshold=1.0).iloc[-1]
+    assert row[["conflicts", "reserved", "sft_discarded", "ct_discarded"]].tolist() == [3, 1, 2, 1]
+    assert row[["ct_kept_mass", "sft_kept_mass"]].tolist() == [16, 10]
+    assert row[["ct_discarded_mass", "sft_discarded_mass"]].tolist() == [1, 7]
+    assert row[["reserved_mass", "ceded_mass", "xi"]].tolist() == [4, 5, 1]
+    assert row[["sft_discarded_share", "conflict_share"]].tolist() == [0.5, 0.75]
 
 
-def test_threshold_slack_counts_what_it_wins():
-    zero = np.zeros(3, np.float32)
-    given = zero, np.float32([5, 5, 5]), np.float32([-4, -3, 1])
-    tensors = [{"w": x} for x in given]
-    row = conflicts.shares(*tensors, density=1.0, slack_threshold=1.0).iloc[-1]
-    assert row[["conflicts", "reserved", "sft_discarded"]].tolist() == [2, 1, 1]
+def test_xi_is_the_widest_margin_won_back():
+    zero = np.zeros(4, np.float32)
+    given = zero, np.float32([5, 5, 5, 5]), np.float32([-4, -3, -2, -1])
+    row = conflicts.shares(*[{"w": x} for x in given], density=1.0, slack=0.5).iloc[-1]
+    assert row[["reserved", "xi"]].tolist() == [2, 2]
+    assert np.isnan(conflicts.shares(*[{"w": x} for x in given], density=1.0).iloc[-1]["xi"])
 
 
 @pytest.mark.parametrize(
@@ -109,4 +112,4 @@ def test_only_conflicts_are_won_back():
     zero, ct, sft = np.zeros(2, np.float32), np.float32([5, 0]), np.float32([-3, -2])
     options = {"density": 1.0, "slack": 1.0, "weights": {"sft": 0}}
     row = conflicts.shares({"w": zero}, {"w": ct}, {"w": sft}, **options).iloc[-1]
-    assert row[["conflicts", "reserved", "sft_discarded"]].tolist() == [1, 1, 1]
+    assert row[["conflicts", "reserved", "sft_discarded"]].tolist() == [1, 1, 2]

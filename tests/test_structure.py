@@ -14,15 +14,16 @@ from lrnb.params import ROOT, Study, notebook_params, validate
 
 # A module imports only from those above it (design, section 4).
 ORDER = """
-params sweep memory store progress style
+params sweep memory environment store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
-checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
+checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels conflict_kernels
+whatif_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
-conflicts choose summary findings
-recipe plots_merge plots seeds report widgets_base widgets_copy widgets
-plan fresh batch estimate live runner tables cli_merge cli __main__
+conflicts atlas whatif choose saturation summary findings
+recipe plots_merge plots_atlas plots seeds report widgets_base widgets_copy widgets widgets_atlas
+plan fresh batch estimate live runner tables cli_merge cli_conflicts cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
 HEAVY = {"bpb", "evaluate", "finetune", "scorer", "train", "tree", "weights", "__main__"}
