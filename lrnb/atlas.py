@@ -24,7 +24,7 @@ import pandas as pd
 from lrnb import conflict_kernels as loops
 from lrnb.conflicts import COUNTS, MASSES, MODEL, accounts, open_vectors, place, with_shares
 from lrnb.election import PerParent, rules
-from lrnb.params import UserError
+from lrnb.params import UserError, budget_name
 from lrnb.store import atomic_folder, versions, write_text
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Cpu, Joint, Operands, Worker
@@ -94,8 +94,30 @@ class Atlas:
     facts: dict[str, Any]
 
     @property
-    def name(self) -> str:
-        return str(self.facts.get("name", ""))
+    def title(self) -> str:
+        """CT's tokens in words where they are known: "CT 262k"."""
+        tokens = self.facts.get("ct_tokens")
+        return f"CT {budget_name(tokens)}" if tokens else "CT"
+
+    def rows(self, where: str = MODEL) -> np.ndarray:
+        """Numbers of the tensors of `where`: "(model)", "layer 3", "layer 3 q", "embed", or a name."""
+        t, places = self.tensors, self.places
+        layers = "layer " + t["layer"].astype(str)
+        found = (t["tensor"] == where) | (places == where) | (layers == where) | (where == MODEL)
+        if not np.any(found):
+            raise UserError(f"{where!r}: no such tensor, layer or cell in this atlas")
+        return np.flatnonzero(found)
+
+    @cached_property
+    def places(self) -> pd.Series:
+        """The cell of each tensor in a map of layer x module: "layer 3 q", "embed"."""
+        layer = self.tensors["layer"]
+        return ("layer " + layer.astype(str) + " ").where(layer >= 0, "") + self.tensors["module"]
+
+    @property
+    def cells(self) -> list[str]:
+        """All `places`, in order, each once."""
+        return list(dict.fromkeys(self.places))
 
     def exact(self, trim_scope: str) -> pd.DataFrame:
         """The exact counts of one trim scope, columns as `conflicts.shares` without the "(model)" row."""

@@ -27,7 +27,8 @@ def conflicts_options(command: argparse.ArgumentParser) -> None:
     """All options of the command."""
     command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLES
     model_options(command)
-    add, many = command.add_argument, {"action": "append", "metavar": "[NAME=]N"}
+    add: Any = command.add_argument
+    many = {"action": "append", "metavar": "[NAME=]N"}
     add("--density", **many, help="share of the entries kept, (0, 1]; for both, or of NAME (default 0.5)")
     add("--weight", **many | {"metavar": "NAME=W"}, help="a parent's weight, at least 0 (default 1)")
     add("--slack", type=float, metavar="S", help="share of sft's lost entries won back, [0, 1] (default 0)")

@@ -51,7 +51,12 @@ def _one(study: Study, vectors: TaskVectors, budget: int) -> Atlas:
         density=float(best["density"]),
         slack=float(best["slack"]),
         zero_sign=study.zero_sign,
-        facts={"name": f"{study.preset} {study.lang}", "ct_tokens": budget, "trim_scope": study.trim_scope},
+        facts={
+            "ct_tokens": budget,
+            "trim_scope": study.trim_scope,
+            "base": str(RunPaths(study).base),
+            **{name: str(folder) for name, folder in choose.models(RunPaths(study), budget).items()},
+        },
     )
 
 

@@ -1,0 +1,245 @@
+"""Widgets of the conflict atlas: SlackExplorer, ConflictMap, BudgetPlayer.
+
+Each shows a figure of `lrnb.plots_atlas` or `lrnb.plots_budgets` for the state of its controls; in a
+headless run it is that figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lrnb import conflicts, plots_atlas, plots_budgets, saturation
+from lrnb.atlas import SCOPES, Atlas
+from lrnb.conflicts import MODEL
+from lrnb.params import budget_name
+from lrnb.whatif import WhatIf, what_if
+from lrnb.widgets_base import Choice, Explorer, Slider, explore, headless
+from lrnb.widgets_copy import copy_button
+
+STEPS = 0.01  # of the sliders of density and slack
+
+
+def start(atlas: Atlas) -> dict[str, Any]:
+    """density, slack and trim scope to start from: those of the study."""
+    facts = atlas.facts
+    return {
+        "density": float(facts["density"]["ct"]),
+        "slack": float(facts["slack"] or 0.0),
+        "trim_scope": facts.get("trim_scope", "model"),
+    }
+
+
+def places(atlas: Atlas) -> list[str]:
+    """What can be looked at: the model, its layers, its tensors."""
+    layers = [f"layer {n}" for n in sorted(set(atlas.tensors["layer"])) if n >= 0]
+    return [MODEL, *layers, *atlas.tensors["tensor"]]
+
+
+def slack_explorer(atlas: Atlas) -> Any:
+    """SlackExplorer: density, slack as share and as threshold, weights, trim scope, and a part of the model.
+
+    The histogram of SFT's defeats by margin with the reserved part shaded, the fate of both parents'
+    entries, the numbers, what slack costs CT, and the `lrnb merge` command. Headless: the figure.
+    """
+    first = start(atlas)
+    if headless():
+        return plots_atlas.slack(what_if(atlas, **first))
+    return SlackExplorer(atlas, first)
+
+
+class SlackExplorer(Explorer):
+    """See `slack_explorer`. Moving the threshold sets the share it wins back, and the other way round."""
+
+    def __init__(self, atlas: Atlas, first: Mapping[str, Any]) -> None:
+        import ipywidgets as w
+
+        self.atlas, self.by = atlas, "slack"
+        look = {"description": "slack as threshold ξ", "style": {"description_width": "auto"}}
+        self.found = what_if(atlas, **first)
+        top = np.log10(max(float(atlas.tensors["ct_max"].max()), 1e-12))
+        threshold = w.FloatLogSlider(10**top, min=top - 6, max=top, step=0.02, readout_format=".2e", **look)
+        controls = {
+            "density": Slider("density", first["density"], 0.01, 1.0, STEPS),
+            "slack": Slider("slack as share ρ", first["slack"], 0.0, 1.0, STEPS),
+            "threshold": threshold,
+            "ct": Slider("weight of CT", 1.0, 0.0, 2.0, 0.05),
+            "sft": Slider("weight of SFT", 1.0, 0.0, 2.0, 0.05),
+            "trim_scope": Choice("trim scope", first["trim_scope"], SCOPES),
+            "where": Choice("look at", MODEL, places(atlas)),
+        }
+        hint = (
+            "Try: at which slack does SFT win back half of its defeats, and what does it cost CT? "
+            "Then lower the density, and look at one layer."
+        )
+        self.command = copy_button("")
+        super().__init__("slack-explorer", hint, self.picture, controls, self.read, [self.command])
+        self._link()
+
+    def picture(self, where: str, **setting: Any) -> go.Figure:
+        self.found = what_if(self.atlas, **self.options(**setting))
+        return plots_atlas.slack(self.found, where)
+
+    def options(
+        self, density: float, slack: float, threshold: float, ct: float, sft: float, trim_scope: str
+    ) -> dict[str, Any]:
+        given = {"slack": slack} if self.by == "slack" else {"slack_threshold": threshold}
+        return {"density": density, "weights": {"ct": ct, "sft": sft}, "trim_scope": trim_scope, **given}
+
+    def read(self, where: str, **setting: Any) -> dict[str, str]:
+        total = conflicts.sums(self.found.table.iloc[self.atlas.rows(where)])
+        self.command.text = command(self.atlas, self.options(**setting))
+        return numbers(total)
+
+    def _changed(self, change: Any = None) -> None:
+        owner = change.owner if change is not None else None
+        if self._held:
+            return
+        if owner in (self.controls["slack"], self.controls["threshold"]):
+            self.by = "slack" if owner is self.controls["slack"] else "threshold"
+        super()._changed(change)
+        self._link()
+
+    def _link(self) -> None:
+        """Set the slack that was not moved to what the moved one amounts to."""
+        before, self._held = self._held, True
+        try:
+            if self.by == "slack":
+                xi = self.found.xi[self.found.xi >= 0]
+                if len(xi):
+                    slider = self.controls["threshold"]
+                    slider.value = float(np.clip(np.median(xi), 10**slider.min, 10**slider.max))
+            else:
+                total = conflicts.sums(self.found.table.iloc[:-1])
+                self.controls["slack"].value = total["reserved"] / max(total["sft_discarded"], 1)
+        finally:
+            self._held = before
+
+
+def numbers(total: Mapping[str, float]) -> dict[str, str]:
+    """What a reader wants to know of one part of the model, in words."""
+    of_sft, of_ct = max(total["sft_kept"], 1), max(total["ct_kept"], 1)
+    back, ceded = total["reserved_mass"], total["ceded_mass"]
+    return {
+        "kept of SFT": f"{total['sft_kept']:,.0f}",
+        "conflicts": f"{total['conflicts']:,.0f}",
+        "SFT discarded": f"{total['sft_discarded']:,.0f} ({100 * total['sft_discarded'] / of_sft:.1f}%)",
+        "CT discarded": f"{total['ct_discarded']:,.0f} ({100 * total['ct_discarded'] / of_ct:.1f}%)",
+        "won back": f"{total['reserved']:,.0f} ({100 * total['reserved'] / of_sft:.1f}% of kept SFT)",
+        "SFT regains": f"{back:.3g} of L1 mass ({100 * back / max(total['sft_kept_mass'], 1e-30):.2f}%)",
+        "CT gives up": f"{ceded:.3g} of L1 mass ({100 * ceded / max(total['ct_kept_mass'], 1e-30):.2f}%)",
+    }
+
+
+def command(atlas: Atlas, options: Mapping[str, Any]) -> str:
+    """The `lrnb merge` command that makes the merge of these options."""
+    import shlex
+
+    folders = {name: shlex.quote(str(atlas.facts.get(name, name.upper()))) for name in ("base", "ct", "sft")}
+    slack = options.get("slack")
+    given = f"--slack {slack:g}" if slack is not None else f"--slack-threshold {options['slack_threshold']:g}"
+    weights = "".join(f" --weight {name}={x:g}" for name, x in options.get("weights", {}).items() if x != 1)
+    return (
+        f"lrnb merge ties-sv --base {folders['base']} "
+        f"--model ct={folders['ct']} --model sft={folders['sft']} "
+        f"--density {options['density']:g} {given}{weights} --trim-scope {options['trim_scope']} --out merged"
+    )
+
+
+def conflict_map(atlas: Atlas) -> Any:
+    """ConflictMap: a heatmap of layer x module; a click opens the sign-conflict histogram of that cell.
+
+    Headless: the heatmap.
+    """
+    first = start(atlas)
+    columns = [(what, column) for column, (what, _) in plots_atlas.COLUMNS.items()]
+    controls = {
+        "column": Choice("show", columns[0][1], columns),
+        "trim_scope": Choice("trim scope", first["trim_scope"], SCOPES),
+    }
+
+    def draw(column: str, trim_scope: str) -> go.Figure:
+        return plots_atlas.conflict_map(atlas, column, trim_scope)
+
+    if headless():
+        return draw(columns[0][1], first["trim_scope"])
+    below = sign_explorer(atlas)
+    hint = (
+        "Try: which module loses most of SFT, and is it the same in every layer? Click a cell to look inside."
+    )
+    whole = Explorer("conflict-map", hint, draw, controls, below=[below.box])
+
+    def open_cell(module: Any, layer: Any) -> None:
+        below.controls["where"].value = plots_atlas.cell_name(str(layer), str(module))
+
+    whole.on_click(open_cell)
+    return whole
+
+
+def sign_explorer(atlas: Atlas) -> Any:
+    """The sign-conflict histogram of a part of the model at any density and slack. Headless: the figure."""
+    first = start(atlas)
+    cells = dict.fromkeys([MODEL, *atlas.cells, *atlas.tensors["tensor"]])
+    controls = {
+        "where": Choice("look at", MODEL, list(cells)),
+        "density": Slider("density", first["density"], 0.01, 1.0, STEPS),
+        "slack": Slider("slack ρ", first["slack"], 0.0, 1.0, STEPS),
+        "trim_scope": Choice("trim scope", first["trim_scope"], SCOPES),
+    }
+    last: dict[str, WhatIf] = {}
+
+    def draw(where: str, **setting: Any) -> go.Figure:
+        last["found"] = what_if(atlas, **setting)
+        return plots_atlas.sign_histogram(last["found"], where)
+
+    def read(where: str, **setting: Any) -> dict[str, str]:
+        return numbers(conflicts.sums(last["found"].table.iloc[atlas.rows(where)]))
+
+    hint = "Try: are SFT's large entries lost as often as its small ones?"
+    return explore("sign-explorer", hint, draw, controls, numbers=read)
+
+
+def budget_player(atlases: Mapping[int, Atlas]) -> Any:
+    """BudgetPlayer: task vectors and losses along CT tokens, with a play button.
+
+    Headless: the figure of the last budget.
+    """
+    budgets = list(atlases)
+    first = start(atlases[budgets[-1]])
+
+    def draw(step: int, **setting: Any) -> go.Figure:
+        table = saturation.along(atlases, **setting)
+        modules = what_if(atlases[budgets[step]], **setting).table
+        return plots_budgets.along_budgets(table, budgets[step], modules)
+
+    if headless():
+        return draw(len(budgets) - 1, **first)
+    return BudgetPlayer(atlases, first, draw)
+
+
+class BudgetPlayer(Explorer):
+    """See `budget_player`."""
+
+    def __init__(self, atlases: Mapping[int, Atlas], first: Mapping[str, Any], draw: Any) -> None:
+        import ipywidgets as w
+
+        self.atlases, budgets = atlases, list(atlases)
+        names = [(budget_name(budget), step) for step, budget in enumerate(budgets)]
+        step = w.SelectionSlider(options=names, value=0, description="CT tokens")
+        play = w.Play(min=0, max=len(budgets) - 1, interval=1200, description="play")
+        w.jslink((play, "value"), (step, "index"))
+        controls = {
+            "step": step,
+            "density": Slider("density", first["density"], 0.01, 1.0, STEPS),
+            "slack": Slider("slack ρ", first["slack"], 0.0, 1.0, STEPS),
+            "trim_scope": Choice("trim scope", first["trim_scope"], SCOPES),
+        }
+        hint = "Try: press play. Does the discarded share grow as fast as CT's task vector?"
+        super().__init__("budget-player", hint, draw, controls, self.read, [play.add_class("lrnb-play")])
+
+    def read(self, step: int, **setting: Any) -> dict[str, str]:
+        one = list(self.atlases.values())[step]
+        return numbers(conflicts.sums(what_if(one, **setting).table.iloc[:-1]))
