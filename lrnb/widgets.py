@@ -14,8 +14,22 @@ import plotly.graph_objects as go
 from lrnb.plots import slack_histogram
 from lrnb.widgets_base import Check, Choice, Explorer, Slider, explore, headless
 from lrnb.widgets_copy import copy_button
+from lrnb.widgets_hand import elect_by_hand, merge_by_hand, slack_by_hand, trim_by_hand
 
-__all__ = ["Check", "Choice", "Explorer", "Slider", "copy_button", "explore", "headless", "slack_explorer"]
+__all__ = [
+    "Check",
+    "Choice",
+    "Explorer",
+    "Slider",
+    "copy_button",
+    "elect_by_hand",
+    "explore",
+    "headless",
+    "merge_by_hand",
+    "slack_by_hand",
+    "slack_explorer",
+    "trim_by_hand",
+]
 
 
 def slack_explorer(counts: np.ndarray, edges: np.ndarray, n_kept: int, slack: float = 0.3) -> Any:

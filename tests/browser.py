@@ -260,6 +260,7 @@ class Notebook(Page):
         """A screenshot of the whole notebook, as high as it is."""
         high = self.page.evaluate("() => document.querySelector('.jp-WindowedPanel-inner').scrollHeight")
         self.page.set_viewport_size({"width": WIDE, "height": min(int(high) + 200, 12000)})
+        self.page.evaluate("() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0; }")
         self.page.wait_for_timeout(500)
         path = self.screenshot(name)
         self.page.set_viewport_size({"width": WIDE, "height": HIGH})
