@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrnb.params import budget_name
-from lrnb.plots_merge import candidates, fates, shares_by, shares_by_budget, slack_histogram
+from lrnb.plots_merge import candidates, fates, shares_by, shares_by_budget
 from lrnb.style import (
     CLASS_COLOURS,
     FAINT,
@@ -43,7 +43,6 @@ __all__ = [
     "scores_by_budget",
     "shares_by",
     "shares_by_budget",
-    "slack_histogram",
     "training_history",
 ]
 PLAIN = ("base", "sft")  # models that saw no CT tokens

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrnb.params import budget_name
-from lrnb.style import CLASS_COLOURS, INK, OUTCOMES, colour, finish, shade, token_axis
+from lrnb.style import CLASS_COLOURS, OUTCOMES, colour, finish, shade, token_axis
 
 MODULES = ["embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "lm_head", "other"]
 
@@ -164,40 +164,4 @@ def shares_by(shares: pd.DataFrame, by: str) -> go.Figure:
         by,
         "share of the kept SFT entries (%)",
         380,
-    )
-
-
-def slack_histogram(
-    counts: np.ndarray, edges: np.ndarray, slack: float, n_kept: int, bars: int = 80
-) -> go.Figure:
-    """Histogram of δ = |τ CT| − |τ SFT| over the SFT entries that lost; the reserved part shaded.
-
-    counts: (b,) lost entries by δ, edges: (b + 1,), as `summary.margins` returns; slack: ρ;
-    n_kept: SFT entries left after trimming. The widest 0.5% of the defeats are not drawn.
-    """
-    total = int(counts.sum())
-    share = np.cumsum(counts) / max(total, 1)
-    shown = max(int(np.searchsorted(share, 0.995)) + 1, 1)
-    step = max(shown // bars, 1)
-    starts = np.arange(0, shown, step)
-    height = np.add.reduceat(counts[:shown], starts)
-    ends = np.minimum(starts + step, shown)
-    xi = float(edges[int(np.searchsorted(share, slack))]) if slack else 0.0
-    back = (edges[starts] + edges[ends]) / 2 <= xi
-    ink = [OUTCOMES["reserved"] if b else OUTCOMES["discarded"] for b in back]
-    fig = go.Figure(
-        go.Bar(
-            x=(edges[starts] + edges[ends]) / 2,
-            y=height,
-            width=edges[ends] - edges[starts],
-            marker={"color": ink},
-        )
-    )
-    fig.add_vline(x=xi, line={"color": INK, "dash": "dash"}, annotation_text=f"ξ = {xi:.2g}")
-    return finish(
-        fig,
-        f"{total:,} of n = {n_kept:,} kept SFT entries lose; slack ρ = {slack:g} "
-        f"wins {round(slack * total):,} back",
-        "δ = |τ CT| − |τ SFT|",
-        "entries (count)",
     )

@@ -37,14 +37,20 @@ def make(study: Study) -> pd.DataFrame:
         for budget in study.ct_budgets:
             models = choose.models(paths, budget)
             vectors = TaskVectors(require(paths.base), models, method="conflicts", threads=study.threads)
-            made = _one(study, vectors, budget)
+            made = one(study, budget, vectors)
             atlases.save(made, paths.atlas(budget))
             tables += [t.assign(ct_tokens=budget) for t in _settings(study, vectors, made)]
             progress.update(1)
     return pd.concat(tables, ignore_index=True)
 
 
-def _one(study: Study, vectors: TaskVectors, budget: int) -> Atlas:
+def one(study: Study, budget: int, vectors: TaskVectors | None = None) -> Atlas:
+    """The atlas of one budget at what TIES-SV chose on dev; its facts name the models."""
+    if vectors is None:
+        models = choose.models(RunPaths(study), budget)
+        vectors = TaskVectors(
+            require(RunPaths(study).base), models, method="conflicts", threads=study.threads
+        )
     best = choose.chosen(RunPaths(study), "ties_sv", budget)
     return atlases.build(
         vectors,
@@ -104,10 +110,19 @@ def grid(
     return pd.concat(tables, ignore_index=True)
 
 
-def plateau(table: pd.DataFrame, column: str) -> float:
-    """How much of the whole growth of `column` falls to the last doubling-by-budget step, in [0, 1].
+def cells(found: Mapping[int, Atlas], trim_scope: str) -> pd.DataFrame:
+    """One row a cell of layer x module and budget: exact counts, ct_tokens, cell, n."""
+    rows = []
+    for budget, one in found.items():
+        for cell, part in one.exact(trim_scope).groupby(one.places, sort=False):
+            rows.append({"ct_tokens": budget, "cell": cell, **conflicts.sums(part)})
+    return pd.DataFrame(rows)
 
-    Near 0: the curve is flat at its end. NaN with fewer than three budgets or no growth.
+
+def last_step(table: pd.DataFrame, column: str) -> float:
+    """The part of the whole change of `column` along CT tokens that falls to the last step, in [0, 1].
+
+    Near 0: the curve is flat at its end. NaN with fewer than three budgets, or without any change.
     """
     values = table.sort_values("ct_tokens")[column].to_numpy(float)
     if len(values) < 3 or not np.ptp(values):

@@ -72,6 +72,10 @@ class RunPaths:
         return self.conflicts / budget_name(budget)
 
     @property
+    def signs(self) -> Path:
+        return self.lang / "signs"
+
+    @property
     def saturation(self) -> Path:
         return self.lang / "saturation"
 
@@ -165,6 +169,7 @@ MAKERS = {
     "merged": "02_merge/04_evaluate",
     "scores": "03_analysis/01_scores",
     "conflicts": "03_analysis/02_discarded",
+    "signs": "03_analysis/03_sign_conflicts",
     "saturation": "03_analysis/04_saturation",
 }
 

@@ -6,11 +6,15 @@ lost. Names that come from models or data are escaped before they reach a figure
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io as pio
+from plotly.io.base_renderers import NotebookRenderer
 
 from lrnb.params import budget_name
 
@@ -30,6 +34,20 @@ INK, FAINT, RULE = "#24292f", "#6a737d", "#e3e6ea"
 OUTCOMES = {"agreed": "#0072B2", "reserved": "#CC79A7", "discarded": "#D55E00"}
 BUDGET_SHADES = ("#9ecae1", "#4292c6", "#08519c", "#041f3d")  # light to dark as CT tokens grow
 CLASS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8c8c8c")
+
+
+class Offline(NotebookRenderer):
+    """plotly.js once in a notebook and a figure in each output, as plotly has it, but without asking a
+    server for MathJax at every figure: an export opens without a network."""
+
+    def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, str]:
+        options: dict[str, Any] = {"include_plotlyjs": False, "include_mathjax": False, "full_html": False}
+        return {"text/html": pio.to_html(fig_dict, config=self.config, validate=False, **options)}
+
+
+pio.renderers["notebook"] = Offline()
+if "notebook" in (given := os.environ.get("PLOTLY_RENDERER", "")).split("+"):
+    pio.renderers.default = given  # plotly looked at it before
 
 
 def label(method: str) -> str:

@@ -45,7 +45,8 @@ class Slider:
         places = "d" if whole else f".{max(0, -floor(log10(self.step)))}f"
         number = int if whole else float
         low, high, step = number(self.low), number(self.high), number(self.step)
-        return kind(number(self.value), min=low, max=high, step=step, readout_format=places, **_look(self))
+        look = _look(self) | {"readout_format": places, "layout": {"width": "360px", "flex": "0 0 auto"}}
+        return kind(number(self.value), min=low, max=high, step=step, **look)
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,14 @@ class Choice:
     label: str
     value: Any
     options: Sequence[Any]
+    own_row: bool = False
 
     def build(self, w: Any) -> Any:
         if len(self.options) > 5:
             return w.Dropdown(options=list(self.options), value=self.value, **_look(self))
         look = _look(self) | {"style": {"description_width": "auto", "button_width": "auto"}}
+        if self.own_row:
+            look["layout"] = {"width": "100%"}
         return w.ToggleButtons(options=list(self.options), value=self.value, **look)
 
 

@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback and a real browser: Debian's chromium, driven by playwright.
+"""A real browser, Debian's chromium, driven by playwright, at a real JupyterLab (see `lab`).
 
 Nothing outside the machine is asked: such a request fails the test, as does any error in the
 browser's console, in the page or in a cell. Screenshots go to LRNB_ARTIFACTS, else to artifacts/.
@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +18,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from lab import WAIT, Lab
 
 from lrnb.params import ROOT
 
 WIDE, HIGH = 1280, 900
-WAIT = 180  # seconds for a page or a run; a machine that does other things is slow
-SETTINGS = {  # JupyterLab asks nobody for news; all cells are in the page, for screenshots
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none", "autoRenderMarkdownCells": True},
-}
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
+QUIET = """milliseconds => new Promise(done => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  let last = performance.now();
+  const heard = () => { last = performance.now(); };
+  const look = () => {
+    if (kernel.status != 'idle') heard();
+    if (performance.now() - last < milliseconds) return setTimeout(look, 10);
+    kernel.anyMessage.disconnect(heard);
+    requestAnimationFrame(() => setTimeout(done));
+  };
+  kernel.anyMessage.connect(heard);
+  look();
+})"""
 POINT = """(figure, [x, y]) => {
   const {xaxis, yaxis} = figure._fullLayout, box = figure.getBoundingClientRect();
   return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y)];
@@ -68,83 +72,6 @@ def artifacts() -> Path:
     folder = Path(os.environ.get("LRNB_ARTIFACTS") or ROOT / "artifacts")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-# the server
-
-
-class Lab:
-    """A running `jupyter lab`; `root` holds the notebooks it serves."""
-
-    def __init__(self, home: Path, dark: bool = False) -> None:
-        self.root, self._home, self.token = home / "root", home, secrets.token_hex(16)
-        self.root.mkdir(parents=True)
-        self._settings(dark)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with open(home / "lab.log", "wb") as log:
-            self._server = subprocess.Popen(self._command(), stdout=log, stderr=log, env=self._env())
-        self._wait()
-
-    def _settings(self, dark: bool) -> None:
-        theme = {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"}
-        for name, content in (SETTINGS | {"apputils-extension/themes": theme}).items():
-            path = self._home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content))
-
-    def _command(self) -> list[str]:
-        options = {
-            "ServerApp.port": urlsplit(self.url).port,
-            "ServerApp.root_dir": self.root,
-            "IdentityProvider.token": self.token,
-            "ServerApp.allow_root": True,  # a container's user
-            "LabApp.expose_app_in_browser": True,
-        }
-        given = [f"--{key}={value}" for key, value in options.items()]
-        return [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", *given]
-
-    def _env(self) -> dict[str, str]:
-        """The environment of a person: no batch variables, and nothing of theirs is read or written."""
-        kept = {k: v for k, v in os.environ.items() if k not in ("LRNB_PROGRESS", "PLOTLY_RENDERER")}
-        kept |= {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(self._home / "settings")}
-        folders = (
-            "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR JUPYTERLAB_WORKSPACES_DIR"
-        )
-        return kept | {name: str(self._home / name.lower()) for name in folders.split()}
-
-    def _wait(self) -> None:
-        end = time.monotonic() + WAIT
-        while time.monotonic() < end and self._server.poll() is None:
-            try:
-                return urllib.request.urlopen(f"{self.url}/api?token={self.token}", timeout=5).close()
-            except OSError:
-                time.sleep(0.2)
-        self.stop()
-        raise AssertionError((self._home / "lab.log").read_text()[-3000:])
-
-    def stop(self) -> None:
-        """End the server with its kernels."""
-        self._server.terminate()
-        try:
-            self._server.wait(30)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-
-    def add(self, name: str, **parameters: Any) -> str:
-        """Copy notebooks/<name>.ipynb to the root, with other parameters; returns its path there."""
-        path = self.root / f"{name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nb = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
-        cell = next(c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", []))
-        text = "".join(cell["source"])
-        for key, value in parameters.items():
-            text, found = re.subn(rf"(?m)^{key} = .*$", lambda _, k=key, v=value: f"{k} = {v!r}", text)
-            assert found == 1, key
-        cell["source"] = text
-        path.write_text(json.dumps(nb), encoding="utf-8")
-        return f"{name}.ipynb"
 
 
 # the browser
@@ -216,13 +143,11 @@ class Notebook(Page):
         self.check()
 
     def settle(self) -> None:
-        """Wait until the kernel has nothing to do and the page has drawn."""
-        self.page.wait_for_timeout(100)
-        self.page.wait_for_function(IDLE)
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        """Wait until kernel and page have had nothing to say to each other for a moment, and are drawn."""
+        self.page.evaluate(QUIET, 300)
 
     def text(self, css: str) -> str:
-        return self.page.locator(css).inner_text()
+        return self.page.locator(css).text_content()
 
     def number(self, word: str, within: str = "") -> str:
         """What stands beside `word` in the line of numbers."""
@@ -260,7 +185,45 @@ class Notebook(Page):
         """A screenshot of the whole notebook, as high as it is."""
         high = self.page.evaluate("() => document.querySelector('.jp-WindowedPanel-inner').scrollHeight")
         self.page.set_viewport_size({"width": WIDE, "height": min(int(high) + 200, 12000)})
+        self.page.evaluate("() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0; }")
         self.page.wait_for_timeout(500)
         path = self.screenshot(name)
         self.page.set_viewport_size({"width": WIDE, "height": HIGH})
         return path
+
+
+# an executed notebook as a page
+
+
+def export(notebook: Path, folder: Path) -> Path:
+    """nbconvert's HTML of an executed notebook, as the README has the command."""
+    away = ["--HTMLExporter.require_js_url=", "--HTMLExporter.mathjax_url="]
+    command = [
+        sys.executable,
+        "-m",
+        "nbconvert",
+        "--to",
+        "html",
+        *away,
+        f"--output-dir={folder}",
+        str(notebook),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / f"{notebook.stem}.html"
+
+
+def check_export(found: Any, notebook: Path, folder: Path) -> int:
+    """Open the export without a network: every figure is drawn, nothing is asked for. Returns how many."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    figures = sum("application/vnd.plotly.v1+json" in output.get("data", {}) for output in outputs)
+    page = Page(found, offline=True)
+    page.page.goto(export(notebook, folder).as_uri())
+    page.page.wait_for_function(
+        "n => document.querySelectorAll('.js-plotly-plot:has(.main-svg)').length == n",
+        arg=figures,
+        timeout=30_000,
+    )
+    page.check()
+    page.close()
+    return figures

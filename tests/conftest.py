@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +92,12 @@ def data_root() -> Path:
             f"real data is absent: no folder {folder / 'eval'}; set LRNB_DATA to a folder that has it"
         )
     return folder
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    """A running browser; skipped, saying why, where there is none and none is required."""
+    from browser import browser
+
+    with browser() as found:
+        yield found

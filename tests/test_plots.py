@@ -131,16 +131,6 @@ def test_candidates_ring_the_chosen_one() -> None:
     assert "n = 100 dev items" in fig.layout.title.text
 
 
-def test_slack_histogram_shades_the_share_that_is_won_back() -> None:
-    delta = np.arange(1000) / 1000
-    counts, edges = np.histogram(delta, np.linspace(0, 1, 1001))
-    fig = plots.slack_histogram(counts, edges, 0.3, 5000)
-    shaded = np.array(fig.data[0].y)[[c == plots.colour("ties_sv") for c in fig.data[0].marker.color]]
-    assert shaded.sum() == pytest.approx(300, abs=15)
-    assert "1,000 of n = 5,000" in fig.layout.title.text
-    assert "300 back" in fig.layout.title.text
-
-
 def test_training_history_reads_a_path(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {"tokens": [0, 10, 20], "loss": [np.nan, 3.0, 2.0], "bits_per_byte_x": [2.0, np.nan, 1.0]}

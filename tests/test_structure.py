@@ -21,8 +21,9 @@ checkpoints checkpoint_writer pickles adapters sources compare bits kernels merg
 whatif_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
-conflicts atlas whatif choose saturation summary findings
-recipe plots_merge plots_atlas plots_budgets plots seeds report widgets_base widgets_copy widgets widgets_atlas
+conflicts atlas whatif choose saturation summary findings hand
+recipe plots_merge plots_atlas plots_budgets plots_hand plots seeds report
+widgets_base widgets_copy widgets_hand widgets_atlas widgets
 plan fresh batch estimate live runner tables cli_merge cli_conflicts cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
+from browser import Notebook, check_export
+from lab import Lab
 
-from lrnb.params import ROOT
+from lrnb.params import ROOT, notebook_params
 
 SMALL = {
     "base_tokens": 65536,
@@ -110,3 +116,37 @@ def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: P
     rows = [line.split() for line in changed.stdout.splitlines() if line.startswith("│")]
     to_run = {row[1] for row in rows if row[-3:-1] == ["to", "run"]}
     assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+
+
+def test_the_slack_slider_in_jupyterlab_shows_the_studys_numbers(
+    study: Path, chrome: Any, tmp_path: Path
+) -> None:
+    """The notebook of TIES-SV run by hand on a copy of the study, against what its stages had counted."""
+    shutil.copytree(study, tmp_path / "runs" / "nano")
+    declared = notebook_params(ROOT / "notebooks" / "02_merge" / "03_ties_sv.ipynb")
+    given = {k: yaml.safe_load(str(v)) for k, v in SMALL.items() if k in declared}
+    shares = pd.read_csv(study / "qaa" / "conflicts" / "shares.csv").query("setting == 'chosen'")
+    row = shares[shares["tensor"] == "(model)"].sort_values("ct_tokens").iloc[-1]
+    lost = row["sft_discarded"] + row["reserved"]
+    with closing(Lab(tmp_path / "lab")) as lab:
+        path = lab.add("02_merge/03_ties_sv", runs=str(tmp_path / "runs"), **given)
+        notebook = Notebook(chrome, lab, path)
+        notebook.run()
+        assert notebook.number("discarded") == f"{lost:,}"
+        assert notebook.number("won back") == f"{row['reserved']:,}"
+        notebook.drag(".lrnb-control-slack", 0.8)
+        notebook.press(".lrnb-control-slack", "ArrowLeft")
+        slack = float(notebook.text(".lrnb-control-slack .widget-readout"))
+        assert slack == pytest.approx(0.79, abs=0.02)
+        assert notebook.number("won back") == f"{round(slack * lost):,}"
+        assert f"slack ρ = {slack:g} wins {round(slack * lost):,}" in notebook.text(".lrnb-explorer .gtitle")
+        notebook.picture("03_ties_sv")
+        notebook.check()
+        notebook.close()
+
+
+@pytest.mark.parametrize("name", ["average", "ties", "ties_sv", "scores", "discarded"])
+def test_an_executed_notebook_opens_without_a_network(
+    study: Path, chrome: Any, tmp_path: Path, name: str
+) -> None:
+    assert check_export(chrome, study / "qaa" / "notebooks" / f"{name}.ipynb", tmp_path) >= 1

@@ -7,11 +7,9 @@ import plotly.graph_objects as go
 import pytest
 from test_structure import in_fresh_python
 
-from lrnb import plots, widgets
+from lrnb import widgets
 from lrnb.params import UserError
 from lrnb.widgets_base import differences
-
-COUNTS, EDGES = np.histogram(np.arange(1000) / 1000, np.linspace(0, 1, 1001))
 
 
 @pytest.fixture(autouse=True)
@@ -52,18 +50,16 @@ def bar_explorer() -> widgets.Explorer:
     return widgets.explore("bars", "Try <this>.", bars, controls, numbers=lambda **s: {"bars": s["heights"]})
 
 
-def test_slack_explorer_redraws_what_the_figure_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    explorer = widgets.slack_explorer(COUNTS, EDGES, 5000)
+def test_only_what_changes_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = bar_explorer()
     sent = messages(explorer)
-    explorer.controls["slack"].value = 0.6
-    want = plots.slack_histogram(COUNTS, EDGES, 0.6, 5000)
-    assert drawn(explorer) == want.to_plotly_json()
-    assert list(sent[0]["style_data"]) == ["marker.color"]
-    assert list(sent[0]["layout_data"]) == ["shapes", "annotations", "title.text"]
-    assert len(sent) == 1
-    assert ">600</b>" in explorer.box.children[-1].value
+    explorer.controls["heights"].value = 5
+    assert drawn(explorer) == bars(5).to_plotly_json()
+    assert [list(message["style_data"]) for message in sent] == [["y"]]
+    assert [list(message["layout_data"]) for message in sent] == [["title.text"]]
+    assert ">5</b>" in explorer.box.children[-1].value
     monkeypatch.setenv("LRNB_PROGRESS", "somewhere.json")  # nobody is there to move a slider
-    assert widgets.slack_explorer(COUNTS, EDGES, 5000, 0.6) == want
+    assert bar_explorer() == bars(3)
     assert widgets.copy_button("lrnb merge") == "lrnb merge"
 
 
@@ -128,7 +124,8 @@ def test_differences_name_changed_added_and_removed_properties() -> None:
 def test_headless_widgets_need_no_widget_library() -> None:
     code = (
         "import os, sys; os.environ['LRNB_PROGRESS'] = 'x'\nfrom lrnb import widgets; import numpy as np\n"
-        "widgets.slack_explorer(np.ones(4, int), np.arange(5.0), 9, 0.5)\n"
+        "from lrnb import atlas; t = [{'w': np.arange(9, dtype='f4') * k} for k in (0, 1, -2)]\n"
+        "widgets.slack_explorer(atlas.build(*t, density=0.5, slack=0.1))\n"
         "print(sorted({'ipywidgets', 'anywidget'} & set(sys.modules)))"
     )
     assert in_fresh_python(code) == "[]"
