@@ -134,6 +134,8 @@ KEYS = {
     "02_merge/04_evaluate": ("test_limit = 200\ngroup = 'parents'", "[paths.scores / group]"),
     "03_analysis/01_scores": ("ct_budgets = [1000]", "[paths.scores]"),
     "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
+    "03_analysis/03_sign_conflicts": ("ct_budgets = [1000]", "[paths.signs]"),
+    "03_analysis/04_saturation": ("ct_budgets = [1000]", "[paths.saturation]"),
 }
 SETUP = """import os, time
 from lrnb import store
@@ -229,7 +231,8 @@ def gone(pid: int) -> bool:
 
 
 ALL = {"base", "corpus", "sft", "ct", "cts_1k", "average", "ties", "ties_sv", "eval_parents"}
-ALL |= {"eval_merged", "scores", "discarded", "report"}
+ATLAS = {"discarded", "signs", "saturation"}
+ALL |= {"eval_merged", "scores", "report"} | ATLAS
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +275,7 @@ def test_changed_parameter_runs_only_what_depends_on_it(checkout: Checkout) -> N
     before = (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes()
     status, text = checkout.run("--set", "slacks=[0.2]")
     assert status == 0, text
-    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "report"} | ATLAS
     assert (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes() == before
 
 
@@ -280,7 +283,7 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert checkout.steps_run(text) == {"report"} | ATLAS
     manifest = checkout.lang / "scores" / "merged" / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")
     status, text = checkout.run()
@@ -296,7 +299,7 @@ def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: 
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run("--keep-code", "--set", "slacks=[0.2]")
     assert status == 0, text
-    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "report"} | ATLAS
     assert "base" in checkout.outdated("--set", "slacks=[0.2]")
 
 
@@ -313,9 +316,9 @@ def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Chec
     result.touch()
     assert checkout.outdated() == []
     result.write_text(result.read_text().swapcase())
-    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "report"]
     result.unlink()
-    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "report"]
     (checkout.root / "runs/nano/shared/world/out.txt").unlink()
     assert "base" in checkout.outdated()
 
@@ -336,7 +339,7 @@ def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Chec
     assert status == 0, text
     assert "discarded: code changed while it ran" in text
     assert "changed while it ran" in (checkout.lang / "logs" / "discarded.log").read_text()
-    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "report"]
     assert checkout.run()[0] == 0
     assert checkout.outdated() == []
 
@@ -416,7 +419,7 @@ def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
     (checkout.lang / "trouble").unlink()
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert checkout.steps_run(text) == {"report"} | ATLAS
 
 
 def test_second_language_finds_base_and_sft_done(finished: Checkout) -> None:
@@ -457,7 +460,7 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
     (checkout.lang / "trouble").unlink()
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert checkout.steps_run(text) == {"report"} | ATLAS
     assert gone(child)
 
 
@@ -503,7 +506,7 @@ def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> None:
     study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
     without = {step.name for step in plan.plan(study).values() if not step.gpu}
-    assert without == {"corpus", "scores", "discarded", "report"}
+    assert without == {"corpus", "scores", "report"} | ATLAS
     profile = read_yaml(ROOT / "profiles" / "slurm" / "config.yaml")
     assert "set-resources" not in profile  # gpu=1 of the Snakefile holds
     assert not {"gpu", "gres", "slurm_extra"} & set(profile["default-resources"])

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ import yaml
 from browser import Notebook, check_export
 from lab import Lab
 
+from lrnb import atlas as atlases
+from lrnb import conflicts, widgets_atlas
+from lrnb.atlas import Atlas
 from lrnb.params import ROOT, notebook_params
+from lrnb.whatif import what_if
 
 SMALL = {
     "base_tokens": 65536,
@@ -104,7 +109,17 @@ def test_the_report_opens_offline_and_notebooks_were_kept(study: Path) -> None:
     assert "Plotly" in page
     assert 'src="http' not in page
     kept = {path.stem for path in (study / "qaa" / "notebooks").glob("*.ipynb")}
-    assert {"corpus", "ct", "average", "ties", "ties_sv", "eval_merged", "scores", "discarded"} <= kept
+    assert {
+        "corpus",
+        "ct",
+        "average",
+        "ties",
+        "ties_sv",
+        "eval_merged",
+        "scores",
+        "discarded",
+        "signs",
+    } <= kept
 
 
 def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: Path) -> None:
@@ -115,37 +130,104 @@ def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: P
     assert changed.returncode == 0, changed.stderr
     rows = [line.split() for line in changed.stdout.splitlines() if line.startswith("│")]
     to_run = {row[1] for row in rows if row[-3:-1] == ["to", "run"]}
-    assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "signs", "saturation", "report"}
 
 
-def test_the_slack_slider_in_jupyterlab_shows_the_studys_numbers(
-    study: Path, chrome: Any, tmp_path: Path
-) -> None:
-    """The notebook of TIES-SV run by hand on a copy of the study, against what its stages had counted."""
-    shutil.copytree(study, tmp_path / "runs" / "nano")
-    declared = notebook_params(ROOT / "notebooks" / "02_merge" / "03_ties_sv.ipynb")
+@pytest.fixture(scope="module")
+def lab(study: Path, chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """JupyterLab beside a copy of the study."""
+    home = tmp_path_factory.mktemp("by-hand")
+    shutil.copytree(study, home / "runs" / "nano")
+    with closing(Lab(home / "lab")) as lab:
+        yield lab
+
+
+def opened(lab: Lab, chrome: Any, name: str) -> Notebook:
+    """A notebook of the study, run by hand with the study's parameters."""
+    declared = notebook_params(ROOT / "notebooks" / f"{name}.ipynb")
     given = {k: yaml.safe_load(str(v)) for k, v in SMALL.items() if k in declared}
-    shares = pd.read_csv(study / "qaa" / "conflicts" / "shares.csv").query("setting == 'chosen'")
-    row = shares[shares["tensor"] == "(model)"].sort_values("ct_tokens").iloc[-1]
-    lost = row["sft_discarded"] + row["reserved"]
-    with closing(Lab(tmp_path / "lab")) as lab:
-        path = lab.add("02_merge/03_ties_sv", runs=str(tmp_path / "runs"), **given)
-        notebook = Notebook(chrome, lab, path)
-        notebook.run()
-        assert notebook.number("discarded") == f"{lost:,}"
-        assert notebook.number("won back") == f"{row['reserved']:,}"
-        notebook.drag(".lrnb-control-slack", 0.8)
-        notebook.press(".lrnb-control-slack", "ArrowLeft")
-        slack = float(notebook.text(".lrnb-control-slack .widget-readout"))
-        assert slack == pytest.approx(0.79, abs=0.02)
-        assert notebook.number("won back") == f"{round(slack * lost):,}"
-        assert f"slack ρ = {slack:g} wins {round(slack * lost):,}" in notebook.text(".lrnb-explorer .gtitle")
-        notebook.picture("03_ties_sv")
-        notebook.check()
-        notebook.close()
+    runs = lab.root.parent.parent / "runs"
+    notebook = Notebook(chrome, lab, lab.add(name, runs=str(runs), **given))
+    notebook.run()
+    return notebook
 
 
-@pytest.mark.parametrize("name", ["average", "ties", "ties_sv", "scores", "discarded"])
+def close(notebook: Notebook, name: str) -> None:
+    notebook.picture(name)
+    notebook.check()
+    notebook.close()
+
+
+def shown(atlas: Atlas, where: str = conflicts.MODEL, **setting: Any) -> dict[str, str]:
+    """The numbers that a widget should show, computed here."""
+    found = what_if(atlas, **setting)
+    return widgets_atlas.numbers(conflicts.sums(found.table.iloc[atlas.rows(where)]))
+
+
+def read(notebook: Notebook, within: str, words: Iterable[str]) -> dict[str, str]:
+    return {word: notebook.number(word, within) for word in words}
+
+
+def test_the_slack_explorer_in_jupyterlab_shows_the_studys_numbers(
+    study: Path, lab: Lab, chrome: Any
+) -> None:
+    """At the study's setting, and after sliders were dragged, against the stored atlas."""
+    atlas = atlases.load(study / "qaa" / "conflicts" / "8k")
+    start = widgets_atlas.start(atlas)
+    notebook, it = opened(lab, chrome, "02_merge/03_ties_sv"), ".lrnb-slack-explorer"
+    wanted = shown(atlas, **start)
+    assert read(notebook, it, wanted) == wanted
+    exact = pd.read_csv(study / "qaa/conflicts/shares.csv").query(
+        "setting == 'chosen' and tensor == '(model)'"
+    )
+    lost = int(notebook.number("SFT discarded", it).split()[0].replace(",", ""))
+    assert lost == pytest.approx(exact["sft_discarded"].iloc[-1], rel=0.02)
+    notebook.drag(f"{it} .lrnb-control-slack", 0.8)
+    notebook.press(f"{it} .lrnb-control-slack", "ArrowLeft")
+    start["slack"] = float(notebook.text(f"{it} .lrnb-control-slack .widget-readout"))
+    assert start["slack"] == pytest.approx(0.79, abs=0.02)
+    wanted = shown(atlas, **start)
+    assert read(notebook, it, wanted) == wanted
+    xi = float(notebook.text(f"{it} .lrnb-control-threshold .widget-readout"))
+    assert xi == pytest.approx(what_if(atlas, **start).table["xi"].iloc[-1], rel=0.05)
+    notebook.press(f"{it} .lrnb-control-threshold", "End")  # the largest threshold wins all back
+    assert float(notebook.text(f"{it} .lrnb-control-slack .widget-readout")) == 1
+    assert "--slack-threshold" in notebook.page.locator(f"{it} .lrnb-copy textarea").input_value()
+    close(notebook, "03_ties_sv")
+
+
+def test_a_click_in_the_conflict_map_opens_that_cell(study: Path, lab: Lab, chrome: Any) -> None:
+    atlas = atlases.load(study / "qaa" / "conflicts" / "8k")
+    start, name = widgets_atlas.start(atlas), "03_analysis/03_sign_conflicts"
+    notebook, it, signs = opened(lab, chrome, name), ".lrnb-conflict-map", ".lrnb-sign-explorer"
+    assert "Whole model" in notebook.text(f"{signs} .gtitle")
+    notebook.click_point(f"{it} > .lrnb-figure", "gate", "layer 1")
+    assert notebook.text(f"{signs} .gtitle").startswith("Layer 1 gate")
+    wanted = shown(atlas, "layer 1 gate", **start)
+    assert read(notebook, signs, wanted) == wanted
+    notebook.drag(f"{signs} .lrnb-control-density", 0.3)
+    density = float(notebook.text(f"{signs} .lrnb-control-density .widget-readout"))
+    wanted = shown(atlas, "layer 1 gate", **(start | {"density": density}))
+    assert read(notebook, signs, wanted) == wanted
+    close(notebook, "03_sign_conflicts")
+
+
+def test_the_budget_player_plays(study: Path, lab: Lab, chrome: Any) -> None:
+    last = atlases.load(study / "qaa" / "conflicts" / "8k")
+    start = widgets_atlas.start(last)
+    notebook, it = opened(lab, chrome, "03_analysis/04_saturation"), ".lrnb-budget-player"
+    first = atlases.load(study / "qaa" / "conflicts" / "2k")
+    assert notebook.number("conflicts", it) == shown(first, **start)["conflicts"]
+    assert notebook.text(f"{it} .gtitle").startswith("At 2k CT tokens")
+    notebook.page.locator(f"{it} .lrnb-play button").first.click()
+    notebook.page.wait_for_timeout(3000)
+    notebook.settle()
+    assert notebook.text(f"{it} .gtitle").startswith("At 8k CT tokens")
+    assert notebook.number("conflicts", it) == shown(last, **start)["conflicts"]
+    close(notebook, "04_saturation")
+
+
+@pytest.mark.parametrize("name", ["average", "ties", "ties_sv", "scores", "discarded", "signs", "saturation"])
 def test_an_executed_notebook_opens_without_a_network(
     study: Path, chrome: Any, tmp_path: Path, name: str
 ) -> None:
