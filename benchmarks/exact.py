@@ -68,7 +68,7 @@ def at_threshold(base: np.ndarray, parent: np.ndarray, density: float) -> np.nda
 
 def merge_both(place: Place, bin_folder: Path, density: float, dtype: str) -> dict[str, Path]:
     """{"ours": folder, "theirs": folder}, freshly merged beside the checkpoints."""
-    env, outs = measure.environment(ROOT), {}
+    env, outs = measure.variables(ROOT), {}
     for label in ("ours", "theirs"):
         outs[label] = place.root / f"exact-{label}"
         measure.remove(outs[label])

@@ -254,12 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--dir", type=Path, help="default $LRNB_BENCH, else ~/.cache/lrnb/bench")
     add("--results", type=Path, default=RESULTS, help="folder for the result files")
     given = top.parse_args(arguments)
-    try:
-        bench(given)
-    except (UserError, RuntimeError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return measure.status(bench, given)
 
 
 def bench(given: argparse.Namespace) -> None:

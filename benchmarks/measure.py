@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
+
+from lrnb import environment
+from lrnb.params import UserError
 
 BLOCK = 1 << 20  # bytes read or written at once by the yardstick
 INTERVAL = 0.05  # seconds between two looks at a process's memory
@@ -77,7 +81,7 @@ def run_whole(command: Sequence[str], env: dict[str, str], cwd: Path) -> Finishe
     return Finished(seconds, watch.anon, watch.rss, watch.samples, stdout, lines)
 
 
-def environment(root: Path) -> dict[str, str]:
+def variables(root: Path) -> dict[str, str]:
     """Variables of every measured process: lrnb from `root`, no network, all cores for the libraries."""
     kept = {key: value for key, value in os.environ.items() if key not in THREADS}
     path = os.pathsep.join(part for part in (str(root), kept.get("PYTHONPATH", "")) if part)
@@ -133,6 +137,16 @@ def memory(pid: int) -> tuple[int, int]:
     values = {key: rest for key, _, rest in (line.partition(":") for line in text.splitlines())}
     anon, peak = (int(values.get(key, "0 kB").split()[0]) * 1024 for key in ("RssAnon", "VmHWM"))
     return anon, peak
+
+
+def status(bench: Callable[[argparse.Namespace], None], given: argparse.Namespace) -> int:
+    """A benchmark's exit status: 0 done, 2 where the user can mend something, 1 where a command failed."""
+    try:
+        bench(given)
+    except (UserError, RuntimeError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
 
 
 def weights(folder: Path) -> list[Path]:
@@ -236,11 +250,7 @@ def machine() -> dict[str, object]:
 
 def versions() -> dict[str, str]:
     """Python and the libraries that do the work, as installed beside us."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    return environment.versions(LIBRARIES)
 
 
 def commit(root: Path) -> str:

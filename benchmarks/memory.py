@@ -70,7 +70,7 @@ def run_one(name: str, root: Path) -> dict[str, Any]:
     out = root / "out-7b"
     command = [sys.executable, "-m", "benchmarks.memory", "--one", name, "--dir", str(root)]
     try:
-        done = measure.run_whole(command, measure.environment(ROOT), ROOT)
+        done = measure.run_whole(command, measure.variables(ROOT), ROOT)
     finally:
         measure.remove(out)
     keys = ("seconds", "peak_anon_bytes", "peak_rss_bytes", "samples")

@@ -111,7 +111,7 @@ def run_copy(place: Place, threads: int) -> dict[str, Any]:
 
 def run_help() -> dict[str, Any]:
     """`lrnb merge --help`, the median of several."""
-    command, env = [sys.executable, "-m", "lrnb", "merge", "--help"], measure.environment(ROOT)
+    command, env = [sys.executable, "-m", "lrnb", "merge", "--help"], measure.variables(ROOT)
     runs = [measure.run_whole(command, env, ROOT) for _ in range(HELP_RUNS)]
     middle = sorted(runs, key=lambda run: run.seconds)[HELP_RUNS // 2]
     return _measures(middle) | {"each": [round(run.seconds, 4) for run in runs]}
@@ -121,7 +121,7 @@ def _whole(command: Sequence[str], place: Place) -> measure.Finished:
     measure.remove(place.out)
     measure.warm(place.files())
     try:
-        return measure.run_whole(command, measure.environment(ROOT), ROOT)
+        return measure.run_whole(command, measure.variables(ROOT), ROOT)
     finally:
         measure.remove(place.out)
 
@@ -234,12 +234,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0 done, 2 where the user can mend something, 1 where a measured command failed."""
     given = parser().parse_args(arguments)
-    try:
-        bench(given)
-    except (UserError, RuntimeError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return measure.status(bench, given)
 
 
 def bench(given: argparse.Namespace) -> None:

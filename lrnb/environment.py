@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 LIBRARIES = (
@@ -13,10 +14,10 @@ LIBRARIES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape results."""
+def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Versions of Python and of the libraries that shape results, as far as they are installed."""
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in libraries:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
