@@ -61,12 +61,6 @@ def merge_checkpoints(
     models: Mapping[str, str | Path],
     out: str | Path,
     *,
-    trim_scope: str = "model",
-    dtype: str = "auto",
-    device: str = "auto",
-    threads: int = 0,
-    tokenizer: str = "base",
-    force: bool = False,
     shard_bytes: int = SHARD_BYTES,
     **options: Any,
 ) -> dict[str, Any]:
@@ -77,20 +71,13 @@ def merge_checkpoints(
     zero_sign, at_threshold), ties_sv (these and slack or slack_threshold, protect); all: normalize.
     trim_scope (ties, ties_sv): model (one threshold over all) or tensor. dtype: auto (each tensor
     as in base), float32, bfloat16, float16. device: auto, cpu, cuda. threads: 0 for all cores.
-    tokenizer: whose tokenizer files go along, base or a parent's name. The folder holds weights,
-    config, tokenizer, a model card and manifest.json with the report and hashes.
+    tokenizer: whose tokenizer files go along, base (default) or a parent's name. The folder holds
+    weights, config, tokenizer, a model card and manifest.json with the report and hashes.
 
-    An existing `out` is replaced if it is a merge made here, otherwise only with `force`. UserError
+    An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.
     """
-    how = {
-        "trim_scope": trim_scope,
-        "dtype": dtype,
-        "device": device,
-        "threads": threads,
-        "tokenizer": tokenizer,
-    }
-    job = open_job(method, base, models, Path(out), force, how, options)
+    job = open_job(method, base, models, Path(out), **options)
     started, size = time.monotonic(), job.entry_bytes()
     with Meter(f"merge {method}", job.bytes_read()) as meter:
         job.vectors.tick = lambda entries: meter.update(entries * size)
@@ -103,13 +90,6 @@ def plan_merge(
     base: str | Path,
     models: Mapping[str, str | Path],
     out: str | Path,
-    *,
-    trim_scope: str = "model",
-    dtype: str = "auto",
-    device: str = "auto",
-    threads: int = 0,
-    tokenizer: str = "base",
-    force: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """What `merge_checkpoints` with the same arguments would do and need; nothing is written.
@@ -117,14 +97,7 @@ def plan_merge(
     Headers, shapes, options and `out` are checked; of the values only a sample is read. Bytes:
     output_bytes and disk_free on disk, memory_bytes a bound on anonymous memory beside Python's own.
     """
-    how = {
-        "trim_scope": trim_scope,
-        "dtype": dtype,
-        "device": device,
-        "threads": threads,
-        "tokenizer": tokenizer,
-    }
-    job = open_job(method, base, models, Path(out), force, how, options)
+    job = open_job(method, base, models, Path(out), **options)
     vectors, specs = job.vectors, job.specs()
     free = shutil.disk_usage(nearest_folder(job.out)).free
     short = ["the disk is too small for this"] if free < space_needed(specs) else []

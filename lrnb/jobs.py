@@ -151,31 +151,37 @@ def open_job(
     base: str | Path,
     models: Mapping[str, str | Path],
     out: Path,
-    force: bool,
-    how: Mapping[str, Any],
-    options: dict[str, Any],
+    *,
+    trim_scope: str = "model",
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    tokenizer: str = "base",
+    force: bool = False,
+    **options: Any,
 ) -> Job:
+    """Check everything that can be checked without reading values. Arguments: `driver.merge_checkpoints`."""
     if not models or "base" in models:
         raise UserError(f"{method}: give at least one parent, and none called base; got {list(models)}")
     given = {"base": base, **models}
-    planned = plan(method, list(models), how["trim_scope"], options)  # wrong options before anything else
-    if how["tokenizer"] not in given:
-        raise UserError(f"tokenizer: no model {how['tokenizer']!r}; give one of {', '.join(given)}")
-    factory, threads = worker_for(how["device"], how["threads"])
+    planned = plan(method, list(models), trim_scope, options)  # wrong options before anything else
+    if tokenizer not in given:
+        raise UserError(f"tokenizer: no model {tokenizer!r}; give one of {', '.join(given)}")
+    factory, workers = worker_for(device, threads)
     _check_apart(out, {Path(x).resolve() for x in given.values() if Path(x).is_dir()})
     _check_out(out, force)
     opened = {label: open_source(where, base=base, finite=False) for label, where in given.items()}
     _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
     parents = {label: opened[label] for label in models}
-    vectors = TaskVectors(opened["base"], parents, method=method, threads=threads, worker=factory)
-    dtype_of, doubts = output_dtype(vectors, how["dtype"]), _implausible(vectors)
+    vectors = TaskVectors(opened["base"], parents, method=method, threads=workers, worker=factory)
+    dtype_of, doubts = output_dtype(vectors, dtype), _implausible(vectors)
     doubts += _empty(vectors, options.get("density"))
-    said = options | {"trim_scope": how["trim_scope"]} if method.startswith("ties") else dict(options)
-    said |= {"dtype": how["dtype"]} | ({"tokenizer": how["tokenizer"]} if how["tokenizer"] != "base" else {})
+    said = options | {"trim_scope": trim_scope} if method.startswith("ties") else dict(options)
+    said |= {"dtype": dtype} | ({"tokenizer": tokenizer} if tokenizer != "base" else {})
     recipe = {"method": method, "base": str(base), "models": {k: str(v) for k, v in models.items()}}
-    recipe |= {**resolved(method, list(models), options), **said, "tokenizer": how["tokenizer"]}
-    tokenizer = opened[how["tokenizer"]].folder
-    return Job(method, out, vectors, planned, dtype_of, tokenizer, said, doubts, recipe)
+    recipe |= {**resolved(method, list(models), options), **said, "tokenizer": tokenizer}
+    home = opened[tokenizer].folder
+    return Job(method, out, vectors, planned, dtype_of, home, said, doubts, recipe)
 
 
 def _check_out(out: Path, force: bool) -> None:
