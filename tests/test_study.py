@@ -145,7 +145,7 @@ def test_the_slack_slider_in_jupyterlab_shows_the_studys_numbers(
         notebook.close()
 
 
-@pytest.mark.parametrize("name", ["average", "ties", "ties_sv", "scores", "discarded"])
+@pytest.mark.parametrize("name", ["ties_sv", "discarded"])
 def test_an_executed_notebook_opens_without_a_network(
     study: Path, chrome: Any, tmp_path: Path, name: str
 ) -> None:
