@@ -6,7 +6,6 @@ lost. Names that come from models or data are escaped before they reach a figure
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from html import escape
 from typing import Any
@@ -46,8 +45,8 @@ class Offline(NotebookRenderer):
 
 
 pio.renderers["notebook"] = Offline()
-if "notebook" in (given := os.environ.get("PLOTLY_RENDERER", "")).split("+"):
-    pio.renderers.default = given  # plotly looked at it before
+if "notebook" in (pio.renderers.default or "").split("+"):  # plotly looked the name up before
+    pio.renderers.default = pio.renderers.default
 
 
 def label(method: str) -> str:

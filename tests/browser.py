@@ -153,14 +153,14 @@ class Notebook(Page):
         """What stands beside `word` in the line of numbers."""
         return self.text(f'{within} .lrnb-numbers [data-number="{word}"] b')
 
-    def drag(self, css: str, share: float) -> None:
+    def drag(self, css: str, share: float, steps: int = 12) -> None:
         """Drag a slider with the mouse to `share` of its length, in steps, as a hand does."""
         slider, handle = self.page.locator(f"{css} .noUi-base"), self.page.locator(f"{css} .noUi-handle")
         slider.scroll_into_view_if_needed()
         track, knob = slider.bounding_box(), handle.bounding_box()
         self.page.mouse.move(knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2)
         self.page.mouse.down()
-        self.page.mouse.move(track["x"] + share * track["width"], track["y"] + 3, steps=12)
+        self.page.mouse.move(track["x"] + share * track["width"], track["y"] + 3, steps=steps)
         self.page.mouse.up()
         self.settle()
 

@@ -96,3 +96,12 @@ class Lab:
         cell["source"] = text
         path.write_text(json.dumps(nb), encoding="utf-8")
         return f"{name}.ipynb"
+
+    def write(self, name: str, *cells: str) -> str:
+        """A new notebook with these code cells; returns its path."""
+        import nbformat
+
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(nb, self.root / f"{name}.ipynb")
+        return f"{name}.ipynb"

@@ -88,6 +88,78 @@ def test_nothing_went_wrong_in_the_page(by_hand: Notebook, lab: Lab) -> None:
     by_hand.check()
 
 
+SLOW = """
+import time, plotly.graph_objects as go
+from lrnb import params, widgets
+drawn = []
+def draw(n, broken=False):
+    if broken:
+        raise params.UserError("broken on purpose: <b>mend it</b>")
+    time.sleep(0.04)
+    drawn.append(n)
+    return go.Figure(go.Bar(y=[n])).update_layout(title_text=f"{n} of 100")
+controls = {"n": widgets.Slider("n", 0, 0, 100, 1), "broken": widgets.Check("broken")}
+widgets.explore("slow", "Drag.", draw, controls, numbers=lambda **s: {"n": s["n"], "draws": len(drawn)})
+"""
+CLICK = """
+controls = {"x": widgets.Choice("x", "a", ["a", "b", "c"]), "y": widgets.Choice("y", "k", ["k", "l"])}
+def heat(x, y):
+    return go.Figure(go.Heatmap(x=list("abc"), y=list("kl"), z=[[1, 2, 3], [4, 5, 6]]))
+explorer = widgets.explore("heat", "Click.", heat, controls, numbers=lambda x, y: {"cell": x + y})
+def clicked(x, y):
+    with explorer.hold():
+        explorer.controls["x"].value, explorer.controls["y"].value = x, y
+explorer.on_click(clicked)
+explorer
+"""
+COPY = 'widgets.copy_button("lrnb merge --out <b>there</b>")'
+
+
+@pytest.fixture(scope="module")
+def parts(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """Widgets made for the test: a slow one, one to click, a copy button."""
+    lab = Lab(tmp_path_factory.mktemp("parts"))
+    notebook = Notebook(chrome, lab, lab.write("parts", SLOW, CLICK, COPY))
+    notebook.run()
+    yield notebook
+    notebook.close()
+    lab.close()
+
+
+def test_values_that_come_while_the_kernel_draws_are_skipped(parts: Notebook) -> None:
+    before = int(parts.number("draws", ".lrnb-slow"))
+    parts.drag(".lrnb-control-n", 1.0, steps=100)
+    assert parts.number("n", ".lrnb-slow") == "100"
+    assert parts.text(".lrnb-slow .gtitle") == "100 of 100"
+    assert 1 <= int(parts.number("draws", ".lrnb-slow")) - before < 90
+
+
+def test_an_error_of_the_user_is_read_in_the_widget(parts: Notebook) -> None:
+    parts.page.locator(".lrnb-control-broken input").click()
+    parts.settle()
+    assert parts.text(".lrnb-slow .lrnb-error") == "broken on purpose: <b>mend it</b>"
+    parts.page.locator(".lrnb-control-broken input").click()
+    parts.settle()
+    assert parts.text(".lrnb-slow .lrnb-error") == ""
+
+
+def test_a_click_on_a_cell_of_a_heatmap_is_heard(parts: Notebook) -> None:
+    assert parts.number("cell", ".lrnb-heat") == "ak"
+    parts.click_point(".lrnb-heat", "c", "l")
+    assert parts.number("cell", ".lrnb-heat") == "cl"
+    parts.click_point(".lrnb-heat", "b", "k")
+    assert parts.number("cell", ".lrnb-heat") == "bk"
+
+
+def test_the_copy_button_copies_the_text_as_it_is(parts: Notebook) -> None:
+    assert parts.page.locator(".lrnb-copy textarea").input_value() == "lrnb merge --out <b>there</b>"
+    parts.page.locator(".lrnb-copy button").click()
+    parts.page.wait_for_selector(".lrnb-copy button:text('Copied')")
+    parts.context.grant_permissions(["clipboard-read"])
+    assert parts.page.evaluate("() => navigator.clipboard.readText()") == "lrnb merge --out <b>there</b>"
+    parts.check()
+
+
 def test_an_error_in_the_page_and_a_request_to_the_outside_are_noticed(chrome: Any) -> None:
     page = Page(chrome, offline=True)
     script = "console.error('mine'); setTimeout(() => { throw Error('thrown') }); new Image().src = 'http://example.org/x'"

@@ -227,7 +227,7 @@ def test_the_budget_player_plays(study: Path, lab: Lab, chrome: Any) -> None:
     close(notebook, "04_saturation")
 
 
-@pytest.mark.parametrize("name", ["average", "ties", "ties_sv", "scores", "discarded", "signs", "saturation"])
+@pytest.mark.parametrize("name", ["ties_sv", "discarded", "signs", "saturation"])
 def test_an_executed_notebook_opens_without_a_network(
     study: Path, chrome: Any, tmp_path: Path, name: str
 ) -> None:
