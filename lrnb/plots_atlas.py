@@ -59,10 +59,13 @@ def slack(found: WhatIf, where: str = MODEL, bars: int = 80) -> go.Figure:
     )
     if xi > 0:
         line = {"color": INK, "dash": "dash"}
-        fig.add_vline(x=min(xi, edges[-1]), line=line, annotation_text=f"ξ = {xi:.2g}", row=1, col=1)
+        side = "top left" if xi > edges[-1] / 2 else "top right"
+        at = {"annotation_text": f"ξ = {xi:.2g}", "annotation_position": side, "row": 1, "col": 1}
+        fig.add_vline(x=min(xi, edges[-1]), line=line, **at)
     fig.update_xaxes(title_text="δ = |w τ CT| − |w τ SFT|", row=1, col=1, range=[0, edges[-1]])
     fig.update_yaxes(title_text="entries", row=1, col=1)
     fig.update_xaxes(title_text="share of the kept entries (%)", row=1, col=2, range=[0, 100])
+    fig.update_yaxes(autorange="reversed", row=1, col=2)  # CT above SFT
     return fig.update_layout(barmode="stack", bargap=0)
 
 

@@ -79,7 +79,7 @@ def slackened(slack: float = 0.5, kept: int = 5, reveal: bool = True) -> go.Figu
     won = f"Slack ρ = {slack:g} wins {back.sum()} of SFT's {len(order)} defeats back"
     _finish(fig, f"{won if reveal else 'Slack: which ρ wins p1 back?'} (n = 6 weights)")
     fig.update_yaxes(title_text="δ = |τ CT| − |τ SFT|", range=[0, 0.5], row=1, col=1)
-    return fig.update_yaxes(title_text="τ", range=[-1, 1], row=1, col=2)
+    return fig.update_yaxes(title_text="τ", range=[-1, 1.1], row=1, col=2)
 
 
 def xi(steps: hand.Steps) -> float:
@@ -138,6 +138,7 @@ def _result(fig: go.Figure, tau: np.ndarray, **where: int) -> None:
         marker={"color": INK},
         text=texts,
         textposition="outside",
+        constraintext="none",
         textangle=0,
         textfont={"size": 11},
         cliponaxis=False,
@@ -148,10 +149,10 @@ def _result(fig: go.Figure, tau: np.ndarray, **where: int) -> None:
 def _signs(fig: go.Figure, sign: np.ndarray, reveal: bool) -> None:
     for name, s in zip(hand.NAMES, sign, strict=True):
         text = {1: "+", -1: "−"}.get(int(s), "0") if reveal else "?"
-        fig.add_annotation(x=name, y=0.97, text=f"<b>{text}</b>", showarrow=False, font={"size": 18})
+        fig.add_annotation(x=name, y=1.36, text=f"<b>{text}</b>", showarrow=False, font={"size": 18})
 
 
 def _finish(fig: go.Figure, title: str, y: str = "τ") -> go.Figure:
     fig.update_layout(barmode="group", bargap=0.25, bargroupgap=0.08)
     finish(fig, title, "", y, 380)
-    return fig.update_yaxes(range=[-1.1, 1.1], zeroline=True, zerolinecolor=FAINT)
+    return fig.update_yaxes(range=[-1.3, 1.5], zeroline=True, zerolinecolor=FAINT)

@@ -59,22 +59,34 @@ def colour(method: str) -> str:
     return METHODS[method][1] if method in METHODS else INK
 
 
-def finish(fig: go.Figure, title: str, x: str = "", y: str = "", height: int = 420) -> go.Figure:
-    """The look all figures share: white, left title, thin grid, legend below the plot."""
-    fig.update_layout(
-        template="plotly_white",
-        height=height,
+def _look() -> go.layout.Template:
+    """White, left title, thin grid, legend below the plot: what all figures share."""
+    look = go.layout.Template(pio.templates["plotly_white"])
+    axis = {"gridcolor": RULE, "zeroline": False, "automargin": True, "title": {"font": {"size": 13}}}
+    sans = "system-ui, -apple-system, 'Segoe UI', sans-serif"
+    look.layout.update(
         colorway=list(CLASS_COLOURS),
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 15}},
-        font={"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": INK},
+        title={"x": 0, "xref": "paper", "font": {"size": 15}},
+        font={"family": sans, "size": 13, "color": INK},
         margin={"l": 64, "r": 20, "t": 56, "b": 56},
         hoverlabel={"font": {"size": 13}},
         legend={"orientation": "h", "y": -0.2, "x": 0, "yanchor": "top"},
+        xaxis=axis,
+        yaxis=axis,
     )
-    fig.update_xaxes(gridcolor=RULE, zeroline=False, automargin=True)
-    fig.update_yaxes(gridcolor=RULE, zeroline=False, automargin=True)
-    fig.update_xaxes(title={"text": x or None, "font": {"size": 13}})
-    fig.update_yaxes(title={"text": y or None, "font": {"size": 13}})
+    return look
+
+
+# A template that new figures get by default: set at each figure anew it would take longer than the rest.
+pio.templates["lrnb"] = _look()
+pio.templates.default = "lrnb"
+
+
+def finish(fig: go.Figure, title: str, x: str = "", y: str = "", height: int = 420) -> go.Figure:
+    """Title, axes' names and height; the rest of the look is in the template."""
+    fig.update_layout(height=height, title={"text": title})
+    fig.update_xaxes(title_text=x or None)
+    fig.update_yaxes(title_text=y or None)
     return fig
 
 

@@ -150,7 +150,6 @@ class Explorer:
 
     def redraw(self) -> None:
         """Draw the present state. What `draw` raises stands in the widget; the figure stays as it was."""
-        started = time.perf_counter()
         try:
             self._transplant(self._draw(**self.state))
             self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
@@ -159,13 +158,15 @@ class Explorer:
             self._error.value = _message(error)
             if not isinstance(error, UserError):
                 raise
-        self._pace(time.perf_counter() - started)
 
     def _changed(self, _: Any = None) -> None:
         if not self._held:
+            started = time.perf_counter()
             self.redraw()
+            self._pace(time.perf_counter() - started)
 
     def _pace(self, seconds: float) -> None:
+        """Sliders redraw while they move, unless even the fastest redraw since the first is slow."""
         self._fastest = min(self._fastest, seconds)
         for control in self.controls.values():
             if hasattr(control, "readout"):

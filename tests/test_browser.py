@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Notebook, Page, check_export
+from browser import Notebook, Page, check_export, chromium
 from lab import Lab
 
 from lrnb import batch, hand
@@ -170,6 +170,17 @@ def test_an_error_in_the_page_and_a_request_to_the_outside_are_noticed(chrome: A
     assert any("thrown" in text for text in page.errors)
     assert "asked for http://example.org/x" in page.errors
     page.close()
+
+
+def test_an_absent_browser_skips_here_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    for name in ("CI", "LRNB_REQUIRE_BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        chromium()
+    monkeypatch.setenv("LRNB_REQUIRE_BROWSER", "1")
+    with pytest.raises(pytest.fail.Exception, match="required here"):
+        chromium()
 
 
 def test_the_export_of_an_executed_notebook_draws_its_figures_without_a_network(

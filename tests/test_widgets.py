@@ -108,7 +108,6 @@ def test_a_fault_of_the_program_is_shown_too_and_goes_to_the_log() -> None:
 def test_slow_figures_wait_until_the_slider_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = bar_explorer()
     assert explorer.controls["heights"].continuous_update
-    explorer._fastest = float("inf")
     monkeypatch.setattr("lrnb.widgets_base.SMOOTH", 0.0)
     explorer.controls["heights"].value = 4
     assert not explorer.controls["heights"].continuous_update
