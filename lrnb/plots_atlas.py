@@ -143,7 +143,7 @@ def conflict_map(atlas: Atlas, column: str = "sft_discarded_share", trim_scope: 
     layers = ["outside" if layer < 0 else f"layer {layer}" for layer in values.index]
     fig = go.Figure(
         go.Heatmap(
-            z=values.to_numpy(float),
+            z=values.astype(object).where(values.notna(), None).to_numpy().tolist(),  # NaN is no JSON
             x=list(values.columns),
             y=layers,
             colorscale="Cividis",

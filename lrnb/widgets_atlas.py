@@ -21,6 +21,7 @@ from lrnb.widgets_base import Choice, Explorer, Slider, explore, headless
 from lrnb.widgets_copy import copy_button
 
 STEPS = 0.01  # of the sliders of density and slack
+XI_STEP = 0.02  # of the threshold's slider, in powers of ten
 
 
 def start(atlas: Atlas) -> dict[str, Any]:
@@ -58,10 +59,14 @@ class SlackExplorer(Explorer):
         import ipywidgets as w
 
         self.atlas, self.by = atlas, "slack"
+        self._follower: Any = None  # the slack that was not moved
+        self._set = 0.0  # and what it was set to
         look = {"description": "slack as threshold ξ", "style": {"description_width": "auto"}}
         self.found = what_if(atlas, **first)
         top = np.log10(max(float(atlas.tensors["ct_max"].max()), 1e-12))
-        threshold = w.FloatLogSlider(10**top, min=top - 6, max=top, step=0.02, readout_format=".2e", **look)
+        threshold = w.FloatLogSlider(
+            10**top, min=top - 6, max=top, step=XI_STEP, readout_format=".2e", **look
+        )
         controls = {
             "density": Slider("density", first["density"], 0.01, 1.0, STEPS),
             "slack": Slider("slack as share ρ", first["slack"], 0.0, 1.0, STEPS),
@@ -96,25 +101,31 @@ class SlackExplorer(Explorer):
 
     def _changed(self, change: Any = None) -> None:
         owner = change.owner if change is not None else None
-        if self._held:
+        if self._held or (owner is self._follower and self._is_echo(owner.value)):
             return
         if owner in (self.controls["slack"], self.controls["threshold"]):
             self.by = "slack" if owner is self.controls["slack"] else "threshold"
         super()._changed(change)
         self._link()
 
+    def _is_echo(self, value: float) -> bool:
+        """Whether the browser sends back what `_link` has set, rounded to the slider's step."""
+        if self.by == "slack":
+            return abs(np.log10(value / self._set)) < XI_STEP
+        return abs(value - self._set) < STEPS
+
     def _link(self) -> None:
         """Set the slack that was not moved to what the moved one amounts to."""
+        if self.by == "slack":
+            self._follower, xi = self.controls["threshold"], self.found.xi[self.found.xi >= 0]
+            low, high = 10**self._follower.min, 10**self._follower.max
+            self._set = float(np.clip(np.median(xi), low, high)) if len(xi) else low
+        else:
+            self._follower, total = self.controls["slack"], conflicts.sums(self.found.table.iloc[:-1])
+            self._set = total["reserved"] / max(total["sft_discarded"], 1)
         before, self._held = self._held, True
         try:
-            if self.by == "slack":
-                xi = self.found.xi[self.found.xi >= 0]
-                if len(xi):
-                    slider = self.controls["threshold"]
-                    slider.value = float(np.clip(np.median(xi), 10**slider.min, 10**slider.max))
-            else:
-                total = conflicts.sums(self.found.table.iloc[:-1])
-                self.controls["slack"].value = total["reserved"] / max(total["sft_discarded"], 1)
+            self._follower.value = self._set
         finally:
             self._held = before
 

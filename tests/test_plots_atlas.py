@@ -62,7 +62,7 @@ def test_the_map_shows_the_exact_numbers_of_the_atlas(atlas, column):
         of = "sft_kept_mass" if column.endswith("mass") else "sft_kept"
         assert shown == pytest.approx(100 * row[f"tensor_{column}"] / row[f"tensor_{of}"])
     assert next(iter(heat.y)) == "outside"
-    assert np.isnan(heat.z[0][list(heat.x).index("up")])
+    assert heat.z[0][list(heat.x).index("up")] is None
 
 
 def test_the_sign_histogram_holds_every_kept_entry_once(atlas):
@@ -147,6 +147,20 @@ def test_share_and_threshold_of_slack_follow_each_other(atlas):
         what_if(atlas, density=0.5, slack_threshold=explorer.controls["threshold"].value)
     )
     assert drawn(explorer)["data"] == wanted.to_plotly_json()["data"]
+
+
+def test_what_the_browser_sends_back_is_not_a_move(atlas):
+    """Sliders round what they are set to and report it."""
+    explorer = widgets.slack_explorer(atlas)
+    explorer.controls["slack"].value = 0.4
+    explorer.controls["threshold"].value *= 1.02
+    assert "--slack 0.4 " in explorer.command.text
+    explorer.controls["threshold"].value *= 1.3
+    share = explorer.controls["slack"].value
+    explorer.controls["slack"].value = round(share, 2)
+    assert "--slack-threshold" in explorer.command.text
+    explorer.controls["slack"].value = share + 0.2
+    assert "--slack " in explorer.command.text
 
 
 def test_a_click_on_a_cell_opens_it_below(atlas):

@@ -177,6 +177,7 @@ def test_the_slack_explorer_in_jupyterlab_shows_the_studys_numbers(
     notebook, it = opened(lab, chrome, "02_merge/03_ties_sv"), ".lrnb-slack-explorer"
     wanted = shown(atlas, **start)
     assert read(notebook, it, wanted) == wanted
+    assert f"--slack {start['slack']:g} " in notebook.page.locator(f"{it} .lrnb-copy textarea").input_value()
     exact = pd.read_csv(study / "qaa/conflicts/shares.csv").query(
         "setting == 'chosen' and tensor == '(model)'"
     )
