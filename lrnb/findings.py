@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrnb import summary
+from lrnb import summary, trust
 from lrnb.params import budget_name
 from lrnb.style import MERGED, label
 
@@ -115,11 +115,9 @@ def _fade_text(method: str, budgets: list[int], test: Any, p: float) -> Finding:
 def above_chance(scores: pd.DataFrame, items: pd.DataFrame) -> Finding:
     """How many scores in X are above chance, above the majority class, and how many collapsed."""
     tasks = summary.tasks_in_x(scores)
-    rows = scores[scores["task"].isin(tasks)]
-    bar = rows["task"].map(summary.levels(scores, items)).fillna(0).clip(lower=rows["chance"])
-    above = int((rows["ci_low"] > rows["chance"]).sum())
-    clear = int((rows["ci_low"] > bar).sum())
-    one = sum(task in tasks for _, task in summary.fallen(scores, items))
+    marked = trust.marks(scores, items)
+    rows = marked[marked["task"].isin(tasks)]
+    above, clear, one = (int(rows[column].sum()) for column in ("above", "clear", "collapsed"))
     kind = HOLDS if above == len(rows) else FAILS if above == 0 else OPEN
     text = (
         f"Of {len(rows)} scores in X (models times tasks), {above} have a 95% interval wholly "

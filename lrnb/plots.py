@@ -27,6 +27,7 @@ from lrnb.style import (
     colour,
     finish,
     label,
+    level,
     task_name,
     token_axis,
 )
@@ -47,21 +48,6 @@ __all__ = [
     "training_history",
 ]
 PLAIN = ("base", "sft")  # models that saw no CT tokens
-
-
-def _level(fig: go.Figure, y: float, text: str, dash: str, anchor: str = "middle") -> None:
-    """A horizontal line, named at the right of the plot; `anchor`: which edge of the name is at the line."""
-    fig.add_hline(y=y, line={"color": FAINT, "width": 1.3, "dash": dash}, layer="below")
-    fig.add_annotation(
-        x=1,
-        xref="paper",
-        xanchor="left",
-        y=y,
-        yanchor=anchor,
-        text=f" {text}",
-        showarrow=False,
-        font={"size": 11, "color": FAINT},
-    )
 
 
 def scores_by_budget(
@@ -96,9 +82,9 @@ def scores_by_budget(
     _crosses(fig, crossed, "collapse" + (" on a task" if task.startswith("mean") else ""))
     both = bool(levels and task in levels)  # the two lines may lie close together, their names must not
     if len(rows):
-        _level(fig, float(rows["chance"].iloc[0]), "chance", "dash", "top" if both else "middle")
+        level(fig, float(rows["chance"].iloc[0]), "chance", "dash", "top" if both else "middle")
     if levels and task in levels:
-        _level(fig, levels[task], "majority", "dashdot", "bottom")
+        level(fig, levels[task], "majority", "dashdot", "bottom")
     n = int(rows["n"].iloc[0]) if len(rows) else 0
     name = task_name(task)
     finish(

@@ -228,7 +228,9 @@ def test_stages_of_other_budgets_are_left_out(copy: Path) -> None:
 
 def test_page_says_what_was_tuned_and_what_can_be_told_apart(made: Path, page: str) -> None:
     assert "average 3, task arithmetic 3, TIES 3, TIES-SV 3" in " ".join(page.split())
-    found = summary.detectable(summary.gather(RunPaths(made_study(made.parents[1])))[1])
+    study = made_study(made.parents[1])
+    items = summary.gather(RunPaths(study))[1]
+    found = report.detectable(items, summary.compare(items, study), "mean")
     assert found is not None
     assert found["n"] == 120
     assert found["points"] == pytest.approx(

@@ -20,8 +20,8 @@ vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
-conflicts choose summary findings
-recipe plots_merge plots seeds report widgets
+conflicts choose summary trust findings failures
+recipe plots_merge plots plots_failures seeds report widgets
 plan fresh batch estimate live runner tables cli_merge cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
