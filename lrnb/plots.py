@@ -18,6 +18,7 @@ from plotly.subplots import make_subplots
 
 from lrnb.params import budget_name
 from lrnb.plots_merge import candidates, fates, shares_by, shares_by_budget, slack_histogram
+from lrnb.stats import above_chance
 from lrnb.style import (
     CLASS_COLOURS,
     FAINT,
@@ -31,6 +32,7 @@ from lrnb.style import (
     task_name,
     token_axis,
 )
+from lrnb.trust import NOT_ABOVE
 
 __all__ = [
     "MERGED",
@@ -61,7 +63,8 @@ def scores_by_budget(
     """Score in percent of every method against CT tokens, 95% intervals, chance and majority.
 
     `scores` has the columns of scores.csv; base and SFT-en saw no CT tokens and stand at 0. levels,
-    fallen: of `summary`; a point of a model that collapsed on the task, or a task of it, is crossed.
+    fallen: of `summary`; a point of a model that collapsed on the task, or a task of it, is crossed,
+    one that is not above chance carries the ° of the tables.
     """
     rows = scores[scores["task"] == task]
     fig, crossed = go.Figure(), []
@@ -74,6 +77,7 @@ def scores_by_budget(
             shift = (place - (len(names) - 1) / 2) * width
             own = rows[rows["method"] == method].sort_values("ct_tokens")
             _method_line(fig, own, logs, shift)
+            _degrees(fig, own[~above_chance(own["ci_low"], own["chance"])], logs, shift)
             crossed += [
                 (logs[int(r.ct_tokens)] + shift, r.value)
                 for r in own.itertuples()
@@ -89,12 +93,26 @@ def scores_by_budget(
     name = task_name(task)
     finish(
         fig,
-        f"{name}: score against CT tokens (n = {n} items, 95% intervals)",
+        f"{name}: score against CT tokens (n = {n} items, 95% intervals; {NOT_ABOVE} not above chance)",
         "CT tokens (log scale)",
         "correct (%)",
         460 if legend else 340,
     )
     return fig.update_layout(showlegend=legend, margin={"r": 70})
+
+
+def _degrees(fig: go.Figure, rows: pd.DataFrame, logs: dict[int, float], shift: float) -> None:
+    """The mark of a score that is not above chance, beside its point."""
+    for row in rows.itertuples():
+        fig.add_annotation(
+            x=logs[int(row.ct_tokens)] + shift,
+            y=row.value,
+            text=NOT_ABOVE,
+            showarrow=False,
+            xshift=9,
+            yshift=5,
+            font={"size": 15, "color": FAINT},
+        )
 
 
 def _crosses(fig: go.Figure, points: Sequence[tuple[float, float]], name: str) -> None:
