@@ -111,12 +111,13 @@ def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
         for group, (needs, cost) in groups.items()
     ]
     done = ("eval_parents", "eval_merged")
-    discarded = [paths.conflicts]
+    discarded, last = [paths.conflicts], ("scores", "discarded")
     return [
         *scored,
         _step(paths, "scores", "03_analysis/01_scores", [scores], done, 10),
         _step(paths, "discarded", "03_analysis/02_discarded", discarded, (*parents, "ties_sv"), 8),
-        Step("report", "", paths.lang, (paths.lang / "report.html",), ("scores", "discarded"), 6),
+        _step(paths, "failures", "03_analysis/05_failures", [paths.lang / "failures"], last, 6),
+        Step("report", "", paths.lang, (paths.lang / "report.html",), (*last, "failures"), 6),
     ]
 
 

@@ -163,6 +163,7 @@ MAKERS = {
     "merged": "02_merge/04_evaluate",
     "scores": "03_analysis/01_scores",
     "conflicts": "03_analysis/02_discarded",
+    "failures": "03_analysis/05_failures",
 }
 
 
