@@ -239,6 +239,8 @@ def fragility(points: pd.DataFrame) -> pd.DataFrame:
 def _slope(own: pd.DataFrame) -> dict[str, float]:
     if len(own) < MIN_POINTS or own["kept"].nunique() < 3:
         return dict.fromkeys(("slope", "ci_low", "ci_high", "p"), float("nan"))
+    if own["value"].nunique() == 1:  # no scatter: a slope, but no interval
+        return {"slope": 0.0, "ci_low": float("nan"), "ci_high": float("nan"), "p": 1.0}
     line = scipy_stats.linregress(own["kept"], own["value"])
     margin = scipy_stats.t.ppf((1 + stats.LEVEL) / 2, len(own) - 2) * line.stderr
     low, high = line.slope - margin, line.slope + margin

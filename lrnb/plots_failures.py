@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import regex
 
 from lrnb import failures
 from lrnb.failures import REPLACEMENT
@@ -30,6 +31,8 @@ FONTS = {
     "Telugu": "'Noto Sans Telugu', 'Nirmala UI', 'Telugu Sangam MN'",
     "Tibetan": "'Noto Serif Tibetan', 'Jomolhari', 'Microsoft Himalaya', 'Kailasa'",
 }
+RIGHT_TO_LEFT = ("Arabic", "Hebrew", "Thaana", "Syriac", "Nko")
+CONTROLS = regex.compile(r"[\p{Cc}\u202a-\u202e\u2066-\u2069--[\n\t]]", flags=regex.VERSION1)
 VERTICAL = "writing-mode: vertical-lr; text-orientation: mixed; height: 15em; overflow-x: auto; "
 TABLE = "border-collapse: collapse; width: 100%; table-layout: fixed; font-size: 14px"
 CELL = "text-align: left; vertical-align: top; padding: 6px 10px; overflow-wrap: anywhere; "
@@ -123,8 +126,8 @@ def _line(fig: go.Figure, rows: pd.DataFrame, slope: pd.DataFrame) -> str:
     y = rows["value"].mean() + own["slope"] / 10 * (x - rows["kept"].mean())
     line = {"color": INK, "width": 1.2}
     fig.add_scatter(x=x, y=y, mode="lines", line=line, name="fitted", hoverinfo="skip")
-    text = f"{own['slope']:+.1f} points per 10% kept, {own['ci_low']:+.1f} to {own['ci_high']:+.1f}"
-    return text.replace("-", "−")
+    text = f"{own['slope']:+.1f} points per 10% kept, 95% {own['ci_low']:+.1f} to {own['ci_high']:+.1f}"
+    return text.replace("-", "−") if own["ci_low"] == own["ci_low"] else "all scores equal"
 
 
 # examples
@@ -186,7 +189,11 @@ def examples_html(rows: Sequence[dict[str, Any]], lang: str = "", script: str = 
     titles = ["context", "right", *map(_model, models)]
     head = "".join(f'<th style="{CELL}">{title}</th>' for title in titles)
     body = "".join(_example(row, models, lang, script) for row in rows)
-    return f'<table style="{TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    widths = "".join(f'<col style="width: {w}%">' for w in (44, 16, *[40 // len(models)] * len(models)))
+    return (
+        f'<table style="{TABLE}"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
 
 
 def _example(row: dict[str, Any], models: Sequence[str], lang: str, script: str) -> str:
@@ -199,12 +206,18 @@ def _example(row: dict[str, Any], models: Sequence[str], lang: str, script: str)
 
 
 def text_html(text: str, lang: str = "", script: str = "") -> str:
-    """A text of a data set or a model as a block: escaped, in its language's direction, font and way."""
+    """A text of a data set or a model as a block: escaped, in its language's direction, font and way.
+
+    Control characters, those that turn the direction of writing among them, are shown by number.
+    """
     cut = text if len(text) <= LONGEST else text[:LONGEST] + " …"
+    cut = CONTROLS.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", cut)
     mark = f'<mark title="bytes that are no text">{REPLACEMENT}</mark>'
     shown = escape(cut).replace(REPLACEMENT, mark) or "<i>(nothing)</i>"
+    own = failures.script_of(text, script) == "x"
     fonts = f"{FONTS[script]}, " if script in FONTS else ""
-    style = f"font-family: {fonts}system-ui, sans-serif; "
-    style += VERTICAL if script == "Mongolian" else ""
-    style += "white-space: pre-wrap; unicode-bidi: isolate; line-height: 1.6"
-    return f'<div lang="{escape(lang)}" dir="auto" style="{style}">{shown}</div>'
+    style = f"font-family: {fonts}system-ui, sans-serif; text-align: start; "
+    style += "white-space: pre-wrap; line-height: 1.6; "
+    style += VERTICAL if own and script == "Mongolian" else "unicode-bidi: isolate"
+    way = "rtl" if own and script in RIGHT_TO_LEFT else "auto"
+    return f'<div lang="{escape(lang)}" dir="{way}" style="{style}">{shown}</div>'

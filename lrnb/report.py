@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from lrnb import answers, findings, plots, seeds, summary, trust
+from lrnb import answers, findings, plots, plots_failures, seeds, summary, trust
 from lrnb.choose import SEARCHED, read_choices, tried
 from lrnb.params import SYNTHETIC, Study, UserError, budget_name, read_yaml, validate
 from lrnb.store import RunPaths, require, versions, write_text
@@ -116,6 +116,7 @@ def content(study: Study) -> dict[str, Any]:
         "methods": plots.METHODS,
         "present": set(scores["method"]),
         "parameters": study.model_dump(exclude={"runs"}),
+        "failures": failures_of(paths, list(dict.fromkeys(items["task"]))),
         "figures": figures(study, scores, items, table, shares),
         "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),
         "finished": max((s["finished"] for s in stages), default="")[:16].replace("T", " "),
@@ -223,6 +224,28 @@ def detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str,
     found = trust.detectable(items, table)
     rows = found[(found["task"] == task) & (found["baseline"] == summary.baselines(items)[0])]
     return None if rows["points"].isna().all() else rows.iloc[0].to_dict()
+
+
+def failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
+    """Why answers fail, from the tables of `03_analysis/05_failures`: sentences, and figures by question."""
+    folder = require(paths.lang / "failures")
+    names = ("unparsable", "scripts", "overlap", "kept", "fragility")
+    broken, wrong, near, points, slopes = (pd.read_csv(folder / f"{name}.csv") for name in names)
+    asked = (
+        (broken, "replaced", "broken bytes", "written answers with broken bytes (%)"),
+        (wrong, "wrong", "wrong script", "written answers in another script (%)"),
+        (near, "nearest", "overlap", "errors that take the nearest wrong option (%)"),
+    )
+    drawn = [
+        plots_failures.shares(table, column, task, title, what)
+        for table, column, title, what in asked
+        for task in dict.fromkeys(table["task"])
+    ]
+    return {
+        "said": findings.of_failures(broken, wrong, near, slopes, tasks),
+        "shares": drawn,
+        "kept": [plots_failures.against_kept(points, slopes, task) for task in slopes["task"]],
+    }
 
 
 def figures(

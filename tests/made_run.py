@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lrnb import summary
+from lrnb import failures, summary
 from lrnb.params import Study, budget_name
 from lrnb.store import RunPaths
 from lrnb.style import MERGED
@@ -209,6 +209,21 @@ def write_made_run(runs: Path, n: int = 80, tasks: tuple[str, ...] = ("topic", "
     return paths.lang
 
 
+def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -> None:
+    """What the notebook 03_analysis/05_failures writes."""
+    points = failures.against_kept(scores, made_shares())
+    made = {
+        "unparsable": failures.unparsable(items),
+        "scripts": failures.scripts(items, "Georgian"),
+        "overlap": failures.overlap_errors(items),
+        "kept": points,
+        "fragility": failures.fragility(points),
+    }
+    manifest(paths.lang / "failures")
+    for name, table in made.items():
+        table.to_csv(paths.lang / "failures" / f"{name}.csv", index=False)
+
+
 def write_tables(study: Study, paths: RunPaths) -> None:
     scores, items = summary.gather(paths)
     manifest(paths.scores)
@@ -217,6 +232,7 @@ def write_tables(study: Study, paths: RunPaths) -> None:
     summary.compare(items, study).to_csv(paths.scores / "differences.csv", index=False)
     manifest(paths.conflicts)
     made_shares().to_csv(paths.conflicts / "shares.csv", index=False)
+    write_failures(paths, scores, items)
     manifest(paths.ct())
     tokens = np.arange(0, BUDGETS[-1] + 1, 4096)
     pd.DataFrame(

@@ -134,6 +134,7 @@ KEYS = {
     "02_merge/04_evaluate": ("test_limit = 200\ngroup = 'parents'", "[paths.scores / group]"),
     "03_analysis/01_scores": ("ct_budgets = [1000]", "[paths.scores]"),
     "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
+    "03_analysis/05_failures": ("script = 'Georgian'", "[paths.lang / 'failures']"),
 }
 SETUP = """import os, time
 from lrnb import store
@@ -229,7 +230,7 @@ def gone(pid: int) -> bool:
 
 
 ALL = {"base", "corpus", "sft", "ct", "cts_1k", "average", "ties", "ties_sv", "eval_parents"}
-ALL |= {"eval_merged", "scores", "discarded", "report"}
+ALL |= {"eval_merged", "scores", "discarded", "failures", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +273,7 @@ def test_changed_parameter_runs_only_what_depends_on_it(checkout: Checkout) -> N
     before = (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes()
     status, text = checkout.run("--set", "slacks=[0.2]")
     assert status == 0, text
-    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "failures", "report"}
     assert (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes() == before
 
 
@@ -280,7 +281,7 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert checkout.steps_run(text) == {"discarded", "failures", "report"}
     manifest = checkout.lang / "scores" / "merged" / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")
     status, text = checkout.run()
@@ -296,7 +297,7 @@ def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: 
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run("--keep-code", "--set", "slacks=[0.2]")
     assert status == 0, text
-    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "discarded", "failures", "report"}
     assert "base" in checkout.outdated("--set", "slacks=[0.2]")
 
 
@@ -313,9 +314,9 @@ def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Chec
     result.touch()
     assert checkout.outdated() == []
     result.write_text(result.read_text().swapcase())
-    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.outdated() == ["discarded", "failures", "report"]
     result.unlink()
-    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.outdated() == ["discarded", "failures", "report"]
     (checkout.root / "runs/nano/shared/world/out.txt").unlink()
     assert "base" in checkout.outdated()
 
@@ -336,7 +337,7 @@ def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Chec
     assert status == 0, text
     assert "discarded: code changed while it ran" in text
     assert "changed while it ran" in (checkout.lang / "logs" / "discarded.log").read_text()
-    assert checkout.outdated() == ["discarded", "report"]
+    assert checkout.outdated() == ["discarded", "failures", "report"]
     assert checkout.run()[0] == 0
     assert checkout.outdated() == []
 
@@ -416,7 +417,7 @@ def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
     (checkout.lang / "trouble").unlink()
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert checkout.steps_run(text) == {"discarded", "failures", "report"}
 
 
 def test_second_language_finds_base_and_sft_done(finished: Checkout) -> None:
@@ -457,7 +458,7 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
     (checkout.lang / "trouble").unlink()
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"discarded", "report"}
+    assert checkout.steps_run(text) == {"discarded", "failures", "report"}
     assert gone(child)
 
 
@@ -503,7 +504,7 @@ def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> None:
     study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
     without = {step.name for step in plan.plan(study).values() if not step.gpu}
-    assert without == {"corpus", "scores", "discarded", "report"}
+    assert without == {"corpus", "scores", "discarded", "failures", "report"}
     profile = read_yaml(ROOT / "profiles" / "slurm" / "config.yaml")
     assert "set-resources" not in profile  # gpu=1 of the Snakefile holds
     assert not {"gpu", "gres", "slurm_extra"} & set(profile["default-resources"])

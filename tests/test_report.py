@@ -60,8 +60,9 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
 
 
 def test_page_holds_every_part(page: str) -> None:
-    for part in ("holds", "scores", "differences", "answers", "discarded", "training", "chosen", "details"):
+    for part in ("holds", "scores", "differences", "answers", "failures", "discarded", "training", "chosen"):
         assert f'<section id="{part}">' in page
+    assert '<section id="details">' in page
     assert "synthetic micro-world" in page
     assert "<td>ct_budgets</td>" in page
     assert "0.1.0" in page

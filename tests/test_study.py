@@ -98,7 +98,17 @@ def test_the_report_opens_offline_and_notebooks_were_kept(study: Path) -> None:
     assert "Plotly" in page
     assert 'src="http' not in page
     kept = {path.stem for path in (study / "qaa" / "notebooks").glob("*.ipynb")}
-    assert {"corpus", "ct", "average", "ties", "ties_sv", "eval_merged", "scores", "discarded"} <= kept
+    assert {
+        "corpus",
+        "ct",
+        "average",
+        "ties",
+        "ties_sv",
+        "eval_merged",
+        "scores",
+        "discarded",
+        "failures",
+    } <= kept
 
 
 def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: Path) -> None:
@@ -109,4 +119,4 @@ def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: P
     assert changed.returncode == 0, changed.stderr
     rows = [line.split() for line in changed.stdout.splitlines() if line.startswith("│")]
     to_run = {row[1] for row in rows if row[-3:-1] == ["to", "run"]}
-    assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "report"}
+    assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "failures", "report"}
