@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 
@@ -286,7 +287,7 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
     manifest.write_text(manifest.read_text() + " ")
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"eval_merged", "scores", "report"}
+    assert checkout.steps_run(text) == {"eval_merged", "scores", "failures", "report"}
 
 
 def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: Checkout) -> None:
@@ -375,10 +376,18 @@ def test_data_root_has_one_spelling_in_the_key(tmp_path: Path, monkeypatch: pyte
 
 
 def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Checkout) -> None:
-    scores = "method,ct_tokens,task,value,ci_low,ci_high\nties,1000,topic,50.0,40.0,60.0\n"
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
     (checkout.lang / "scores" / "scores.csv").write_text(scores)
     shares = "tensor,setting,ct_tokens,density,sft_discarded,sft_kept\n(model),fixed,1000,0.5,10,100\n"
     (checkout.lang / "conflicts" / "shares.csv").write_text(shares)
+    one = {
+        "method": "ties",
+        "ct_tokens": 1000,
+        "task": "topic",
+        "item": range(4),
+        "correct": [True, False] * 2,
+    }
+    pd.DataFrame(one).to_parquet(checkout.lang / "scores" / "items.parquet")
     status, text = checkout.run("--seeds", "1")
     assert status == 0, text
     assert not checkout.steps_run(text)
@@ -390,7 +399,7 @@ def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Chec
 
 
 def test_after_a_failure_no_old_table_is_printed(checkout: Checkout) -> None:
-    scores = "method,ct_tokens,task,value,ci_low,ci_high\nties,1000,topic,50.0,40.0,60.0\n"
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
     (checkout.lang / "scores" / "scores.csv").write_text(scores)
     assert "Percent right" in checkout.run()[1]
     write_notebook(checkout.root / "notebooks/03_analysis/01_scores.ipynb", "ct_budgets = [1000]", "1 / 0")
