@@ -178,9 +178,19 @@ def print_seeds(studies: list[Study]) -> None:
     common = studies[0].model_dump(exclude={"seed", "runs"})
     write_text(out.with_suffix(".json"), json.dumps(common, indent=1, ensure_ascii=False))
     shown = table[table["task"].isin(["mean", "sft_discarded_share"])]
-    print_frame(shown if len(shown) else table, f"{len(studies)} seeds: mean, sd, 95% interval, percent")
+    columns = ["method", "ct_tokens", "task", "mean", "sd", "95%", "chance"]
+    print_frame(_compact(shown if len(shown) else table)[columns], f"{len(studies)} seeds, percent")
     if len(apart):
-        print_frame(
-            apart[apart["task"] == apart["task"].iloc[0]], "Merge minus CT-then-SFT over seeds, points"
-        )
+        head = _compact(apart[apart["task"] == apart["task"].iloc[0]])
+        columns = ["method", "ct_tokens", "task", "difference", "95%", "p", "p_holm"]
+        print_frame(head[columns], f"{len(studies)} seeds: merge minus CT-then-SFT, points")
     print(f"all tasks: {out}")
+
+
+def _compact(table: pd.DataFrame) -> pd.DataFrame:
+    """The ends of an interval in one column, p-values with three decimals."""
+    ends = table[["ci_low", "ci_high"]].itertuples(index=False)
+    table = table.assign(**{"95%": [f"{low:.1f} to {high:.1f}" if low == low else "" for low, high in ends]})
+    return table.assign(
+        **{name: table[name].map("{:.3f}".format) for name in ("p", "p_holm") if name in table}
+    )

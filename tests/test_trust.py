@@ -173,6 +173,6 @@ def test_seeds_are_printed_with_intervals(made: Path, tmp_path: Path, capsys) ->
     assert ((rows["ci_low"] < rows["mean"]) & (rows["mean"] < rows["ci_high"])).all()
     apart = pd.read_csv(home / "qaa-seeds-differences.csv")
     assert set(apart["method"]) == set(MERGED)
-    assert "Merge minus CT-then-SFT over seeds" in capsys.readouterr().out
+    assert "2 seeds: merge minus CT-then-SFT, points" in capsys.readouterr().out
     shown = seeds.over_seeds(studies[0])
     assert shown is not None and shown["interval"] and shown["chance"] == pytest.approx(50 / 3)
