@@ -73,6 +73,7 @@ def test_broken_bytes_are_counted_with_an_exact_interval() -> None:
         ("\ufffd\ufffd 7", "Bengali", "none"),
         ("", "Bengali", "none"),
         ("उत्तर", "Bengali", "other"),  # Devanagari
+        ("हिन्दी okok", "Bengali", "other"),  # three letters and three signs against four
         ("কি what is this", "Bengali", "latin"),
         ("কিন্তু ok", "Bengali", "x"),  # vowel signs count with their letters
         ("ᠮᠣᠩᠭᠣᠯ", "Mongolian", "x"),
