@@ -22,7 +22,7 @@ from lrnb.store import RunPaths, require
 
 REPLACEMENT = "\ufffd"  # stands in decoded text for bytes that are no character
 GRAM = 3  # characters of an n-gram
-MIN_POINTS = 4  # fewer merges give no slope worth an interval
+MIN_BUDGETS = 3  # fewer CT budgets give no slope: merges of one budget are nearly the same model
 NEEDED = ("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct", "options")
 KEYS = ["model", "method", "ct_tokens", "task"]
 
@@ -222,29 +222,35 @@ def against_kept(scores: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
     return single.merge(kept(shares), on=["method", "ct_tokens"])
 
 
-def fragility(points: pd.DataFrame) -> pd.DataFrame:
+def fragility(items: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
     """Per task the slope of the score on `kept`: points of percent for each 10% of SFT's entries kept.
 
-    points: of `against_kept`. Columns: task, merges, slope, ci_low, ci_high (t interval), p, p_holm.
-    NaN with fewer than MIN_POINTS merges or without spread in `kept`. Budgets differ in CT as well,
-    so a slope is no proof that conflicts are the cause.
+    Least squares over the TIES and TIES-SV merges. Columns: task, merges, budgets, slope, ci_low,
+    ci_high (bootstrap over items), p (random signs of the items' own slopes), p_holm. The merges
+    answer the same items and two of one budget are nearly one model, so items are what is drawn,
+    not merges: the interval holds no noise of training. NaN with fewer than MIN_BUDGETS budgets.
+    Budgets differ in CT as well, so a slope is no proof that conflicts are the cause.
     """
-    groups = points.groupby("task", sort=False)
-    rows = [{"task": task, "merges": len(own)} | _slope(own) for task, own in groups]
-    table = pd.DataFrame(rows, columns=["task", "merges", "slope", "ci_low", "ci_high", "p"])
+    x = kept(shares).set_index(["method", "ct_tokens"])["kept"]
+    merged = items[pd.MultiIndex.from_frame(items[["method", "ct_tokens"]]).isin(x.index)]
+    rows = [{"task": task} | _slope(own, x) for task, own in merged.groupby("task", sort=False)]
+    columns = ["task", "merges", "budgets", "slope", "ci_low", "ci_high", "p"]
+    table = pd.DataFrame(rows, columns=columns)
     p = table["p"].dropna()
     return table.assign(p_holm=pd.Series(stats.holm(p), p.index, dtype=float))
 
 
-def _slope(own: pd.DataFrame) -> dict[str, float]:
-    if len(own) < MIN_POINTS or own["kept"].nunique() < 3:
-        return dict.fromkeys(("slope", "ci_low", "ci_high", "p"), float("nan"))
-    if own["value"].nunique() == 1:  # no scatter: a slope, but no interval
-        return {"slope": 0.0, "ci_low": float("nan"), "ci_high": float("nan"), "p": 1.0}
-    line = scipy_stats.linregress(own["kept"], own["value"])
-    margin = scipy_stats.t.ppf((1 + stats.LEVEL) / 2, len(own) - 2) * line.stderr
-    low, high = line.slope - margin, line.slope + margin
-    return {"slope": 10 * line.slope, "ci_low": 10 * low, "ci_high": 10 * high, "p": float(line.pvalue)}
+def _slope(own: pd.DataFrame, kept_by: pd.Series) -> dict[str, float]:
+    """The slope of a mean over items is the mean of the items' slopes."""
+    right = own.pivot_table(index="item", columns=["method", "ct_tokens"], values="correct").astype(float)
+    x = kept_by.reindex(right.columns).to_numpy()
+    size = {"merges": len(x), "budgets": right.columns.get_level_values("ct_tokens").nunique()}
+    away = x - x.mean()
+    if size["budgets"] < MIN_BUDGETS or not away.any():
+        return size | dict.fromkeys(("slope", "ci_low", "ci_high", "p"), float("nan"))
+    slopes = 100 * 10 * right.to_numpy() @ away / (away @ away)  # (items,)
+    found = stats.macro_difference([(slopes, np.zeros_like(slopes))])
+    return size | {"slope": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "p": found.p}
 
 
 def lost(items: pd.DataFrame, before: str, after: str) -> pd.Series:

@@ -238,12 +238,13 @@ def _of_overlap(near: pd.DataFrame, tasks: Sequence[str]) -> str:
 def _of_slopes(slopes: pd.DataFrame) -> str:
     known = slopes.dropna(subset=["slope"]).sort_values("slope", ascending=False)
     if not len(known):
-        most = int(slopes["merges"].max()) if len(slopes) else 0
-        return f"Accuracy against the SFT entries kept: too few points ({most} merges a task) for a slope."
+        most = int(slopes["budgets"].max()) if len(slopes) else 0
+        return f"Accuracy against the SFT entries kept: too few points ({most} budgets) for a slope."
     top = known.iloc[0]
     sure = known[(known["p_holm"] < ALPHA) & (known["ci_low"] > 0)]["task"]
     return (
         f"Steepest on the share of SFT entries kept: {top['task']}, {top['slope']:+.1f} points for each 10% "
-        f"kept (95% interval {top['ci_low']:+.1f} to {top['ci_high']:+.1f}, {top['merges']} merges). Clearly "
+        f"kept (95% interval {top['ci_low']:+.1f} to {top['ci_high']:+.1f}, {top['merges']} merges at "
+        f"{top['budgets']} budgets). Clearly "
         f"rising (Holm): {', '.join(sure) if len(sure) else 'no task'}. CT differs between these merges, too."
     )

@@ -120,14 +120,14 @@ def against_kept(points: pd.DataFrame, slopes: pd.DataFrame, task: str) -> go.Fi
 def _line(fig: go.Figure, rows: pd.DataFrame, slope: pd.DataFrame) -> str:
     """Draws the fitted line; says the slope, or that there is none."""
     if not len(slope) or np.isnan(slope["slope"].iloc[0]):
-        return f"{len(rows)} merges, too few points for a slope"
+        return f"{rows['ct_tokens'].nunique()} budgets, too few for a slope"
     own = slope.iloc[0]
     x = np.array([rows["kept"].min(), rows["kept"].max()])
     y = rows["value"].mean() + own["slope"] / 10 * (x - rows["kept"].mean())
     line = {"color": INK, "width": 1.2}
     fig.add_scatter(x=x, y=y, mode="lines", line=line, name="fitted", hoverinfo="skip")
     text = f"{own['slope']:+.1f} points per 10% kept, 95% {own['ci_low']:+.1f} to {own['ci_high']:+.1f}"
-    return text.replace("-", "−") if own["ci_low"] == own["ci_low"] else "all scores equal"
+    return text.replace("-", "−")
 
 
 # examples

@@ -217,7 +217,7 @@ def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -
         "scripts": failures.scripts(items, "Georgian"),
         "overlap": failures.overlap_errors(items),
         "kept": points,
-        "fragility": failures.fragility(points),
+        "fragility": failures.fragility(items, made_shares()),
     }
     manifest(paths.lang / "failures")
     for name, table in made.items():
