@@ -248,7 +248,7 @@ def _slope(own: pd.DataFrame, kept_by: pd.Series) -> dict[str, float]:
     away = x - x.mean()
     if size["budgets"] < MIN_BUDGETS or not away.any():
         return size | dict.fromkeys(("slope", "ci_low", "ci_high", "p"), float("nan"))
-    slopes = 100 * 10 * right.to_numpy() @ away / (away @ away)  # (items,)
+    slopes = np.round(1000 * right.to_numpy() @ away / (away @ away), 9) + 0.0  # (items,), no -0
     found = stats.macro_difference([(slopes, np.zeros_like(slopes))])
     return size | {"slope": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "p": found.p}
 
