@@ -3,7 +3,7 @@
 #
 #   base ──► corpus ──► ct ──► cts_<budget> ──► eval_parents ─┐
 #     └────► sft ──► average, ties ──► ties_sv ──► eval_merged ┴► scores ─┐
-#                    ct, sft, ties_sv ──► discarded ──────────────────────┴► report
+#                    ct, sft, ties_sv ──► discarded ──────────────────────┴► failures ─► report
 
 import os
 import shlex

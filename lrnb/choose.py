@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,18 @@ SEARCHED = {
     "ties_sv": {"slack": "slacks"},
 }
 TOKENS_AN_ITEM = 256  # eval_batch counts items of this size
-DevScore = Callable[[Mapping[str, np.ndarray]], tuple[float, int]]
+
+
+class Dev(NamedTuple):
+    """Score of one candidate: percent right, the mean of the dev tasks; items; chance level in percent."""
+
+    score: float
+    n: int
+    chance: float
+    tasks: tuple[str, ...]
+
+
+DevScore = Callable[[Mapping[str, np.ndarray]], Dev]
 
 
 def grid(study: Study, method: str) -> list[dict[str, Any]]:
@@ -92,7 +103,10 @@ def models(paths: RunPaths, budget: int) -> dict[str, Path]:
 def score_candidates(
     study: Study, method: str, budget: int, dev_score: DevScore, progress: Progress
 ) -> pd.DataFrame:
-    """One row a candidate: preset, lang, method, ct_tokens, its options, dev_score (%), n, chosen."""
+    """One row a candidate: preset, lang, method, ct_tokens, its options, and what it scored on dev.
+
+    dev_score and chance in percent, n items, dev_tasks (their names, by spaces), tied, chosen.
+    """
     from lrnb.driver import merge_state
     from lrnb.vectors import TaskVectors
 
@@ -100,7 +114,7 @@ def score_candidates(
     vectors = TaskVectors(paths.base, models(paths, budget), method=method, threads=study.threads)
     rows = []
     for options in grid(study, method):
-        score, n = dev_score(merge_state(method, vectors, **fixed, **options))
+        dev = dev_score(merge_state(method, vectors, **fixed, **options))
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         rows.append(
             {
@@ -109,8 +123,10 @@ def score_candidates(
                 "method": method,
                 "ct_tokens": budget,
                 **named,
-                "dev_score": score,
-                "n": n,
+                "dev_score": dev.score,
+                "n": dev.n,
+                "chance": dev.chance,
+                "dev_tasks": " ".join(dev.tasks),
             }
         )
         progress.update(1)
@@ -179,7 +195,7 @@ def dev_tasks(study: Study) -> list[str]:
 
 
 def dev_scorer(study: Study) -> DevScore:
-    """A function from merged weights to (mean score over the dev tasks in percent, items).
+    """A function from merged weights to their `Dev` score.
 
     Opens the base once and swaps its weights; imports torch.
     """
@@ -199,8 +215,10 @@ def dev_scorer(study: Study) -> DevScore:
         require(paths.base), device=study.device, token_budget=TOKENS_AN_ITEM * study.eval_batch
     )
 
-    def dev_score(state: Mapping[str, np.ndarray]) -> tuple[float, int]:
+    n, chance = sum(map(len, tasks.values())), float(np.mean([100 * t.chance for t in tasks.values()]))
+
+    def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
-        return evaluate.dev_score(scorer, tasks)["mean"], sum(map(len, tasks.values()))
+        return Dev(evaluate.dev_score(scorer, tasks)["mean"], n, chance, tuple(tasks))
 
     return dev_score

@@ -7,12 +7,14 @@ distinguishable, whichever way the point lies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lrnb import summary
+from lrnb import summary, trust
 from lrnb.params import budget_name
 from lrnb.style import MERGED, label
 
@@ -115,11 +117,9 @@ def _fade_text(method: str, budgets: list[int], test: Any, p: float) -> Finding:
 def above_chance(scores: pd.DataFrame, items: pd.DataFrame) -> Finding:
     """How many scores in X are above chance, above the majority class, and how many collapsed."""
     tasks = summary.tasks_in_x(scores)
-    rows = scores[scores["task"].isin(tasks)]
-    bar = rows["task"].map(summary.levels(scores, items)).fillna(0).clip(lower=rows["chance"])
-    above = int((rows["ci_low"] > rows["chance"]).sum())
-    clear = int((rows["ci_low"] > bar).sum())
-    one = sum(task in tasks for _, task in summary.fallen(scores, items))
+    marked = trust.marks(scores, items)
+    rows = marked[marked["task"].isin(tasks)]
+    above, clear, one = (int(rows[column].sum()) for column in ("above", "clear", "collapsed"))
     kind = HOLDS if above == len(rows) else FAILS if above == 0 else OPEN
     text = (
         f"Of {len(rows)} scores in X (models times tasks), {above} have a 95% interval wholly "
@@ -181,3 +181,70 @@ def findings_of_shares(shares: pd.DataFrame) -> list[Finding]:
 
 def _list(values: pd.Series, form: str) -> str:
     return " / ".join(format(v, form) for v in values)
+
+
+def of_failures(
+    broken: pd.DataFrame, wrong: pd.DataFrame, near: pd.DataFrame, slopes: pd.DataFrame, tasks: Sequence[str]
+) -> list[str]:
+    """What the four tables of `lrnb.failures` say, in sentences; tasks: all that were scored."""
+    return [*_of_writing(broken, wrong), _of_overlap(near, tasks), _of_slopes(slopes)]
+
+
+def _of_writing(broken: pd.DataFrame, wrong: pd.DataFrame) -> list[str]:
+    if not len(broken):
+        return [
+            "No answer was generated in this study: the options were scored by likelihood. So there are no "
+            "unparsable byte sequences and no answers in the wrong script to count."
+        ]
+    found = [f"Unparsable bytes: {_worst(broken, 'replaced')}."]
+    own = wrong[~wrong["task"].str.endswith("_en")]
+    if len(own) and own["wrong"].isna().all():
+        found += ["The script of X is Latin or not named (`script`): English cannot be told from X by it."]
+    if wrong["wrong"].notna().any():
+        found += [f"Answers mostly in another script than the task's: {_worst(wrong, 'wrong')}."]
+    return found
+
+
+def _worst(table: pd.DataFrame, column: str) -> str:
+    """The highest share in X and in English, with model, task and interval."""
+    parts = []
+    for name, english in (("in X", False), ("in English", True)):
+        rows = table[(table["task"].str.endswith("_en") == english) & table[column].notna()]
+        if len(rows):
+            r = rows.loc[rows[column].idxmax()]
+            parts.append(
+                f"{name} at most {r[column]:.1f}% ({_named([r['model']])[2:-1]}, {r['task']}; 95% interval "
+                f"{r['ci_low']:.1f} to {r['ci_high']:.1f}, n = {r['n']})"
+            )
+    return "; ".join(parts)
+
+
+def _of_overlap(near: pd.DataFrame, tasks: Sequence[str]) -> str:
+    untold = [task for task in tasks if task not in set(near["task"])]
+    tail = f" Not told for {', '.join(untold)}: no errors between options of different overlap."
+    tail = tail if untold else ""
+    if not len(near):
+        return "Whether errors follow character overlap cannot be told." + tail
+    sure = near[near["p_holm"] < ALPHA]["task"].value_counts(sort=False)
+    where = ": " + ", ".join(f"{task} ({n})" for task, n in sure.items()) if len(sure) else ""
+    took, chance = (np.average(near[column], weights=near["n"]) for column in ("nearest", "expected"))
+    return (
+        f"Wrong answers go to the wrong option with the highest character overlap more often than chance in "
+        f"{sure.sum()} of {len(near)} pairs of model and task (Holm){where}; over all pairs in {took:.1f}% "
+        f"of the errors that can tell, against {chance:.1f}% expected." + tail
+    )
+
+
+def _of_slopes(slopes: pd.DataFrame) -> str:
+    known = slopes.dropna(subset=["slope"]).sort_values("slope", ascending=False)
+    if not len(known):
+        most = int(slopes["budgets"].max()) if len(slopes) else 0
+        return f"Accuracy against the SFT entries kept: too few points ({most} budgets) for a slope."
+    top = known.iloc[0]
+    sure = known[(known["p_holm"] < ALPHA) & (known["ci_low"] > 0)]["task"]
+    return (
+        f"Steepest on the share of SFT entries kept: {top['task']}, {top['slope']:+.1f} points for each 10% "
+        f"kept (95% interval {top['ci_low']:+.1f} to {top['ci_high']:+.1f}, {top['merges']} merges at "
+        f"{top['budgets']} budgets). Clearly "
+        f"rising (Holm): {', '.join(sure) if len(sure) else 'no task'}. CT differs between these merges, too."
+    )

@@ -111,14 +111,15 @@ def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
         for group, (needs, cost) in groups.items()
     ]
     done = ("eval_parents", "eval_merged")
-    discarded = [paths.conflicts]
+    discarded, last = [paths.conflicts], ("scores", "discarded")
     return [
         *scored,
         _step(paths, "scores", "03_analysis/01_scores", [scores], done, 10),
         _step(paths, "discarded", "03_analysis/02_discarded", discarded, (*parents, "ties_sv"), 8),
         _step(paths, "signs", "03_analysis/03_sign_conflicts", [paths.signs], ("discarded",), 6),
         _step(paths, "saturation", "03_analysis/04_saturation", [paths.saturation], ("discarded",), 6),
-        Step("report", "", paths.lang, (paths.lang / "report.html",), ("scores", "discarded"), 6),
+        _step(paths, "failures", "03_analysis/05_failures", [paths.lang / "failures"], last, 6),
+        Step("report", "", paths.lang, (paths.lang / "report.html",), (*last, "failures"), 6),
     ]
 
 

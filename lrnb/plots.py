@@ -18,6 +18,7 @@ from plotly.subplots import make_subplots
 
 from lrnb.params import budget_name
 from lrnb.plots_merge import candidates, fates, shares_by, shares_by_budget
+from lrnb.stats import above_chance
 from lrnb.style import (
     CLASS_COLOURS,
     FAINT,
@@ -27,9 +28,11 @@ from lrnb.style import (
     colour,
     finish,
     label,
+    level,
     task_name,
     token_axis,
 )
+from lrnb.trust import NOT_ABOVE
 
 __all__ = [
     "MERGED",
@@ -48,21 +51,6 @@ __all__ = [
 PLAIN = ("base", "sft")  # models that saw no CT tokens
 
 
-def _level(fig: go.Figure, y: float, text: str, dash: str, anchor: str = "middle") -> None:
-    """A horizontal line, named at the right of the plot; `anchor`: which edge of the name is at the line."""
-    fig.add_hline(y=y, line={"color": FAINT, "width": 1.3, "dash": dash}, layer="below")
-    fig.add_annotation(
-        x=1,
-        xref="paper",
-        xanchor="left",
-        y=y,
-        yanchor=anchor,
-        text=f" {text}",
-        showarrow=False,
-        font={"size": 11, "color": FAINT},
-    )
-
-
 def scores_by_budget(
     scores: pd.DataFrame,
     task: str = "mean",
@@ -74,7 +62,8 @@ def scores_by_budget(
     """Score in percent of every method against CT tokens, 95% intervals, chance and majority.
 
     `scores` has the columns of scores.csv; base and SFT-en saw no CT tokens and stand at 0. levels,
-    fallen: of `summary`; a point of a model that collapsed on the task, or a task of it, is crossed.
+    fallen: of `summary`; a point of a model that collapsed on the task, or a task of it, is crossed,
+    one that is not above chance carries the ° of the tables.
     """
     rows = scores[scores["task"] == task]
     fig, crossed = go.Figure(), []
@@ -87,6 +76,7 @@ def scores_by_budget(
             shift = (place - (len(names) - 1) / 2) * width
             own = rows[rows["method"] == method].sort_values("ct_tokens")
             _method_line(fig, own, logs, shift)
+            _degrees(fig, own[~above_chance(own["ci_low"], own["chance"])], logs, shift)
             crossed += [
                 (logs[int(r.ct_tokens)] + shift, r.value)
                 for r in own.itertuples()
@@ -95,19 +85,33 @@ def scores_by_budget(
     _crosses(fig, crossed, "collapse" + (" on a task" if task.startswith("mean") else ""))
     both = bool(levels and task in levels)  # the two lines may lie close together, their names must not
     if len(rows):
-        _level(fig, float(rows["chance"].iloc[0]), "chance", "dash", "top" if both else "middle")
+        level(fig, float(rows["chance"].iloc[0]), "chance", "dash", "top" if both else "middle")
     if levels and task in levels:
-        _level(fig, levels[task], "majority", "dashdot", "bottom")
+        level(fig, levels[task], "majority", "dashdot", "bottom")
     n = int(rows["n"].iloc[0]) if len(rows) else 0
     name = task_name(task)
     finish(
         fig,
-        f"{name}: score against CT tokens (n = {n} items, 95% intervals)",
+        f"{name}: score against CT tokens (n = {n} items, 95% intervals; {NOT_ABOVE} not above chance)",
         "CT tokens (log scale)",
         "correct (%)",
         460 if legend else 340,
     )
     return fig.update_layout(showlegend=legend, margin={"r": 70})
+
+
+def _degrees(fig: go.Figure, rows: pd.DataFrame, logs: dict[int, float], shift: float) -> None:
+    """The mark of a score that is not above chance, beside its point."""
+    for row in rows.itertuples():
+        fig.add_annotation(
+            x=logs[int(row.ct_tokens)] + shift,
+            y=row.value,
+            text=NOT_ABOVE,
+            showarrow=False,
+            xshift=9,
+            yshift=5,
+            font={"size": 15, "color": FAINT},
+        )
 
 
 def _crosses(fig: go.Figure, points: Sequence[tuple[float, float]], name: str) -> None:

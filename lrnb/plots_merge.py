@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrnb.params import budget_name
-from lrnb.style import CLASS_COLOURS, OUTCOMES, colour, finish, shade, token_axis
+from lrnb.style import CLASS_COLOURS, OUTCOMES, colour, finish, level, shade, token_axis
 
 MODULES = ["embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "lm_head", "other"]
 
@@ -18,7 +18,7 @@ MODULES = ["embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "lm_head",
 def candidates(choices: pd.DataFrame, x: str, title: str, line: str | None = None) -> go.Figure:
     """Dev score of every candidate against the parameter `x`; the chosen one of a budget is ringed.
 
-    One line per budget (and per value of `line`).
+    One line per budget (and per value of `line`); the chance level where the table has it.
     """
     fig = go.Figure()
     groups = ["ct_tokens"] + ([line] if line else [])
@@ -43,6 +43,8 @@ def candidates(choices: pd.DataFrame, x: str, title: str, line: str | None = Non
             marker={"size": 16, "symbol": "circle-open", "color": ink, "line": {"width": 3}},
             hoverinfo="skip",
         )
+    if len(choices) and "chance" in choices:
+        level(fig, float(choices["chance"].iloc[0]), "chance", "dash")
     n = int(choices["n"].iloc[0]) if len(choices) else 0
     return finish(fig, f"{title} (n = {n} dev items, ring: chosen)", x, "dev score (%)")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from lrnb import answers, findings, plots, seeds, summary
+from lrnb import answers, findings, plots, plots_failures, seeds, summary, trust
 from lrnb.choose import SEARCHED, read_choices, tried
 from lrnb.params import SYNTHETIC, Study, UserError, budget_name, read_yaml, validate
 from lrnb.store import RunPaths, require, versions, write_text
@@ -107,15 +107,16 @@ def content(study: Study) -> dict[str, Any]:
         "budgets": [budget_name(b) for b in study.ct_budgets],
         "differences": difference_rows(table, summary.headline(scores)),
         "collapse": collapse_rows(items),
-        "choices": choices(paths),
+        "choices": choices(paths, items),
         "stages": stages,
         "seeds": seeds.over_seeds(study),
         "tuned": [(method, tried(paths, method)) for method in SEARCHED],
-        "detectable": summary.detectable(items),
+        "detectable": detectable(items, table, summary.headline(scores)),
         "versions": _versions(stages),
         "methods": plots.METHODS,
         "present": set(scores["method"]),
         "parameters": study.model_dump(exclude={"runs"}),
+        "failures": failures_of(paths, list(dict.fromkeys(items["task"]))),
         "figures": figures(study, scores, items, table, shares),
         "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),
         "finished": max((s["finished"] for s in stages), default="")[:16].replace("T", " "),
@@ -161,37 +162,25 @@ def results(scores: pd.DataFrame, items: pd.DataFrame, columns: list[str]) -> di
     A cell knows its value, interval, whether it is above chance and above the majority class, and
     whether it is the best of its group; only scores above both can be the best.
     """
-    majority, fallen = summary.levels(scores, items), summary.fallen(scores, items)
-    groups = []
-    for budget, part in scores.groupby("ct_tokens", sort=True):
-        rows = [_row(rows, columns, majority, fallen) for _, rows in part.groupby("model", sort=False)]
+    groups, marked = [], trust.marks(scores, items)
+    for budget, part in marked.groupby("ct_tokens", sort=True):
+        rows = [_row(rows, columns) for _, rows in part.groupby("model", sort=False)]
         _mark_best(rows, columns)
         groups.append({"budget": int(budget), "rows": rows})
-    levels = scores.drop_duplicates("task").set_index("task").loc[columns]
+    levels = marked.drop_duplicates("task").set_index("task").loc[columns]
     return {
         "columns": columns,
         "groups": groups,
-        "majority": {t: v for t, v in majority.items() if t in columns},
+        "majority": levels["majority"].dropna().to_dict(),
         "chance": levels["chance"].to_dict(),
         "n": levels["n"].astype(int).to_dict(),
     }
 
 
-def _row(
-    rows: pd.DataFrame, columns: list[str], majority: dict[str, float], fallen: set[tuple[str, str]]
-) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for r in rows.itertuples():
-        above, clear = r.ci_low > r.chance, r.ci_low > max(r.chance, majority.get(r.task, 0.0))
-        cells[r.task] = {
-            "value": r.value,
-            "low": r.ci_low,
-            "high": r.ci_high,
-            "above": above,
-            "clear": clear,
-            "best": False,
-            "fallen": (r.model, r.task) in fallen,
-        }
+def _row(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
+    named = {"ci_low": "low", "ci_high": "high", "collapsed": "fallen"}
+    kept = rows.rename(columns=named)[["value", "low", "high", "above", "clear", "fallen", "mark"]]
+    cells = dict(zip(rows["task"], kept.assign(best=False).to_dict("records"), strict=True))
     return {"method": rows["method"].iloc[0], "cells": [cells.get(c) for c in columns]}
 
 
@@ -218,18 +207,45 @@ def collapse_rows(items: pd.DataFrame) -> dict[str, Any]:
     return {"tasks": tasks, "rows": rows, "count": int(table["collapsed"].sum()), "of": len(table)}
 
 
-def choices(paths: RunPaths) -> list[dict[str, Any]]:
-    """What was chosen on dev: method, budget, options, dev score, how many were tied."""
+def choices(paths: RunPaths, items: pd.DataFrame) -> list[dict[str, Any]]:
+    """What was chosen on dev, of how many, how many were tied; the dev score beside the test score."""
+    compared = trust.dev_and_test(paths, items).set_index(["method", "ct_tokens"])
     found = []
     for method, options in SEARCHED.items():
         table = read_choices(paths, method)
         for row in table[table["chosen"]].to_dict("records"):
-            named = {"density": "density", "lam": "λ", "slack": "slack ρ", "alpha": "α"}
-            shown = [f"{named[k]} {row[k]:g}" for k in named if k in row and pd.notna(row[k])]
-            count = int((table["ct_tokens"] == row["ct_tokens"]).sum())
-            searched = ", ".join(named[k] for k in options)
-            found.append({**row, "options": ", ".join(shown), "tried": count, "searched": searched})
-    return found
+            searched = ", ".join(trust.SYMBOLS[k] for k in options)
+            found.append({**row, **compared.loc[(method, row["ct_tokens"])].to_dict(), "searched": searched})
+    return [{k: None if pd.isna(v) else v for k, v in row.items()} for row in found]
+
+
+def detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str, Any] | None:
+    """The row of `trust.detectable` of the main question; None where no difference would do."""
+    found = trust.detectable(items, table)
+    rows = found[(found["task"] == task) & (found["baseline"] == summary.baselines(items)[0])]
+    return None if rows["points"].isna().all() else rows.iloc[0].to_dict()
+
+
+def failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
+    """Why answers fail, from the tables of `03_analysis/05_failures`: sentences, and figures by question."""
+    folder = require(paths.lang / "failures")
+    names = ("unparsable", "scripts", "overlap", "kept", "fragility")
+    broken, wrong, near, points, slopes = (pd.read_csv(folder / f"{name}.csv") for name in names)
+    asked = (
+        (broken, "replaced", "broken bytes", "written answers with broken bytes (%)"),
+        (wrong, "wrong", "wrong script", "written answers in another script (%)"),
+        (near, "nearest", "overlap", "errors that take the nearest wrong option (%)"),
+    )
+    drawn = [
+        plots_failures.shares(table, column, task, title, what)
+        for table, column, title, what in asked
+        for task in dict.fromkeys(table["task"])
+    ]
+    return {
+        "said": findings.of_failures(broken, wrong, near, slopes, tasks),
+        "shares": drawn,
+        "kept": [plots_failures.against_kept(points, slopes, task) for task in slopes["task"]],
+    }
 
 
 def figures(

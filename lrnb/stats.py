@@ -1,7 +1,7 @@
-"""Intervals and tests for scores over items; scipy does the statistics.
+"""Intervals and tests for scores over items and seeds; scipy does the statistics.
 
 Two models answer the same items, so differences are paired: what counts are the items on which
-they disagree. All random draws take a seed.
+they disagree. All random draws take a seed. docs/statistics.md says why each was chosen.
 """
 
 from __future__ import annotations
@@ -80,6 +80,53 @@ def _rule_of_three(n: int, level: float) -> float:
     return float(scipy_stats.binomtest(0, n).proportion_ci(level).high)
 
 
+def hierarchical_interval(
+    samples: Sequence[Sequence[Values]], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval over seeds and, within each drawn seed, over the items of each task.
+
+    samples: per seed one array per task. The statistic is the mean over seeds of the mean over tasks
+    (Davison and Hinkley 1997, section 3.8). One seed: over items alone. With two or three seeds the
+    interval tends to be too narrow, since so few cannot show how far seeds lie apart. ValueError
+    without items.
+    """
+    checked = [[_items(values) for values in tasks] for tasks in samples]
+    if not checked or not all(checked):
+        raise ValueError("at least one seed with at least one task is needed")
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(checked), (resamples, len(checked)))
+    means = np.zeros(resamples)
+    for place, tasks in enumerate(checked):
+        for draws in range(1, len(checked) + 1):  # a seed drawn twice has its items drawn twice
+            rows = np.flatnonzero((drawn == place).sum(axis=1) >= draws)
+            means[rows] += np.mean([_resampled(values, rng, len(rows)) for values in tasks], axis=0)
+    low, high = np.quantile(means / len(checked), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def seeds_p(values: Values) -> float:
+    """Two-sided p that the mean over seeds is zero: t test on one value per seed; NaN for one seed.
+
+    Each value is a mean over that seed's own items, so the spread of the values holds both the
+    noise of seeds and that of items.
+    """
+    values = _items(values)
+    if len(values) < 2:
+        return float("nan")
+    if values.min() == values.max():
+        return 1.0 if values[0] == 0 else 0.0
+    return float(scipy_stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def above_chance(ci_low: Any, chance: Any) -> Any:
+    """Whether a score is above chance: the lower end of its 95% interval is (one number or a column).
+
+    One-sided error 2.5%. Unlike a binomial test this serves means over tasks, and generated answers,
+    whose chance level is 0, where any single right answer would be significant.
+    """
+    return ci_low > chance
+
+
 def mcnemar(a: Values, b: Values) -> float:
     """Exact two-sided p that a and b are right equally often on the same items (McNemar 1947)."""
     x, y = _pair(a, b)
@@ -120,15 +167,19 @@ def macro_difference(
     deltas = [np.subtract(*_pair(a, b)) for a, b in pairs]
     value = float(np.mean([delta.mean() for delta in deltas]))
     rng = np.random.default_rng(seed)
-    boot = np.mean([_resampled(delta, rng) for delta in deltas], axis=0)  # (RESAMPLES,)
+    boot = np.mean([_resampled(delta, rng, RESAMPLES) for delta in deltas], axis=0)  # (RESAMPLES,)
     null = np.mean([_flipped(delta, rng) for delta in deltas], axis=0)
     p = (1 + (np.abs(null) >= abs(value) - 1e-12).sum()) / (1 + RESAMPLES)
     low, high = np.quantile(boot, [(1 - level) / 2, (1 + level) / 2])
     return Difference(value, float(low), float(high), float(p), sum(map(len, deltas)))
 
 
-def _resampled(delta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return delta[rng.integers(0, len(delta), (RESAMPLES, len(delta)))].mean(axis=1)
+def _resampled(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Means of `draws` resamples; values that are only 0, 1 or -1 are drawn as counts."""
+    kinds, counts = np.unique(values, return_counts=True)
+    if len(kinds) <= 3:
+        return rng.multinomial(len(values), counts / len(values), draws) @ kinds / len(values)
+    return values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
 
 
 def _flipped(delta: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -171,6 +171,7 @@ MAKERS = {
     "conflicts": "03_analysis/02_discarded",
     "signs": "03_analysis/03_sign_conflicts",
     "saturation": "03_analysis/04_saturation",
+    "failures": "03_analysis/05_failures",
 }
 
 

@@ -90,6 +90,21 @@ def finish(fig: go.Figure, title: str, x: str = "", y: str = "", height: int = 4
     return fig
 
 
+def level(fig: go.Figure, y: float, text: str, dash: str, anchor: str = "middle") -> None:
+    """A horizontal line, named at the right of the plot; `anchor`: which edge of the name is at the line."""
+    fig.add_hline(y=y, line={"color": FAINT, "width": 1.3, "dash": dash}, layer="below")
+    fig.add_annotation(
+        x=1,
+        xref="paper",
+        xanchor="left",
+        y=y,
+        yanchor=anchor,
+        text=f" {text}",
+        showarrow=False,
+        font={"size": 11, "color": FAINT},
+    )
+
+
 def positions(tokens: Iterable[float]) -> tuple[dict[int, float], list[str]]:
     """Place on a log2 axis for every token count; 0 (no CT) one step left of the smallest."""
     unique = sorted({int(t) for t in tokens})

@@ -118,7 +118,7 @@ def baselines(items: pd.DataFrame) -> tuple[str, ...]:
     return ("ct_then_sft",) if "ct_then_sft" in set(items["method"]) else ("sft", "base")
 
 
-def _beside(items: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def beside(items: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Merges and `baseline`; one that saw no CT tokens stands at every budget."""
     merged, own = items[items["method"].isin(MERGED)], items[items["method"] == baseline]
     if baseline == "ct_then_sft":
@@ -133,16 +133,25 @@ def compare(items: pd.DataFrame, study: Study) -> pd.DataFrame:
     kind (baseline; mean or single task; X or English), so that the main question, the mean over
     the tasks in X, is not paid for with the others.
     """
-    pairs = {name: _beside(items, name) for name in baselines(items)}
+    pairs = {name: beside(items, name) for name in baselines(items)}
     pairs["ties"] = items[items["method"].isin(["ties", "ties_sv"])]
     table = pd.concat(
         [stats.compare(rows, baseline=b, seed=study.seed, lang=study.lang) for b, rows in pairs.items()]
     )
     table["task"] = table["task"].replace({"(mean)": MEAN, "(mean, en)": MEAN_EN})
-    kind = table["task"].map(lambda t: t if t in (MEAN, MEAN_EN) else f"task{t.endswith('_en')}")
-    parts = table.groupby([table["baseline"], kind], sort=False)["p"]
+    parts = table.groupby([table["baseline"], kinds(table["task"])], sort=False)["p"]
     table = table.assign(p_holm=parts.transform(lambda p: stats.holm(p.to_numpy())))
     return table.assign(preset=study.preset).reset_index(drop=True)
+
+
+def kinds(tasks: pd.Series) -> pd.Series:
+    """The family of Holm's correction that each task is in: a mean, the tasks in X, those in English."""
+    return tasks.map(lambda t: t if t in (MEAN, MEAN_EN) else "tasks_en" if t.endswith("_en") else "tasks")
+
+
+def belongs(task: str, to: str) -> bool:
+    """Whether a single task is `to`, or one of those of which `to` is the mean."""
+    return task == to or (to in (MEAN, MEAN_EN) and task.endswith("_en") == (to == MEAN_EN))
 
 
 def fade(items: pd.DataFrame, method: str, budgets: list[int]) -> stats.Difference:
@@ -198,23 +207,3 @@ def _of_means(scores: pd.DataFrame) -> dict[str, list[str]]:
     english = [t for t in names if t.endswith("_en") and t != MEAN_EN]
     both = {MEAN: tasks_in_x(scores), MEAN_EN: english}
     return {mean: tasks for mean, tasks in both.items() if mean in names}
-
-
-def detectable(items: pd.DataFrame) -> dict[str, float] | None:
-    """The true difference that a merge and its baseline need to be told apart on the mean in X.
-
-    points: at p < 0.05 without correction, with 80% power; discordant: percent of the items that
-    only one of the two has right, over all merges here; n: items. None where no difference would do.
-    """
-    rows = _beside(items, baselines(items)[0])
-    rows = rows[~rows["task"].str.endswith("_en")]
-    right = rows.pivot_table(index=["ct_tokens", "task", "item"], columns="method", values="correct")
-    right = right.astype(float)
-    apart = right[[m for m in MERGED if m in right]].ne(right[baselines(items)[0]], axis=0)
-    sizes = rows.drop_duplicates(["task", "item"]).groupby("task").size()
-    worth = len(sizes) ** 2 / (1 / sizes).sum()  # every task counts alike, however many items it has
-    discordant = float(apart.to_numpy().mean())
-    points = stats.minimum_detectable_difference(round(worth), discordant=discordant) if discordant else None
-    if points is None or np.isnan(points):
-        return None
-    return {"points": 100 * points, "discordant": 100 * discordant, "n": int(sizes.sum())}

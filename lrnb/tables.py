@@ -40,12 +40,16 @@ def print_results(study: Study) -> None:
     """Scores of a finished study, one row a model, and where the report is."""
     import pandas as pd
 
+    from lrnb.trust import NOT_ABOVE
+
     paths = RunPaths(study)
     table, report = paths.scores / "scores.csv", paths.lang / "report.html"
     if table.is_file():
         name = study.lang_name or study.lang
         title = f"Percent right in {name} ({study.preset}, seed {study.seed})"
-        print_frame(by_model(pd.read_csv(table)), f"{title}; en: mean in English")
+        print_frame(
+            by_model(pd.read_csv(table)), f"{title}; en: mean in English; {NOT_ABOVE} not above chance"
+        )
     if report.is_file():
         print(f"report: {report}")
 
@@ -58,9 +62,22 @@ def print_left_alone(study: Study) -> None:
 
 
 def by_model(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a model (method, CT tokens): mean, interval, tasks in X, mean in English."""
+    """One row a model (method, CT tokens): mean, interval, tasks in X, mean in English; last, chance.
+
+    A score that is not above chance is marked.
+    """
+    import pandas as pd
+
+    from lrnb.stats import above_chance
+    from lrnb.trust import NOT_ABOVE
+
     keys = ["method", "ct_tokens"]
-    wide = scores.pivot_table(index=keys, columns="task", values="value", sort=False)
+    below = ~above_chance(scores["ci_low"], scores["chance"])
+    shown = scores["value"].map("{:.1f}".format) + below.map({True: NOT_ABOVE, False: ""})
+    level = scores.drop_duplicates("task").assign(method="chance", ct_tokens=0)
+    level["shown"] = level["chance"].map("{:.1f}".format)
+    both = pd.concat([scores.assign(shown=shown), level])
+    wide = both.pivot_table(index=keys, columns="task", values="shown", aggfunc="first", sort=False)
     tasks = [task for task in dict.fromkeys(scores["task"]) if not task.startswith("mean")]
     own = [task for task in tasks if not task.endswith("_en")]
     head = "mean" if "mean" in wide else own[0]  # a single task in X stands for itself
@@ -73,7 +90,7 @@ def by_model(scores: pd.DataFrame) -> pd.DataFrame:
     english = [task for task in ("mean_en", *tasks) if task in wide and task.endswith("_en")]
     if english:
         table["en"] = wide[english[0]]
-    return table.reset_index().rename(columns={"ct_tokens": "CT tokens"})
+    return table.fillna("").reset_index().rename(columns={"ct_tokens": "CT tokens"})
 
 
 def print_frame(frame: pd.DataFrame, title: str) -> None:
@@ -83,7 +100,7 @@ def print_frame(frame: pd.DataFrame, title: str) -> None:
 
     grid = Table(title=title, title_justify="left", title_style="", padding=(0, 1), box=None)
     for name, column in frame.items():
-        numeric = column.dtype.kind in "iuf"
+        numeric = column.dtype.kind in "iuf" or column.astype(str).str.match(r"$|[+-]?\d").all()
         grid.add_column(str(name), justify="right" if numeric else "left", no_wrap=True)
     for row in frame.itertuples(index=False):
         grid.add_row(*map(_cell, row))
@@ -139,14 +156,34 @@ def _discarded(folder: Path) -> pd.DataFrame:
 def print_seeds(studies: list[Study]) -> None:
     """Write `<runs>/<preset>/<lang>-seeds.csv` and print the means over tasks.
 
-    Beside it `<lang>-seeds.json`: the parameters that the seeds have in common.
+    Beside it `<lang>-seeds.json`: the parameters that the seeds have in common; and
+    `<lang>-seeds-differences.csv`: every merge against CT-then-SFT over the seeds.
     """
-    table = seeds_table(RunPaths(study).lang for study in studies)
+    from lrnb import seeds
+
+    folders = [RunPaths(study).lang for study in studies]
+    table = seeds_table(folders).merge(seeds.intervals(folders), how="left")
     first = RunPaths(studies[0])
     out = first.root / f"{studies[0].lang}-seeds.csv"
     write_text(out, table.to_csv(index=False))
+    apart = seeds.differences(folders)
+    write_text(out.with_name(f"{out.stem}-differences.csv"), apart.to_csv(index=False))
     common = studies[0].model_dump(exclude={"seed", "runs"})
     write_text(out.with_suffix(".json"), json.dumps(common, indent=1, ensure_ascii=False))
     shown = table[table["task"].isin(["mean", "sft_discarded_share"])]
-    print_frame(shown if len(shown) else table, f"{len(studies)} seeds: mean and sd, percent")
+    columns = ["method", "ct_tokens", "task", "mean", "sd", "95%", "chance"]
+    print_frame(_compact(shown if len(shown) else table)[columns], f"{len(studies)} seeds, percent")
+    if len(apart):
+        head = _compact(apart[apart["task"] == apart["task"].iloc[0]])
+        columns = ["method", "ct_tokens", "task", "difference", "95%", "p", "p_holm"]
+        print_frame(head[columns], f"{len(studies)} seeds: merge minus CT-then-SFT, points")
     print(f"all tasks: {out}")
+
+
+def _compact(table: pd.DataFrame) -> pd.DataFrame:
+    """The ends of an interval in one column, p-values with three decimals."""
+    ends = table[["ci_low", "ci_high"]].itertuples(index=False)
+    table = table.assign(**{"95%": [f"{low:.1f} to {high:.1f}" if low == low else "" for low, high in ends]})
+    return table.assign(
+        **{name: table[name].map("{:.3f}".format) for name in ("p", "p_holm") if name in table}
+    )

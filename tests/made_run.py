@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lrnb import summary
+from lrnb import failures, summary
 from lrnb.params import Study, budget_name
 from lrnb.store import RunPaths
 from lrnb.style import MERGED
@@ -30,6 +30,8 @@ def made_items(model: str, method: str, tokens: int, task: str, skill: float, n:
     """Items of one model; skill is the chance to know the answer, and 2 answers always alike."""
     rng = np.random.default_rng([len(model), tokens, len(task), *method.encode()])
     shared = np.random.default_rng(len(task))
+    if task.startswith("written"):
+        return written_items(model, method, tokens, task, n, rng)
     names = CLASSES if task.startswith("topic") else ["0", "1", "2", "3"]
     rows = []
     for item in range(n):
@@ -48,8 +50,26 @@ def made_items(model: str, method: str, tokens: int, task: str, skill: float, n:
                 "correct": said == gold,
                 "options": options,
                 "loglikelihoods": [0.0] * 4,
+                "context": f"item {item} {EVIL}",
+                "generation": "",
+                "texts": [f"text {name} of {item}" for name in options],
             }
         )
+    return rows
+
+
+def written_items(model: str, method: str, tokens: int, task: str, n: int, rng) -> list[dict]:
+    """Generated answers: a third right, some that cannot be parsed, in the wrong script, or no text."""
+    says = ["{} \u10d0\u10d0", "", "\ufffd\ufffd", "{} apples", EVIL]
+    rows = []
+    for item in range(n):
+        gold, kind = str(item % 7), int(rng.integers(len(says)))
+        number = gold if rng.random() < 0.5 else str(item % 5)
+        prediction = number if "{}" in says[kind] else ""
+        head = {"model": model, "method": method, "ct_tokens": tokens, "task": task, "item": item}
+        head |= {"gold": gold, "prediction": prediction, "correct": prediction == gold, "options": []}
+        text = {"context": f"sum {item} {EVIL}", "generation": says[kind].format(number), "texts": []}
+        rows.append(head | {"loglikelihoods": []} | text)
     return rows
 
 
@@ -78,7 +98,7 @@ def score_rows(items: pd.DataFrame) -> pd.DataFrame:
                 "value": 100 * part["correct"].mean(),
                 "ci_low": 100 * low,
                 "ci_high": 100 * high,
-                "chance": 25.0,
+                "chance": 0.0 if key[-1].startswith("written") else 25.0,
                 "shots": 0,
                 "seed": 0,
             }
@@ -158,6 +178,8 @@ def made_choices(method: str, options: dict[str, list[float]]) -> pd.DataFrame:
                     **rest,
                     "dev_score": 40.0 + i,
                     "n": 100,
+                    "chance": 25.0,
+                    "dev_tasks": "topic",
                     "tied": 1,
                     "chosen": i == 2,
                 }
@@ -187,6 +209,21 @@ def write_made_run(runs: Path, n: int = 80, tasks: tuple[str, ...] = ("topic", "
     return paths.lang
 
 
+def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -> None:
+    """What the notebook 03_analysis/05_failures writes."""
+    points = failures.against_kept(scores, made_shares())
+    made = {
+        "unparsable": failures.unparsable(items),
+        "scripts": failures.scripts(items, "Georgian"),
+        "overlap": failures.overlap_errors(items),
+        "kept": points,
+        "fragility": failures.fragility(items, made_shares()),
+    }
+    manifest(paths.lang / "failures")
+    for name, table in made.items():
+        table.to_csv(paths.lang / "failures" / f"{name}.csv", index=False)
+
+
 def write_tables(study: Study, paths: RunPaths) -> None:
     scores, items = summary.gather(paths)
     manifest(paths.scores)
@@ -195,6 +232,7 @@ def write_tables(study: Study, paths: RunPaths) -> None:
     summary.compare(items, study).to_csv(paths.scores / "differences.csv", index=False)
     manifest(paths.conflicts)
     made_shares().to_csv(paths.conflicts / "shares.csv", index=False)
+    write_failures(paths, scores, items)
     manifest(paths.ct())
     tokens = np.arange(0, BUDGETS[-1] + 1, 4096)
     pd.DataFrame(

@@ -81,6 +81,7 @@ def test_cleaning_that_leaves_one_text_is_no_mistake() -> None:
         ("02_merge/04_evaluate", "base is missing. Run notebooks/01_ct/00_base.ipynb first"),
         ("03_analysis/01_scores", "parents is missing. Run notebooks/02_merge/04_evaluate.ipynb first"),
         ("03_analysis/02_discarded", "base is missing. Run notebooks/01_ct/00_base.ipynb first"),
+        ("03_analysis/05_failures", "scores is missing. Run notebooks/03_analysis/01_scores.ipynb first"),
     ],
 )
 def test_notebook_run_alone_names_the_one_to_run_first(tmp_path: Path, name: str, message: str) -> None:

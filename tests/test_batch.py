@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 
@@ -136,6 +137,7 @@ KEYS = {
     "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
     "03_analysis/03_sign_conflicts": ("ct_budgets = [1000]", "[paths.signs]"),
     "03_analysis/04_saturation": ("ct_budgets = [1000]", "[paths.saturation]"),
+    "03_analysis/05_failures": ("script = 'Georgian'", "[paths.lang / 'failures']"),
 }
 SETUP = """import os, time
 from lrnb import store
@@ -231,7 +233,7 @@ def gone(pid: int) -> bool:
 
 
 ALL = {"base", "corpus", "sft", "ct", "cts_1k", "average", "ties", "ties_sv", "eval_parents"}
-ATLAS = {"discarded", "signs", "saturation"}
+ATLAS = {"discarded", "signs", "saturation", "failures"}  # the first and those that need it
 ALL |= {"eval_merged", "scores", "report"} | ATLAS
 
 
@@ -288,7 +290,7 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
     manifest.write_text(manifest.read_text() + " ")
     status, text = checkout.run()
     assert status == 0, text
-    assert checkout.steps_run(text) == {"eval_merged", "scores", "report"}
+    assert checkout.steps_run(text) == {"eval_merged", "scores", "failures", "report"}
 
 
 def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: Checkout) -> None:
@@ -316,9 +318,9 @@ def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Chec
     result.touch()
     assert checkout.outdated() == []
     result.write_text(result.read_text().swapcase())
-    assert checkout.outdated() == ["discarded", "signs", "saturation", "report"]
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
     result.unlink()
-    assert checkout.outdated() == ["discarded", "signs", "saturation", "report"]
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
     (checkout.root / "runs/nano/shared/world/out.txt").unlink()
     assert "base" in checkout.outdated()
 
@@ -339,7 +341,7 @@ def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Chec
     assert status == 0, text
     assert "discarded: code changed while it ran" in text
     assert "changed while it ran" in (checkout.lang / "logs" / "discarded.log").read_text()
-    assert checkout.outdated() == ["discarded", "signs", "saturation", "report"]
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
     assert checkout.run()[0] == 0
     assert checkout.outdated() == []
 
@@ -377,10 +379,18 @@ def test_data_root_has_one_spelling_in_the_key(tmp_path: Path, monkeypatch: pyte
 
 
 def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Checkout) -> None:
-    scores = "method,ct_tokens,task,value,ci_low,ci_high\nties,1000,topic,50.0,40.0,60.0\n"
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
     (checkout.lang / "scores" / "scores.csv").write_text(scores)
     shares = "tensor,setting,ct_tokens,density,sft_discarded,sft_kept\n(model),fixed,1000,0.5,10,100\n"
     (checkout.lang / "conflicts" / "shares.csv").write_text(shares)
+    one = {
+        "method": "ties",
+        "ct_tokens": 1000,
+        "task": "topic",
+        "item": range(4),
+        "correct": [True, False] * 2,
+    }
+    pd.DataFrame(one).to_parquet(checkout.lang / "scores" / "items.parquet")
     status, text = checkout.run("--seeds", "1")
     assert status == 0, text
     assert not checkout.steps_run(text)
@@ -392,7 +402,7 @@ def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Chec
 
 
 def test_after_a_failure_no_old_table_is_printed(checkout: Checkout) -> None:
-    scores = "method,ct_tokens,task,value,ci_low,ci_high\nties,1000,topic,50.0,40.0,60.0\n"
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
     (checkout.lang / "scores" / "scores.csv").write_text(scores)
     assert "Percent right" in checkout.run()[1]
     write_notebook(checkout.root / "notebooks/03_analysis/01_scores.ipynb", "ct_budgets = [1000]", "1 / 0")

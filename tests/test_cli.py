@@ -209,7 +209,7 @@ def scores_of(folder: Path, shift: float) -> None:
     rows = [("base", 0, "mean", 25.0), ("ties", 1000, "mean", 40.0), ("ties", 1000, "topic", 50.0)]
     frame = pd.DataFrame(rows, columns=["method", "ct_tokens", "task", "value"])
     (folder / "scores").mkdir(parents=True)
-    frame = frame.assign(value=frame["value"] + shift, ci_low=0.0, ci_high=90.0)
+    frame = frame.assign(value=frame["value"] + shift, ci_low=30.0, ci_high=90.0, chance=25.0)
     frame.to_csv(folder / "scores" / "scores.csv", index=False)
     (folder / "conflicts").mkdir()
     shares = {"tensor": ["(model)", "a"], "setting": "fixed", "ct_tokens": 1000, "density": 0.5}
@@ -240,9 +240,11 @@ def test_results_are_printed_with_the_report(tmp_path: Path, capsys: pytest.Capt
 def test_one_task_stands_for_itself_in_the_table() -> None:
     rows = [("base", 0, 25.0, 20.0, 30.0), ("ties", 1000, 40.0, 35.0, 45.0)]
     scores = pd.DataFrame(rows, columns=["method", "ct_tokens", "value", "ci_low", "ci_high"])
-    table = tables.by_model(scores.assign(task="topic"))
+    table = tables.by_model(scores.assign(task="topic", chance=20.0))
     assert list(table.columns) == ["method", "CT tokens", "topic", "95%"]
-    assert table["95%"].tolist() == ["20–30", "35–45"]
+    assert table["95%"].tolist() == ["20–30", "35–45", ""]
+    assert table["topic"].tolist() == ["25.0°", "40.0", "20.0"]  # the first is not above chance
+    assert table["method"].tolist() == ["base", "ties", "chance"]
 
 
 def test_lab_starts_at_the_map(monkeypatch: pytest.MonkeyPatch) -> None:

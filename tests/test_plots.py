@@ -42,7 +42,12 @@ def test_scores_carry_intervals_chance_and_fixed_colours(run) -> None:
     assert drawn["TIES"].y[1] == row["value"]
     assert drawn["TIES"].error_y.array[1] == pytest.approx(row["ci_high"] - row["value"])
     assert drawn["TIES"].line.color == colour("ties")
-    assert {a.text.strip() for a in fig.layout.annotations} == {"chance", "majority"}
+    assert {a.text.strip() for a in fig.layout.annotations} - {"°"} == {"chance", "majority"}
+    part = scores[scores["task"] == "topic"]
+    below = part[part["ci_low"] <= part["chance"]]
+    assert 0 < len(below) < len(part)
+    marked = [a.y for a in fig.layout.annotations if a.text == "°"]
+    assert sorted(marked) == sorted(below["value"])
     assert {shape.y0 for shape in fig.layout.shapes} == {25.0, 30.0}
     assert "n = 40 items" in fig.layout.title.text
     assert fig.layout.yaxis.title.text == "correct (%)"
@@ -129,6 +134,13 @@ def test_candidates_ring_the_chosen_one() -> None:
     rings = [t for t in fig.data if t.marker.symbol == "circle-open"]
     assert [list(ring.x) for ring in rings] == [[0.7], [0.7]]
     assert "n = 100 dev items" in fig.layout.title.text
+
+
+def test_candidates_show_the_chance_level() -> None:
+    choices = made_choices("average", {"alpha": [0.3, 0.5, 0.7]})
+    fig = plots.candidates(choices, "alpha", "Average")
+    assert {shape.y0 for shape in fig.layout.shapes} == {25.0}
+    assert not plots.candidates(choices.drop(columns="chance"), "alpha", "Average").layout.shapes
 
 
 def test_training_history_reads_a_path(tmp_path: Path) -> None:

@@ -60,8 +60,9 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
 
 
 def test_page_holds_every_part(page: str) -> None:
-    for part in ("holds", "scores", "differences", "answers", "discarded", "training", "chosen", "details"):
+    for part in ("holds", "scores", "differences", "answers", "failures", "discarded", "training", "chosen"):
         assert f'<section id="{part}">' in page
+    assert '<section id="details">' in page
     assert "synthetic micro-world" in page
     assert "<td>ct_budgets</td>" in page
     assert "0.1.0" in page
@@ -228,7 +229,9 @@ def test_stages_of_other_budgets_are_left_out(copy: Path) -> None:
 
 def test_page_says_what_was_tuned_and_what_can_be_told_apart(made: Path, page: str) -> None:
     assert "average 3, task arithmetic 3, TIES 3, TIES-SV 3" in " ".join(page.split())
-    found = summary.detectable(summary.gather(RunPaths(made_study(made.parents[1])))[1])
+    study = made_study(made.parents[1])
+    items = summary.gather(RunPaths(study))[1]
+    found = report.detectable(items, summary.compare(items, study), "mean")
     assert found is not None
     assert found["n"] == 120
     assert found["points"] == pytest.approx(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain, combinations
+from math import comb
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +33,77 @@ def _quick(values):
     return stats.bootstrap_interval(values, resamples=400)
 
 
+def allowed(rate, n):
+    """Numbers of hits in n trials between which all but one in 100,000 samples of `rate` fall."""
+    return binom.ppf([5e-6, 1 - 5e-6], n, rate) / n
+
+
+def _seeds(rng, seeds, spread, items=100):
+    """Items of two tasks for every seed; the true rate of a seed is 0.5 with `spread`."""
+    rates = np.clip(0.5 + spread * rng.standard_normal(seeds), 0.02, 0.98)
+    return [[(rng.random(items) < rate) * 1.0 for _ in range(2)] for rate in rates]
+
+
+def _covers(samples):
+    low, high = stats.hierarchical_interval(samples, resamples=300)
+    return low <= 0.5 <= high
+
+
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.0, 0.93, 1.0), (0.05, 0.88, 0.99)])
+def test_interval_over_seeds_covers_the_truth_where_that_over_items_does_not(spread, low, high):
+    rng = np.random.default_rng(0)
+    drawn = [_seeds(rng, 8, spread) for _ in range(300)]
+    assert low <= np.mean(list(map(_covers, drawn))) <= high
+    pooled = [[[np.concatenate([values for tasks in seeds for values in tasks])]] for seeds in drawn]
+    over_items = np.mean(list(map(_covers, pooled)))
+    assert over_items > 0.9 if spread == 0 else over_items < 0.82
+
+
+def test_interval_over_one_seed_is_the_one_over_items():
+    rng = np.random.default_rng(1)
+    values = (rng.random(150) < 0.3) * 1.0
+    one = stats.hierarchical_interval([[values]], resamples=20_000)
+    assert one == pytest.approx(binom.ppf([0.025, 0.975], 150, values.mean()) / 150, abs=0.0068)
+    uneven = [[np.ones(10), np.zeros(1000)]]  # tasks count alike, however many items they have
+    assert stats.hierarchical_interval(uneven) == (0.5, 0.5)
+    far = stats.hierarchical_interval([[np.ones(50)], [np.zeros(50)]])
+    assert far == (0.0, 1.0)  # two seeds that disagree wholly say nothing
+    with pytest.raises(ValueError, match="at least one seed"):
+        stats.hierarchical_interval([])
+
+
+def test_variance_over_seeds_is_the_formula_of_two_stage_resampling():
+    """Var = (between with divisor S) / S + mean of the items' variances / (S n)."""
+    rng = np.random.default_rng(2)
+    samples = [[(rng.random(80) < rate) * 1.0] for rate in (0.2, 0.4, 0.5, 0.8)]
+    means = np.array([tasks[0].mean() for tasks in samples])
+    variance = means.var() / 4 + (means * (1 - means)).mean() / (4 * 80)
+    low, high = stats.hierarchical_interval(samples, level=0.6827, resamples=40_000)
+    assert (high - low) / 2 == pytest.approx(np.sqrt(variance), rel=0.05)
+
+
+def test_p_over_seeds_is_students():
+    sleep = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]  # Student 1908, table I, first drug
+    assert stats.seeds_p(sleep) == pytest.approx(0.2176, abs=1e-4)
+    assert np.isnan(stats.seeds_p([0.3]))
+    assert (stats.seeds_p([0.0, 0.0]), stats.seeds_p([0.1, 0.1])) == (1.0, 0.0)
+    rng = np.random.default_rng(3)
+    p = np.array([stats.seeds_p(rng.standard_normal(4)) for _ in range(2000)])
+    low, high = allowed(0.05, 2000)
+    assert low <= np.mean(p < 0.05) <= high
+
+
+def test_above_chance_is_right_about_a_guesser():
+    """A model that guesses among four is above chance in at most about one of 40 scores."""
+    rng = np.random.default_rng(4)
+    draws = [(rng.random(200) < 0.25) * 1.0 for _ in range(1000)]
+    above = [stats.above_chance(_quick(values)[0], 0.25) for values in draws]
+    assert 0.005 < np.mean(above) < allowed(0.035, 1000)[1]
+    few, many = np.repeat([1.0, 0.0], [1, 199]), np.repeat([1.0, 0.0], [8, 192])
+    assert not stats.above_chance(stats.bootstrap_interval(few)[0], 0.0)  # one lucky number in 200
+    assert stats.above_chance(stats.bootstrap_interval(many)[0], 0.0)
+
+
 def test_interval_without_spread_is_not_certain():
     assert stats.bootstrap_interval([1.0] * 20) == pytest.approx((0.8316, 1.0), abs=1e-4)
     assert stats.bootstrap_interval([0.0] * 20) == pytest.approx((0.0, 0.1684), abs=1e-4)
@@ -48,6 +122,18 @@ def test_mcnemar_is_exact():
         stats.mcnemar(a, b[1:])
 
 
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p"),
+    [
+        (6, 16, 0.0525),  # the table in Wikipedia's article on the test: exact 0.053
+        (7, 1, 0.0703),  # airway hyper-responsiveness, Fagerland, Lydersen and Laake 2013: exact 0.070
+        (150, 86, 2 * sum(comb(236, k) for k in range(87)) / 2**236),  # approval ratings, Agresti
+    ],
+)
+def test_mcnemar_of_published_tables(only_a, only_b, p):
+    assert _mcnemar_of(only_a, only_b) == pytest.approx(p, abs=5e-5, rel=1e-3)
+
+
 def _null(rng, n=200):
     """Two equally good models that agree on about 70% of the items."""
     same, coin = rng.random(n) < 0.7, rng.random(n) < 0.5
@@ -57,10 +143,31 @@ def _null(rng, n=200):
 
 def test_tests_keep_their_error_rate_on_a_null():
     rng = np.random.default_rng(0)
-    p = [stats.mcnemar(*_null(rng)) for _ in range(2000)]
-    assert 0.02 < np.mean(np.array(p) < 0.05) <= 0.055
-    p = [stats.macro_difference([_null(rng, 60), _null(rng, 120)]).p for _ in range(200)]
-    assert 0.01 < np.mean(np.array(p) < 0.05) < 0.10
+    p = np.array([stats.mcnemar(*_null(rng)) for _ in range(3000)])
+    low, high = allowed(exact_rate(200, 0.15), 3000)
+    assert low <= np.mean(p < 0.05) <= high <= 0.055
+    p = np.array([stats.macro_difference([_null(rng, 60), _null(rng, 120)]).p for _ in range(800)])
+    low, high = allowed(0.05, 800)
+    assert low <= np.mean(p < 0.05) <= high
+
+
+def exact_rate(n, discordant):
+    """How often the exact test rejects a true null: summed over every number of discordant items."""
+    sizes = np.arange(n + 1)
+    tail = binom.cdf(binom.ppf(0.025, sizes, 0.5) - 1, sizes, 0.5)
+    return float(binom.pmf(sizes, n, discordant) @ (2 * tail))
+
+
+def test_interval_of_a_paired_difference_covers_the_truth():
+    rng = np.random.default_rng(5)
+    shares = [0.2, 0.1, 0.7]  # only a, only b, both alike: a is 0.1 better
+    found = []
+    for only_a, only_b, alike in rng.multinomial(150, shares, 300):
+        a = np.repeat([1, 0, 1], [only_a, only_b, alike])
+        b = np.repeat([0, 1, 1], [only_a, only_b, alike])
+        difference = stats.paired_difference(a, b)
+        found.append(difference.ci_low <= 0.1 <= difference.ci_high)
+    assert 0.905 <= np.mean(found) <= 0.985
 
 
 def test_paired_difference():
@@ -92,6 +199,15 @@ def test_holm_known_case():
     assert len(stats.holm([])) == 0
 
 
+def test_holm_is_the_closed_test_of_bonferroni():
+    """Adjusted p of one hypothesis: the largest Bonferroni p among all families that hold it."""
+    rng = np.random.default_rng(6)
+    for p in rng.random((20, 5)) ** 3:
+        families = list(chain.from_iterable(combinations(range(5), k) for k in range(1, 6)))
+        worst = [max(min(1, len(f) * p[list(f)].min()) for f in families if i in f) for i in range(5)]
+        assert stats.holm(p) == pytest.approx(worst)
+
+
 def test_holm_keeps_the_family_error():
     rng = np.random.default_rng(1)
     wrong = [(stats.holm(rng.random(20)) < 0.05).any() for _ in range(2000)]
@@ -111,6 +227,12 @@ def test_detectable_difference_is_found_with_that_power(n, discordant):
 
 def _mcnemar_of(only_a, only_b):
     return stats.mcnemar(np.repeat([1, 0], [only_a, only_b]), np.repeat([0, 1], [only_a, only_b]))
+
+
+def test_detectable_difference_is_that_of_a_published_sample_size():
+    """Connor 1987 (Biometrics 43, p. 209): shares of 0.45 and 0.05 need 23 pairs at 80% power."""
+    enough, short = (stats.minimum_detectable_difference(n, discordant=0.5) for n in (23, 22))
+    assert enough <= 0.4 < short
 
 
 def test_detectable_difference_can_be_out_of_reach():

@@ -119,6 +119,7 @@ def test_the_report_opens_offline_and_notebooks_were_kept(study: Path) -> None:
         "scores",
         "discarded",
         "signs",
+        "failures",
     } <= kept
 
 
@@ -130,7 +131,16 @@ def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: P
     assert changed.returncode == 0, changed.stderr
     rows = [line.split() for line in changed.stdout.splitlines() if line.startswith("│")]
     to_run = {row[1] for row in rows if row[-3:-1] == ["to", "run"]}
-    assert to_run == {"ties_sv", "eval_merged", "scores", "discarded", "signs", "saturation", "report"}
+    assert to_run == {
+        "ties_sv",
+        "eval_merged",
+        "scores",
+        "discarded",
+        "signs",
+        "saturation",
+        "failures",
+        "report",
+    }
 
 
 @pytest.fixture(scope="module")
