@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lrnb.choose import SEARCHED, models
-from lrnb.device import DeviceVectors, on_gpu
+from lrnb.device import DeviceVectors, on_gpu, worker_for
 from lrnb.driver import merge_into
 from lrnb.params import Study, UserError
 from lrnb.store import RunPaths, require
@@ -79,6 +79,7 @@ class Playground:
         from lrnb.scorer import Scorer
         from lrnb.weights import live_state
 
+        worker_for(device or study.device)  # refuses a device that is not there
         self.study, self.budget = study, budget or study.ct_budgets[-1]
         self.new_tokens = new_tokens
         folders = {"base": require(RunPaths(study).base), **models(RunPaths(study), self.budget)}
@@ -90,12 +91,12 @@ class Playground:
         resident = isinstance(self.vectors, DeviceVectors)
         self.own = own if resident else {name: to_numpy(x) for name, x in own.items()}
         self.method = "ties"
-        self.options: dict[str, float] = {"density": 0.5}
+        self.options: dict[str, Any] = {"density": 0.5}
         self.seconds = dict.fromkeys(("merge", "answer", "parents"), 0.0)
         self._shown: Any = "base"
         self._known: dict[tuple[str, Prompt], Answer] = {}
 
-    def merge(self, method: str = "ties", **options: float) -> float:
+    def merge(self, method: str = "ties", **options: Any) -> float:
         """Make the merge in the open model, unless it is there already; returns the seconds.
 
         options: of `lrnb.merge`'s function of that name. Trim scope and zero sign are the study's.
@@ -104,7 +105,7 @@ class Playground:
         started = time.perf_counter()
         if self._shown != (method, options):
             study, self._shown = self.study, None
-            fixed = {"trim_scope": study.trim_scope, "zero_sign": study.zero_sign}
+            fixed: dict[str, Any] = {"trim_scope": study.trim_scope, "zero_sign": study.zero_sign}
             merge_into(self.own, method, self.vectors, **(fixed if "ties" in method else {}), **options)
             self._shown = (method, options)
         self.seconds["merge"] = self._since(started)
@@ -145,7 +146,7 @@ class Playground:
 
         study = self.study
         root = RunPaths(study).data_root
-        given = {"split": split, "limit": each, "seed": study.seed, "shots": study.shots}
+        given: dict[str, Any] = {"split": split, "limit": each, "seed": study.seed, "shots": study.shots}
         found = []
         with quiet():
             for name, task in taskdata.load(study.tasks, study.lang, root, **given).items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from html import escape
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -27,8 +26,11 @@ MARK = (
     '<span class="lrnb-garbage" title="{why}" style="background:rgba(213,94,0,.25);'
     'border-bottom:2px solid #D55E00">{shown}</span>'
 )
-CELL = "padding:4px 8px;vertical-align:top;text-align:start;border-bottom:1px solid rgba(128,128,128,.35)"
-LETTERS = "letter-spacing:normal;unicode-bidi:isolate;white-space:pre-wrap;overflow-wrap:anywhere"
+LINE = "1px solid rgba(128,128,128,.35)"
+CELL = f"padding:4px 8px;vertical-align:top;text-align:start;border-bottom:{LINE}"
+BOX = f"max-height:11em;overflow-y:auto;border:{LINE};padding:6px 8px"
+TABLE = "border-collapse:collapse;table-layout:fixed;width:100%"
+LETTERS = "unicode-bidi:isolate;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
 def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
@@ -79,10 +81,8 @@ def answers_table(answers: pd.DataFrame, prompt: Prompt, lang: str = "", script:
     )
     rows = "".join(_option(answers, prompt, i, lang, script) for i in range(len(prompt.options)))
     return (
-        f'<div class="lrnb-answers" style="overflow-x:auto"><div style="max-height:11em;overflow-y:auto;'
-        f'border:1px solid rgba(128,128,128,.35);padding:6px 8px">{text_html(prompt.text, lang, script)}</div>'
-        '<table style="border-collapse:collapse;table-layout:fixed;width:100%;text-align:start">'
-        f'<tr><th style="{CELL};width:20%"></th>{heads}</tr>'
+        f'<div class="lrnb-answers"><div style="{BOX}">{text_html(prompt.text, lang, script)}</div>'
+        f'<table style="{TABLE}"><tr><th style="{CELL};width:20%"></th>{heads}</tr>'
         f'<tr><th style="{CELL}">writes</th>{texts}</tr>{rows}</table>{_legend(answers, prompt)}</div>'
     )
 
@@ -100,7 +100,8 @@ def _option(answers: pd.DataFrame, prompt: Prompt, i: int, lang: str, script: st
         f'<br><span style="opacity:.75">{row.loglikelihoods[i]:.2f} nats</span></td>'
         for row in answers.itertuples()
     )
-    return f'<tr><th style="{CELL};font-weight:normal">{text_html(prompt.options[i], lang, script)}{right}</th>{cells}</tr>'
+    name = text_html(prompt.options[i], lang, script) + right
+    return f'<tr><th style="{CELL};font-weight:normal">{name}</th>{cells}</tr>'
 
 
 def _legend(answers: pd.DataFrame, prompt: Prompt) -> str:
@@ -117,7 +118,11 @@ def text_html(text: str, lang: str = "", script: str = "") -> str:
     if not text.strip():
         return f'<span style="opacity:.7">{"(nothing)" if not text else "(white space only)"}</span>'
     own = any(ord(c) > 0x24F and c.isalpha() for c in text)
-    font = f"font-family:'{FONTS.get(script, f'Noto Sans {script}')}',system-ui,sans-serif;" if own and script else ""
+    font = (
+        f"font-family:'{FONTS.get(script, f'Noto Sans {script}')}',system-ui,sans-serif;"
+        if own and script
+        else ""
+    )
     speaks = f' lang="{escape(lang if own and lang else ENGLISH)}"'
     style = escape(f"{font}{LETTERS}")
     return f'<div{speaks} dir="{direction(text)}" style="{style}">{_marked(text)}</div>'
@@ -145,5 +150,3 @@ def _visible(c: str) -> str:
     if ord(c) in HIDDEN | TURNS:
         return f"⟨{ord(c):02X}⟩"
     return c
-
-

@@ -15,6 +15,8 @@ from lrnb.plots import slack_histogram
 from lrnb.widgets_base import Check, Choice, Explorer, Slider, explore, headless
 from lrnb.widgets_copy import copy_button
 from lrnb.widgets_hand import elect_by_hand, merge_by_hand, slack_by_hand, trim_by_hand
+from lrnb.widgets_playground import merge_playground
+from lrnb.widgets_scores import csv_link, score_board, score_table
 
 __all__ = [
     "Check",
@@ -22,10 +24,14 @@ __all__ = [
     "Explorer",
     "Slider",
     "copy_button",
+    "csv_link",
     "elect_by_hand",
     "explore",
     "headless",
     "merge_by_hand",
+    "merge_playground",
+    "score_board",
+    "score_table",
     "slack_by_hand",
     "slack_explorer",
     "trim_by_hand",

@@ -20,9 +20,9 @@ vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
-conflicts choose summary findings hand
-recipe plots_merge plots_hand plots seeds report
-widgets_base widgets_copy widgets_hand widgets
+conflicts choose playground summary findings hand
+recipe plots_merge plots_hand plots plots_playground seeds report
+widgets_base widgets_copy widgets_hand widgets_playground widgets_scores widgets
 plan fresh batch estimate live runner tables cli_merge cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
