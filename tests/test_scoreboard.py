@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import re
 from pathlib import Path
 
@@ -49,14 +50,15 @@ def test_csv_is_the_shown_lines_of_scores_csv(
         rows = shown(scores, task, methods, budget)
         name, text = csv_of(widgets.csv_link(rows))
         assert name == f"scores-nano-qaa-{task}.csv"
-        want = [line for line in lines[1:] if _wanted(line, task, methods, budget)]
+        both = zip(lines[1:], csv.DictReader(lines), strict=True)
+        want = [line for line, row in both if _wanted(row, task, methods, budget)]
         assert text.splitlines() == [lines[0], *want]
         assert len(want) > 1
 
 
-def _wanted(line: str, task: str, methods: str, budget: int) -> bool:
-    _, _, _, method, tokens, own, *_ = line.split(",")
-    return own == task and method in SUBSETS[methods] and (not budget or tokens in ("0", str(budget)))
+def _wanted(row: dict[str, str], task: str, methods: str, budget: int) -> bool:
+    there = not budget or row["ct_tokens"] in ("0", str(budget))
+    return there and row["task"] == task and row["method"] in SUBSETS[methods]
 
 
 def test_table_marks_what_is_not_above_chance_and_bolds_nothing(scores: pd.DataFrame) -> None:
