@@ -132,8 +132,8 @@ class Playground:
         """How long the last merge and its answer took, in words for a reader."""
         parents = f"{self.seconds['parents']:.2f} s" if self.seconds["parents"] > 0.01 else "known already"
         return {
-            "merged in": f"{self.seconds['merge']:.2f} s",
-            "answered in": f"{self.seconds['answer']:.2f} s",
+            "merged in": f"{self.seconds['merge']:.3f} s",
+            "answered in": f"{self.seconds['answer']:.3f} s",
             "base, CT and SFT": parents,
             "weights": f"{self.vectors.size(self.vectors.names):,}",
             "device": str(self.scorer.device),

@@ -20,7 +20,7 @@ from lrnb.style import FAINT, INK, colour, finish, label
 SHOWN = 36  # characters of an option beside its bars
 FONTS = {"Arabic": "Noto Naskh Arabic", "Tibetan": "Noto Serif Tibetan"}  # others: Noto Sans and the script
 GARBAGE = re.compile("\ufffd+")
-HIDDEN = {c for c in range(0x20) if c != 0x0A} | {0x7F, *range(0x80, 0xA0)}
+HIDDEN = {c for c in range(0x20) if c not in (0x09, 0x0A)} | {0x7F, *range(0x80, 0xA0)}
 TURNS = {0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # would move the text around it
 MARK = (
     '<span class="lrnb-garbage" title="{why}" style="background:rgba(213,94,0,.25);'
@@ -30,7 +30,7 @@ LINE = "1px solid rgba(128,128,128,.35)"
 CELL = f"padding:4px 8px;vertical-align:top;text-align:start;border-bottom:{LINE}"
 BOX = f"max-height:11em;overflow-y:auto;border:{LINE};padding:6px 8px"
 TABLE = "border-collapse:collapse;table-layout:fixed;width:100%"
-LETTERS = "unicode-bidi:isolate;white-space:pre-wrap;overflow-wrap:anywhere"
+LETTERS = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
 def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
@@ -58,8 +58,8 @@ def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
     names = [_tick(option, i == prompt.gold) for i, option in enumerate(prompt.options)]
     title = f"{escape(prompt.name)}: share of each option (n = {n} options)"
     finish(fig, title, "share of the option among all (%)", "", 170 + 74 * max(n, 1))
-    fig.update_layout(barmode="group", bargap=0.22, legend={"y": -90 / (58 + 74 * max(n, 1))})
-    fig.update_yaxes(tickvals=list(range(n)), ticktext=names, range=[n - 0.5, -0.5])
+    fig.update_layout(barmode="group", bargap=0.22, legend={"y": -62 / (58 + 74 * max(n, 1))})
+    fig.update_yaxes(tickvals=list(range(n)), ticktext=names, ticksuffix="  ", range=[n - 0.5, -0.5])
     return fig.update_xaxes(range=[0, 101])
 
 
@@ -80,8 +80,9 @@ def answers_table(answers: pd.DataFrame, prompt: Prompt, lang: str = "", script:
         for row in answers.itertuples()
     )
     rows = "".join(_option(answers, prompt, i, lang, script) for i in range(len(prompt.options)))
+    asked = text_html(prompt.text, lang, script)
     return (
-        f'<div class="lrnb-answers"><div style="{BOX}">{text_html(prompt.text, lang, script)}</div>'
+        f'<div class="lrnb-answers" style="line-height:1.45"><div style="{BOX}">{asked}</div>'
         f'<table style="{TABLE}"><tr><th style="{CELL};width:20%"></th>{heads}</tr>'
         f'<tr><th style="{CELL}">writes</th>{texts}</tr>{rows}</table>{_legend(answers, prompt)}</div>'
     )
@@ -93,14 +94,15 @@ def _head(model: str) -> str:
 
 def _option(answers: pd.DataFrame, prompt: Prompt, i: int, lang: str, script: str) -> str:
     """One row of the table: an option, and per model its share, nats, and a mark where it is picked."""
-    right = ' <span title="the right option">✓</span>' if i == prompt.gold else ""
+    right = '<span title="the right option">✓</span>' if i == prompt.gold else ""
     cells = "".join(
         f'<td style="{CELL}" data-model="{escape(row.model)}" data-option="{i}">'
         f"<b>{100 * row.shares[i]:.1f}%</b>{' ◀' if row.picks == i else ''}"
         f'<br><span style="opacity:.75">{row.loglikelihoods[i]:.2f} nats</span></td>'
         for row in answers.itertuples()
     )
-    name = text_html(prompt.options[i], lang, script) + right
+    option = text_html(prompt.options[i], lang, script)
+    name = f'<div style="display:flex;gap:6px">{option}{right}</div>'
     return f'<tr><th style="{CELL};font-weight:normal">{name}</th>{cells}</tr>'
 
 
@@ -114,18 +116,15 @@ def _legend(answers: pd.DataFrame, prompt: Prompt) -> str:
 
 
 def text_html(text: str, lang: str = "", script: str = "") -> str:
-    """A text of a model or corpus as HTML, on its own: escaped, with lang, dir and font, garbage marked."""
+    """A text of a model or corpus as HTML: escaped, with lang and font, garbage marked, a dir a line."""
     if not text.strip():
-        return f'<span style="opacity:.7">{"(nothing)" if not text else "(white space only)"}</span>'
+        return f'<span style="opacity:.7">{"(white space only)" if text else "(nothing)"}</span>'
     own = any(ord(c) > 0x24F and c.isalpha() for c in text)
-    font = (
-        f"font-family:'{FONTS.get(script, f'Noto Sans {script}')}',system-ui,sans-serif;"
-        if own and script
-        else ""
-    )
-    speaks = f' lang="{escape(lang if own and lang else ENGLISH)}"'
-    style = escape(f"{font}{LETTERS}")
-    return f'<div{speaks} dir="{direction(text)}" style="{style}">{_marked(text)}</div>'
+    fonts = f"font-family:'{FONTS.get(script, f'Noto Sans {script}')}',system-ui,sans-serif;"
+    style = escape(f"{fonts if own and script else ''}{LETTERS}")
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    blocks = [f'<span dir="{direction(x)}" style="display:block">{_marked(x)}</span>' for x in lines]
+    return f'<div lang="{escape(lang if own and lang else ENGLISH)}" style="{style}">{"".join(blocks)}</div>'
 
 
 def direction(text: str) -> str:

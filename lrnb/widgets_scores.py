@@ -50,11 +50,10 @@ def score_board(
         above = int((rows["ci_low"] > rows["chance"]).sum())
         return {"models shown": len(rows), "above chance": above}
 
-    tasks = list(dict.fromkeys(scores["task"]))
-    first = "mean" if "mean" in tasks else tasks[0]
+    tasks = sorted(dict.fromkeys(scores["task"]), key=lambda task: not task.startswith("mean"))
     budgets = sorted({int(t) for t in scores["ct_tokens"] if t > 0})
     controls = {
-        "task": Choice("task", first, [(_plain(task), task) for task in tasks]),
+        "task": Choice("task", tasks[0], [(_plain(task), task) for task in tasks]),
         "methods": Choice("methods", "all", list(SUBSETS)),
         "budget": Choice("CT tokens", ALL, [("all", ALL), *((budget_name(b), b) for b in budgets)]),
     }
@@ -75,7 +74,7 @@ def score_table(rows: pd.DataFrame, fallen: Collection[tuple[str, str]] = ()) ->
     body = "".join(_line(row, fallen) for row in rows.itertuples())
     note = f"{NOT_ABOVE} not above chance: the interval reaches down to it"
     return (
-        '<div class="lrnb-scores" style="overflow-x:auto"><table style="border-collapse:collapse">'
+        '<div class="lrnb-scores" style="line-height:1.45"><table style="border-collapse:collapse">'
         f"<tr>{heads}</tr>{body}</table>"
         f'<div style="opacity:.8;padding:4px 10px">{note if NOT_ABOVE in body else ""}</div></div>'
     )

@@ -120,10 +120,10 @@ def test_a_method_shows_its_own_sliders(playground: Notebook) -> None:
     density = playground.page.locator(f"{PLAY} .lrnb-control-density")
     alpha = playground.page.locator(f"{PLAY} .lrnb-control-alpha")
     assert density.is_visible() and not alpha.is_visible()
-    buttons.filter(has_text="average").click()
-    playground.settle()
-    assert alpha.is_visible() and not density.is_visible()
-    buttons.filter(has_text="TIES-SV").click()
+    for method, there, gone in (("average", alpha, density), ("TIES-SV", density, alpha)):
+        buttons.filter(has_text=method).click()
+        there.wait_for(state="visible")
+        gone.wait_for(state="hidden")
     playground.settle()
 
 
@@ -148,7 +148,8 @@ def test_broken_bytes_are_marked_and_uyghur_runs_from_right_to_left(
     notebook = Notebook(chrome, lab, lab.write("bytes", BYTES.format(given=study.model_dump())))
     notebook.run()
     prompt = notebook.page.locator(".lrnb-answers [lang=ug]").first
-    assert prompt.evaluate("node => getComputedStyle(node).direction") == "rtl"
+    first = prompt.locator("[dir]").first
+    assert first.evaluate("node => getComputedStyle(node).direction") == "rtl"
     mark = notebook.page.locator(".lrnb-answers td .lrnb-garbage").first
     assert set(mark.inner_text()) == {"\ufffd"}
     assert "no character" in mark.get_attribute("title")
