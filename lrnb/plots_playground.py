@@ -59,7 +59,7 @@ def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
     title = f"{escape(prompt.name)}: share of each option (n = {n} options)"
     finish(fig, title, "share of the option among all (%)", "", 170 + 74 * max(n, 1))
     fig.update_layout(barmode="group", bargap=0.22, legend={"y": -62 / (58 + 74 * max(n, 1))})
-    fig.update_yaxes(tickvals=list(range(n)), ticktext=names, ticksuffix="  ", range=[n - 0.5, -0.5])
+    fig.update_yaxes(tickvals=list(range(n)), ticktext=names, ticklabelstandoff=6, range=[n - 0.5, -0.5])
     return fig.update_xaxes(range=[0, 101])
 
 
