@@ -26,6 +26,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 QUIET = {
     "PLOTLY_RENDERER": "plotly_mimetype+notebook",
+    "LRNB_HEADLESS": "1",  # figures for widgets: a kept widget holds megabytes and shows nothing
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the same sums on every run of a GPU

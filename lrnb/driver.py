@@ -23,7 +23,7 @@ from lrnb.merge import collect, run
 from lrnb.params import UserError
 from lrnb.progress import Meter
 from lrnb.store import MANIFEST, write_text
-from lrnb.vectors import Model, Span, TaskVectors
+from lrnb.vectors import Model, Span, TaskVectors, as_float32
 
 
 def merge_state(
@@ -53,6 +53,26 @@ def merge_state(
         name: array.astype(np.float32, copy=False) if is_float(array.dtype) else array
         for name, array in merged.items()
     }
+
+
+def merge_into(
+    own: Mapping[str, Any], method: str, vectors: TaskVectors, *, trim_scope: str = "model", **options: Any
+) -> None:
+    """The values of `merge_state`, written over the weights of an open model while they are computed.
+
+    own: {name: contiguous array}: numpy for a `TaskVectors`, torch on the same device for a
+    `DeviceVectors`; tied names may be left out. Tensors that are not floats are left as they are.
+    """
+    dtype_of = output_dtype(vectors, "auto")
+    scopes = plan(method, vectors.parents, trim_scope, options)(vectors, dtype_of)
+    copies = {name: [c for c, n in vectors.aliases.items() if n == name and c in own] for name in own}
+
+    def put(span: Span, result: Any) -> None:
+        value = as_float32(result) if isinstance(result, np.ndarray) else result
+        for name in (span.name, *copies[span.name]):
+            own[name].reshape(-1)[span.start : span.stop] = value
+
+    run(vectors, scopes, put)
 
 
 def merge_checkpoints(

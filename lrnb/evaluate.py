@@ -26,6 +26,7 @@ __all__ = [
     "SCORE_COLUMNS",
     "Model",
     "Scorer",
+    "choice",
     "dev_score",
     "evaluate_folder",
     "score_models",
@@ -105,15 +106,15 @@ def _item(task: StudyTask, sample: dict[str, Any]) -> dict[str, Any]:
         "task": task.config.task,
         "item": doc["item"],
         "gold": doc["names"][doc["answer"]],
-        "prediction": doc["names"][_choice(values, doc["options"], task.metric)],
+        "prediction": doc["names"][choice(values, doc["options"], task.metric)],
         "correct": bool(sample[task.metric]),
         "options": doc["names"],
         "loglikelihoods": values,
     }
 
 
-def _choice(values: list[float], options: list[str], metric: str) -> int:
-    """The harness's own rule for each metric: sum, per character, per byte."""
+def choice(values: list[float], options: list[str], metric: str) -> int:
+    """Index of the answer, by the harness's own rule for each metric: sum, per character, per byte."""
     sizes = {
         "acc": [1] * len(options),
         "acc_norm": [len(option) for option in options],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,21 +54,31 @@ def _no_bars() -> Iterator[None]:
 def copy_state(model: Any, state: Mapping[str, Any]) -> None:
     """Replaces a model's weights in place. state: name -> numpy array or tensor.
 
-    Names that are absent must be tied to one that is there. Raises UserError for a name or shape
-    that the model does not have, and for a weight that is left unset; then the model is unusable.
+    Names that are absent must be tied to one that is there. Raises UserError for a name that the
+    model does not have, a weight that would be left unset, and for a wrong shape; after the last
+    the model is unusable.
     """
-    own = model.state_dict()
+    own = live_state(model, state)
     with torch.no_grad():
         for name in state:
             _copy(own, name, state[name])
-    done = {own[name].data_ptr() for name in state}
+
+
+def live_state(model: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The model's own tensors of these names: what is written there, the model computes with.
+
+    UserError for a name that the model does not have, or a weight that none of the names covers.
+    """
+    own, names = model.state_dict(), list(names)
+    if unknown := [name for name in names if name not in own]:
+        raise UserError(f"the model has no weight {unknown[0]!r}; give weights of the same architecture")
+    done = {own[name].data_ptr() for name in names}
     if unset := [name for name in own if own[name].data_ptr() not in done]:
         raise UserError(f"weights lack {unset[0]!r} ({len(unset)} in all); give every tensor")
+    return {name: own[name] for name in names}
 
 
 def _copy(own: dict[str, Any], name: str, value: Any) -> None:
-    if name not in own:
-        raise UserError(f"the model has no weight {name!r}; give weights of the same architecture")
     if not torch.is_tensor(value):
         value = torch.from_numpy(np.asarray(value).astype(np.float32))  # numpy's bfloat16 is foreign
     if value.shape != own[name].shape:

@@ -1,6 +1,6 @@
 """What all widgets are made of: controls, one living figure, and the numbers below it.
 
-In a headless run (LRNB_PROGRESS is set) a widget is the figure for the same state, and no widget
+In a headless run (LRNB_HEADLESS is set) a widget is the figure for the same state, and no widget
 library is imported.
 """
 
@@ -26,7 +26,7 @@ WIDTH = 840  # pixels, what JupyterLab leaves of 1280
 
 def headless() -> bool:
     """Whether nobody is there to move a slider: a batch run."""
-    return bool(os.environ.get("LRNB_PROGRESS"))
+    return bool(os.environ.get("LRNB_HEADLESS"))
 
 
 @dataclass(frozen=True)

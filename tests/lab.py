@@ -58,7 +58,11 @@ class Lab:
 
     def _env(self) -> dict[str, str]:
         """The environment of a person: no batch variables, and nothing of theirs is read or written."""
-        kept = {k: v for k, v in os.environ.items() if k not in ("LRNB_PROGRESS", "PLOTLY_RENDERER")}
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("LRNB_PROGRESS", "LRNB_HEADLESS", "PLOTLY_RENDERER")
+        }
         kept |= {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(self._home / "settings")}
         folders = (
             "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR IPYTHONDIR JUPYTERLAB_WORKSPACES_DIR"

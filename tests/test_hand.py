@@ -51,7 +51,7 @@ def test_figures_hatch_what_is_lost_and_frame_what_is_won_back() -> None:
 
 
 def test_a_guess_comes_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
+    monkeypatch.delenv("LRNB_HEADLESS", raising=False)
     explorer = widgets.elect_by_hand()
     numbers = explorer.box.children[-1]
     assert "p1, p5" not in numbers.value
@@ -65,7 +65,7 @@ def test_a_guess_comes_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", ["trim", "elect", "merge", "slack"])
 def test_headless_shows_the_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LRNB_PROGRESS", "progress.json")
+    monkeypatch.setenv("LRNB_HEADLESS", "progress.json")
     figure = getattr(widgets, f"{name}_by_hand")()
     drawn = {"trim": "trimmed", "elect": "elected", "merge": "merged", "slack": "slackened"}
     assert figure == getattr(plots_hand, drawn[name])()

@@ -30,7 +30,7 @@ def budgets(atlas) -> dict[int, Atlas]:
 
 @pytest.fixture(autouse=True)
 def somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
+    monkeypatch.delenv("LRNB_HEADLESS", raising=False)
 
 
 @pytest.mark.parametrize("where", ["(model)", "layer 2", "layer 2 up", "model.norm.weight"])
@@ -121,7 +121,7 @@ def test_names_from_models_are_escaped(atlas):
 
 
 def test_a_headless_widget_is_the_figure(atlas, budgets, monkeypatch):
-    monkeypatch.setenv("LRNB_PROGRESS", "somewhere.json")
+    monkeypatch.setenv("LRNB_HEADLESS", "somewhere.json")
     setting = widgets.start(atlas)
     assert setting == {"density": 0.5, "slack": 0.2, "trim_scope": "model"}
     assert widgets.slack_explorer(atlas) == plots_atlas.slack(what_if(atlas, **setting))

@@ -21,9 +21,9 @@ checkpoints checkpoint_writer pickles adapters sources compare bits kernels merg
 whatif_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 taskspec harness taskdata tree weights scorer stats answers evaluate
-conflicts atlas whatif choose saturation summary trust findings failures hand
-recipe plots_merge plots_atlas plots_budgets plots_hand plots plots_failures seeds report
-widgets_base widgets_copy widgets_hand widgets_atlas widgets
+conflicts atlas whatif choose playground saturation summary trust findings failures hand
+recipe plots_merge plots_atlas plots_budgets plots_hand plots plots_playground plots_failures seeds report
+widgets_base widgets_copy widgets_hand widgets_atlas widgets_playground widgets_scores widgets
 plan fresh batch estimate live runner tables cli_merge cli_conflicts cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.

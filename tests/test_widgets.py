@@ -14,7 +14,7 @@ from lrnb.widgets_base import differences
 
 @pytest.fixture(autouse=True)
 def somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
+    monkeypatch.delenv("LRNB_HEADLESS", raising=False)
 
 
 def messages(explorer: widgets.Explorer) -> list[dict]:
@@ -58,7 +58,7 @@ def test_only_what_changes_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [list(message["style_data"]) for message in sent] == [["y"]]
     assert [list(message["layout_data"]) for message in sent] == [["title.text"]]
     assert ">5</b>" in explorer.box.children[-1].value
-    monkeypatch.setenv("LRNB_PROGRESS", "somewhere.json")  # nobody is there to move a slider
+    monkeypatch.setenv("LRNB_HEADLESS", "somewhere.json")  # nobody is there to move a slider
     assert bar_explorer() == bars(3)
     assert widgets.copy_button("lrnb merge") == "lrnb merge"
 
@@ -122,7 +122,7 @@ def test_differences_name_changed_added_and_removed_properties() -> None:
 
 def test_headless_widgets_need_no_widget_library() -> None:
     code = (
-        "import os, sys; os.environ['LRNB_PROGRESS'] = 'x'\nfrom lrnb import widgets; import numpy as np\n"
+        "import os, sys; os.environ['LRNB_HEADLESS'] = 'x'\nfrom lrnb import widgets; import numpy as np\n"
         "from lrnb import atlas; t = [{'w': np.arange(9, dtype='f4') * k} for k in (0, 1, -2)]\n"
         "widgets.slack_explorer(atlas.build(*t, density=0.5, slack=0.1))\n"
         "print(sorted({'ipywidgets', 'anywidget'} & set(sys.modules)))"
