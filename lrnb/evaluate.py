@@ -39,8 +39,8 @@ SCORE_COLUMNS = [
 ]
 ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
-    *("options", "loglikelihoods"),
-]
+    *("options", "loglikelihoods", "context", "generation"),
+]  # generated answers: options and loglikelihoods are empty, prediction is "" where none could be read
 
 
 @dataclass(frozen=True)
@@ -88,38 +88,14 @@ def score_models(
 
 
 def score_one(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
-    """Items of one loaded model: task, item, gold, prediction, correct, options, lls."""
+    """Items of one loaded model: ITEM_COLUMNS without those that name the model."""
     scorer.truncated = 0
     samples = run(scorer, dict(tasks))
     if scorer.truncated:
         log.warning("%d contexts were longer than %d tokens and lost their left part",
                     scorer.truncated, scorer.max_length)  # fmt: skip
-    rows = [_item(tasks[task], sample) for task in tasks for sample in samples[task]]
+    rows = [{"task": name, **tasks[name].item(sample)} for name in tasks for sample in samples[name]]
     return pd.DataFrame(rows)
-
-
-def _item(task: StudyTask, sample: dict[str, Any]) -> dict[str, Any]:
-    doc = sample["doc"]
-    values = [float(pair[0]) for pair in sample["filtered_resps"]]
-    return {
-        "task": task.config.task,
-        "item": doc["item"],
-        "gold": doc["names"][doc["answer"]],
-        "prediction": doc["names"][_choice(values, doc["options"], task.metric)],
-        "correct": bool(sample[task.metric]),
-        "options": doc["names"],
-        "loglikelihoods": values,
-    }
-
-
-def _choice(values: list[float], options: list[str], metric: str) -> int:
-    """The harness's own rule for each metric: sum, per character, per byte."""
-    sizes = {
-        "acc": [1] * len(options),
-        "acc_norm": [len(option) for option in options],
-        "acc_bytes": [len(option.encode()) for option in options],
-    }[metric]
-    return int(np.argmax(np.array(values) / np.array(sizes, dtype=float)))
 
 
 def summary(items: pd.DataFrame, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:

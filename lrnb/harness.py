@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import lm_eval.api.task as harness_task
+import numpy as np
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as harness_evaluate
 
@@ -48,6 +49,31 @@ class StudyTask(ConfigurableTask):
             self._request_key = kwargs
         for request in self.instances:
             request.resps, request.filtered_resps = [], {}
+
+    def item(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """One row for `items.parquet` from a sample that the harness logged."""
+        doc = sample["doc"]
+        values = [float(pair[0]) for pair in sample["filtered_resps"]]
+        return {
+            "item": doc["item"],
+            "gold": doc["names"][doc["answer"]],
+            "prediction": doc["names"][choice(values, doc["options"], self.metric)],
+            "correct": bool(sample[self.metric]),
+            "options": doc["names"],
+            "loglikelihoods": values,
+            "context": doc["prompt"],
+            "generation": "",
+        }
+
+
+def choice(values: list[float], options: list[str], metric: str) -> int:
+    """The harness's own rule for each metric: sum, per character, per byte."""
+    sizes = {
+        "acc": [1] * len(options),
+        "acc_norm": [len(option) for option in options],
+        "acc_bytes": [len(option.encode()) for option in options],
+    }[metric]
+    return int(np.argmax(np.array(values) / np.array(sizes, dtype=float)))
 
 
 @contextmanager

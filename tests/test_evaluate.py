@@ -224,6 +224,8 @@ def test_score_models(root, tmp_path):
     same = items[items["model"] == "m1"], items[items["model"] == "ties_16k"]
     assert same[0]["prediction"].tolist() == same[1]["prediction"].tolist()
     assert ((items["gold"] == items["prediction"]) == items["correct"]).all()
+    assert set(items["generation"]) == {""}
+    assert items["context"].tolist()[:3] == [d["prompt"] for d in load_tasks(root)["label"]._splits["test"][:3]]
 
 
 def test_swapped_weights_score_as_opened_ones(root, tmp_path):
