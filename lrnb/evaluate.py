@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb import answers, stats, taskdata
-from lrnb.harness import StudyTask, run
+from lrnb import answers, stats, taskload
+from lrnb.harness import KeptTask
+from lrnb.harness import items as harness_items
 from lrnb.params import UserError
 from lrnb.scorer import Scorer
 from lrnb.weights import exchange_key, read_weights
@@ -54,7 +55,7 @@ class Model:
 
 def score_models(
     models: Mapping[str, Model | str | Path],
-    tasks: Mapping[str, StudyTask],
+    tasks: Mapping[str, KeptTask],
     *,
     preset: str = "",
     lang: str = "",
@@ -64,7 +65,7 @@ def score_models(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores every model on every task; (scores, items) with SCORE_COLUMNS and ITEM_COLUMNS.
 
-    models: label -> folder or `Model`; tasks: from `taskdata.load`; options: of
+    models: label -> folder or `Model`; tasks: from `taskload.load`; options: of
     `Scorer.from_folder` (device, precision, batch, ...). A model is read once; where it has the
     architecture and tokenizer of the one before, only its weights are. progress(n) is called with
     n finished items; there are len(models) * sum(map(len, tasks.values())).
@@ -87,18 +88,17 @@ def score_models(
     return scores[SCORE_COLUMNS], items
 
 
-def score_one(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
+def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     """Items of one loaded model: ITEM_COLUMNS without those that name the model."""
     scorer.truncated = 0
-    samples = run(scorer, dict(tasks))
+    found = harness_items(scorer, dict(tasks))
     if scorer.truncated:
         log.warning("%d contexts were longer than %d tokens and lost their left part",
                     scorer.truncated, scorer.max_length)  # fmt: skip
-    rows = [{"task": name, **tasks[name].item(sample)} for name in tasks for sample in samples[name]]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows])
 
 
-def summary(items: pd.DataFrame, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
+def summary(items: pd.DataFrame, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     """One row per model and task, from items: value and its bootstrap interval in percent."""
     rows = []
     keys = ["model", "method", "ct_tokens", "task"]
@@ -113,13 +113,10 @@ def summary(items: pd.DataFrame, tasks: Mapping[str, StudyTask]) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def dev_score(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> dict[str, float]:
+def dev_score(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> dict[str, float]:
     """Percent right per task and their "mean", for choosing among merges of loaded weights."""
-    samples = run(scorer, dict(tasks))
-    scores = {
-        name: 100 * float(np.mean([sample[task.metric] for sample in samples[name]]))
-        for name, task in tasks.items()
-    }
+    found = harness_items(scorer, dict(tasks))
+    scores = {name: 100 * float(np.mean([row["correct"] for row in rows])) for name, rows in found.items()}
     return {**scores, "mean": float(np.mean(list(scores.values())))}
 
 
@@ -129,15 +126,16 @@ def evaluate_folder(
     lang: str,
     data_root: str | Path,
     *,
-    split: str = "test",
-    limit: int | None = None,
     seed: int = 0,
-    shots: int = 0,
+    given: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `answers.collapsed`."""
-    loaded = taskdata.load(tasks, lang, data_root, split=split, limit=limit, seed=seed, shots=shots)
+    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `answers.collapsed`.
+
+    given: further options of `taskload.load` (split, limit, shots, prompts, normalisation).
+    """
+    loaded = taskload.load(tasks, lang, data_root, seed=seed, **(given or {}))
     scores, items = score_models(
         {Path(folder).name: folder}, loaded, lang=lang, seed=seed, progress=progress, **options
     )

@@ -19,13 +19,14 @@ world_text world packing corpus
 vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
-taskspec harness taskdata tree weights scorer stats answers evaluate
+numerals taskspec hubrows harness taskdata harnesstask taskload
+tree weights generate scorer stats answers evaluate
 conflicts choose summary findings
 recipe plots_merge plots seeds report widgets
 plan fresh batch estimate live runner tables cli_merge cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
-HEAVY = {"bpb", "evaluate", "finetune", "scorer", "train", "tree", "weights", "__main__"}
+HEAVY = {"bpb", "evaluate", "finetune", "generate", "scorer", "train", "tree", "weights", "__main__"}
 MODULES = sorted(path for path in (ROOT / "lrnb").glob("*.py") if path.name != "__init__.py")
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
