@@ -32,9 +32,11 @@ def checked(task: Spec) -> dict[str, Any] | None:
     hub = task.hub
     if hub is None:
         return None
-    if not isinstance(hub, dict) or hub.keys() - KEYS or {"path", "code", "splits", "fields"} - hub.keys():
+    tables = ("code", "splits", "fields")
+    good = isinstance(hub, dict) and isinstance(hub.get("path"), str) and not hub.keys() - KEYS
+    if not good or not all(isinstance(hub.get(key), dict) and hub[key] for key in tables):
         raise UserError(
-            f"{task.path}: metadata.hub needs path, code, splits and fields; allowed: {sorted(KEYS)}"
+            f"{task.path}: metadata.hub needs path, code, splits, fields; allowed: {sorted(KEYS)}"
         )
     inside(hub["path"], task.path)
     return hub
@@ -69,13 +71,16 @@ def _open(hub: dict[str, Any], split: str, lang: str, mirror: Path) -> Any:
 
     filled = {"code": hub["code"][lang], "split": split}
     config = str(hub.get("config", "{code}")).format(**filled)
+    there = mirror.is_dir()  # read as a stream, so that nothing is copied into the Hub's cache
     if "files" not in hub:
-        return datasets.load_dataset(str(mirror) if mirror.is_dir() else hub["path"], config, split=split)
+        return datasets.load_dataset(
+            str(mirror) if there else hub["path"], config, split=split, streaming=there
+        )
     file = hub["files"].format(**filled)
-    place = str(mirror / file) if mirror.is_dir() else f"hf://datasets/{hub['path']}/{file}"
+    place = str(mirror / file) if there else f"hf://datasets/{hub['path']}/{file}"
     kind = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet"}.get(Path(file).suffix, "json")
     options = {"delimiter": "\t"} if file.endswith(".tsv") else {}
-    return datasets.load_dataset(kind, data_files=place, split="train", **options)
+    return datasets.load_dataset(kind, data_files=place, split="train", streaming=there, **options)
 
 
 def _expression(text: str, task: Spec) -> Any:
