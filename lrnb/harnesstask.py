@@ -16,7 +16,7 @@ import numpy as np
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from lrnb.harness import KeptTask, choice, scored, written
+from lrnb.harness import KeptTask, choice, quiet, scored, written
 from lrnb.params import UserError
 from lrnb.taskspec import NORMALISATIONS, available, read_file
 
@@ -162,4 +162,8 @@ def _build(config: dict[str, Any], name: str, shots: int, options: dict[str, Any
     config = {key: value for key, value in config.items() if key not in ("tag", "group", "task_list")}
     meta = config.get("metadata")
     config |= {"task": name, "metadata": meta if isinstance(meta, dict) else {}}
-    return HarnessTask(config | ({"num_fewshot": shots} if shots else {}), **options)
+    try:
+        with quiet():
+            return HarnessTask(config | ({"num_fewshot": shots} if shots else {}), **options)
+    except KeyError as error:
+        raise UserError(f"the data of harness task {name!r} lack {error}; the task file names it") from None

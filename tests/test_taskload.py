@@ -172,7 +172,7 @@ def test_xstorycloze_from_its_layout(tmp_path):
 
 
 def test_mgsm_from_its_layout(tmp_path):
-    row = {"question": "Q", "answer": None, "answer_number": 7, "equation_solution": None}
+    row = {"question": "Q", "answer": "", "answer_number": 7, "equation_solution": ""}
     solved = {**row, "question": "ప్రశ్న: Q0", "answer": "దశ: 3 + 4 = 7"}
     configured(hub(tmp_path, "juletxara/mgsm"), "te", {"test": [row], "train": [solved]})
     assert docs("math_generate", "te", tmp_path)[0]["answer"] == "7"
