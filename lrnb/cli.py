@@ -77,7 +77,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from lrnb import plan
+    from lrnb import plan, taskload
     from lrnb.params import UserError, load_study, parse_override
 
     overrides = dict(parse_override(text) for text in given.set)
@@ -90,6 +90,7 @@ def _run(given: argparse.Namespace) -> int:
             f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
             "use preset paper or smol"
         )
+    taskload.require_known([*studies[0].tasks, *studies[0].tasks_en, *studies[0].dev_tasks])
     plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
     if given.dry_run:
         return _show_plan(studies[0], given.keep_code)

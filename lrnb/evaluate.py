@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from lrnb import answers, stats, taskload
-from lrnb.harness import KeptTask
+from lrnb.harness import KeptTask, quiet
 from lrnb.harness import items as harness_items
 from lrnb.params import UserError
+from lrnb.scorecache import ScoreCache
 from lrnb.scorer import Scorer
+from lrnb.store import device_name
 from lrnb.weights import exchange_key, read_weights
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "score_one",
 ]
 log = logging.getLogger(__name__)
+UNREADABLE = 0.5  # share of unknown tokens from which on a model cannot be said to read a task
+LOOKED_AT = 200  # requests of a task that are looked at for it
 
 SCORE_COLUMNS = [
     *("preset", "lang", "model", "method", "ct_tokens", "task", "family", "metric"),
@@ -61,41 +65,96 @@ def score_models(
     lang: str = "",
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    cache: str | Path | None = None,
     **options: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores every model on every task; (scores, items) with SCORE_COLUMNS and ITEM_COLUMNS.
 
-    models: label -> folder or `Model`; tasks: from `taskload.load`; options: of
-    `Scorer.from_folder` (device, precision, batch, ...). A model is read once; where it has the
-    architecture and tokenizer of the one before, only its weights are. progress(n) is called with
-    n finished items; there are len(models) * sum(map(len, tasks.values())).
+    models: label -> folder or `Model`; tasks: from `taskload.load`; cache: a folder where scored items are
+    kept, so that only what changed is scored again; options: of `Scorer.from_folder` (device, precision,
+    batch, ...). progress(n) is called with n finished items; there are len(models) * sum(map(len,
+    tasks.values())).
     """
-    tables, scorer, before = [], None, None
-    for label, given in models.items():
-        model = given if isinstance(given, Model) else Model(given, label)
-        kind = exchange_key(Path(model.folder))
-        if scorer is None or kind != before:
-            scorer, before = Scorer.from_folder(model.folder, progress=progress, **options), kind
-        else:
-            scorer.load_state(read_weights(Path(model.folder)))
-        tables.append(score_one(scorer, tasks).assign(
-            model=label, method=model.method, ct_tokens=model.ct_tokens
-        ))  # fmt: skip
-    if not tables:
+    if not models:
         raise UserError("no model to score; give at least one checkpoint folder")
+    named = {label: m if isinstance(m, Model) else Model(m, label) for label, m in models.items()}
+    desk = _Desk(progress, options, cache)
+    tables = [
+        desk.items(Path(model.folder), dict(tasks)).assign(
+            model=label, method=model.method, ct_tokens=model.ct_tokens
+        )
+        for label, model in named.items()
+    ]
     items = pd.concat(tables, ignore_index=True)[ITEM_COLUMNS]
     scores = summary(items, tasks).assign(preset=preset, lang=lang, seed=seed)
     return scores[SCORE_COLUMNS], items
 
 
+class _Desk:
+    """Scores one model after the other, what is cached excepted.
+
+    A model is read once; where it has the architecture and tokenizer of the one before, only its weights are.
+    """
+
+    def __init__(self, progress: Any, options: dict[str, Any], cache: str | Path | None) -> None:
+        self.progress, self.options = progress, options
+        self.scorer: Scorer | None = None
+        self.kind: tuple[str, str] | None = None
+        how = {key: str(options.get(key)) for key in ("precision", "max_length")}
+        how["device"] = "cpu" if options.get("device") == "cpu" else device_name()
+        self.cache = ScoreCache(Path(cache), how) if cache else None
+
+    def items(self, folder: Path, tasks: dict[str, KeptTask]) -> pd.DataFrame:
+        keys = self.cache.keys(folder, tasks) if self.cache else {}
+        done = {name: rows for name in keys if (rows := self.cache.read(keys[name])) is not None}  # type: ignore[union-attr]
+        if self.progress and done:
+            self.progress(sum(map(len, done.values())))
+        todo = {name: task for name, task in tasks.items() if name not in done}
+        if todo:
+            found = score_one(self._open(folder), todo)
+            done |= {str(name): part for name, part in found.groupby("task", sort=False)}
+        for name in todo if self.cache else ():
+            self.cache.write(keys[name], done[name])  # type: ignore[union-attr]
+        return pd.concat([done[name] for name in tasks], ignore_index=True)
+
+    def _open(self, folder: Path) -> Scorer:
+        kind = exchange_key(folder)
+        if self.scorer is None or kind != self.kind:
+            self.scorer = Scorer.from_folder(folder, progress=self.progress, **self.options)
+            self.kind = kind
+        else:
+            self.scorer.load_state(read_weights(folder))
+        return self.scorer
+
+
 def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     """Items of one loaded model: ITEM_COLUMNS without those that name the model."""
+    refuse_unknown_script(scorer, tasks)
     scorer.truncated = 0
     found = harness_items(scorer, dict(tasks))
     if scorer.truncated:
         log.warning("%d contexts were longer than %d tokens and lost their left part",
                     scorer.truncated, scorer.max_length)  # fmt: skip
     return pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows])
+
+
+def refuse_unknown_script(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> None:
+    """UserError where most of a task's text is the unknown token to the model: answers would mean nothing.
+
+    Tokenizers that fall back to bytes read every script, if badly; they pass.
+    """
+    unknown = scorer.tokenizer.unk_token_id
+    for name, task in tasks.items():
+        with quiet():
+            task.build_all_requests()
+        texts = [request.args[0] for request in task.instances[:LOOKED_AT]]
+        ids = [token for text in texts for token in scorer.tok_encode(text)]
+        share = sum(token == unknown for token in ids) / max(len(ids), 1) if unknown is not None else 0
+        if share > UNREADABLE:
+            raise UserError(
+                f"{share:.0%} of the tokens of task {name!r} are unknown to the model's tokenizer: it has no "
+                "tokens for this script. Score a model that has them, or one that falls back to bytes"
+            )
 
 
 def summary(items: pd.DataFrame, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:

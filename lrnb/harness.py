@@ -20,6 +20,14 @@ from lm_eval.evaluator import evaluate as harness_evaluate
 
 from lrnb.numerals import number
 
+SHAPES = (
+    "limit",
+    "samples",
+    "system_instruction",
+    "apply_chat_template",
+    "fewshot_as_multiturn",
+)  # of requests
+
 
 class Encoder(Protocol):
     """What knows how many tokens an option has after its context: `Scorer`."""
@@ -45,9 +53,10 @@ class KeptTask(ConfigurableTask):
 
     def build_all_requests(self, **kwargs: Any) -> None:
         """Builds the requests at the first call and empties their answers at the next ones."""
-        if self._request_key != kwargs:
+        key = {name: value for name, value in kwargs.items() if value and name in SHAPES}
+        if self._request_key != key:
             super().build_all_requests(**kwargs)
-            self._request_key = kwargs
+            self._request_key = key
         for request in self.instances:
             request.resps, request.filtered_resps = [], {}
 

@@ -188,8 +188,8 @@ def _words(rng, n: int) -> str:
     return " ".join(rng.choice(WORDS, n))
 
 
-def load_tasks(root: Path, **options):
-    return taskload.load([str(root / f"{n}.yaml") for n in ("label", "choice")], "bn", root, **options)
+def load_tasks(root: Path, names: tuple[str, ...] = ("label", "choice"), **options):
+    return taskload.load([str(root / f"{name}.yaml") for name in names], "bn", root, **options)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -308,6 +308,12 @@ def test_no_network_is_touched(root, pico_llama, monkeypatch):
     scores = evaluate.evaluate_folder(pico_llama, [str(root / "label.yaml")], "bn", root, given={"limit": 5})
     assert scores["n"].tolist() == [5]
     assert {"top", "top_share", "majority_share", "collapsed"} <= set(scores.columns)
+
+
+def test_a_tokenizer_without_the_script_is_refused(data_root, pico_llama):
+    given = {"limit": 9, "prompts": "native"}
+    with pytest.raises(UserError, match=r"99% of the tokens of task 'tatoeba_choice'.*falls back to bytes"):
+        evaluate.evaluate_folder(pico_llama, ["tatoeba_choice"], "bn", data_root, given=given)
 
 
 def test_evaluate_folder_names_what_is_missing(root, tmp_path, pico_llama):

@@ -20,7 +20,7 @@ vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 numerals taskspec hubrows harness taskdata harnesstask taskload
-tree weights generate scorer stats answers evaluate
+tree weights generate scorer scorecache stats answers evaluate
 conflicts choose summary findings
 recipe plots_merge plots seeds report widgets
 plan fresh batch estimate live runner tables cli_merge cli __main__
