@@ -7,7 +7,7 @@ look at collapsed models need them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from lrnb import answers, stats, taskload
+from lrnb.bpb import bits_per_byte
 from lrnb.harness import KeptTask, quiet
 from lrnb.harness import items as harness_items
 from lrnb.params import UserError
-from lrnb.scorecache import ScoreCache
+from lrnb.scorecache import ScoreCache, digest, model_hash
 from lrnb.scorer import Scorer
 from lrnb.store import device_name
 from lrnb.weights import exchange_key, read_weights
@@ -33,6 +34,7 @@ __all__ = [
     "evaluate_folder",
     "score_models",
     "score_one",
+    "text_bits",
 ]
 log = logging.getLogger(__name__)
 UNREADABLE = 0.5  # share of unknown tokens from which on a model cannot be said to read a task
@@ -46,6 +48,8 @@ ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
     *("options", "loglikelihoods", "context", "generation"),
 ]  # generated answers: options and loglikelihoods are empty, prediction is "" where none could be read
+
+BITS_COLUMNS = ["model", "method", "ct_tokens", "lang", "bits_per_byte", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class _Desk:
         self.progress, self.options = progress, options
         self.scorer: Scorer | None = None
         self.kind: tuple[str, str] | None = None
+        self.folder: Path | None = None
         how = {key: str(options.get(key)) for key in ("precision", "max_length")}
         how["device"] = "cpu" if options.get("device") == "cpu" else device_name()
         self.cache = ScoreCache(Path(cache), how) if cache else None
@@ -117,14 +122,50 @@ class _Desk:
             self.cache.write(keys[name], done[name])  # type: ignore[union-attr]
         return pd.concat([done[name] for name in tasks], ignore_index=True)
 
+    def bits(self, folder: Path, texts: list[str]) -> float:
+        key = self.cache.key(model_hash(folder), digest(texts)) if self.cache else ""
+        if self.cache and (found := self.cache.read(key)) is not None:
+            return float(found["bits"].iloc[0])
+        scorer = self._open(folder)
+        value = bits_per_byte(scorer.model, scorer.tokenizer, texts)
+        if self.cache:
+            self.cache.write(key, pd.DataFrame({"bits": [value]}))
+        return value
+
     def _open(self, folder: Path) -> Scorer:
-        kind = exchange_key(folder)
+        if self.scorer and self.folder == folder:
+            return self.scorer
+        self.folder, kind = folder, exchange_key(folder)
         if self.scorer is None or kind != self.kind:
             self.scorer = Scorer.from_folder(folder, progress=self.progress, **self.options)
             self.kind = kind
         else:
             self.scorer.load_state(read_weights(folder))
         return self.scorer
+
+
+def text_bits(
+    models: Mapping[str, Model],
+    texts: Mapping[str, Sequence[str]],
+    *,
+    progress: Callable[[int], None] | None = None,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Bits per byte of held-out texts: one row a model and language, with columns BITS_COLUMNS.
+
+    texts: language -> documents; progress(n) is called with n finished ones. Otherwise as `score_models`.
+    """
+    desk = _Desk(None, options, cache)
+    rows = []
+    for label, model in models.items():
+        for lang, documents in texts.items():
+            size = sum(len(text.encode()) for text in documents)
+            value = desk.bits(Path(model.folder), list(documents))
+            rows.append((label, model.method, model.ct_tokens, lang, value, size))
+            if progress:
+                progress(len(documents))
+    return pd.DataFrame(rows, columns=BITS_COLUMNS)
 
 
 def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:

@@ -17,7 +17,16 @@ import pandas as pd
 from lrnb.harness import KeptTask, quiet
 from lrnb.store import atomic_file, make_folder, sha256, versions
 
-CODE = ("scorer", "tree", "weights", "generate", "harness", "harnesstask", "numerals")  # what makes a score
+CODE = (
+    "scorer",
+    "tree",
+    "weights",
+    "generate",
+    "harness",
+    "harnesstask",
+    "numerals",
+    "bpb",
+)  # what makes a score
 LIBRARIES = ("lm-eval", "torch", "transformers")
 MODEL = ("*.safetensors", "tokenizer*", "config.json", "special_tokens_map.json", "vocab*", "merges.txt")
 LISTS = ("options", "loglikelihoods")
@@ -35,7 +44,7 @@ class ScoreCache:
             items = pd.read_parquet(self.folder / f"{key}.parquet")
         except (OSError, ValueError):  # absent, or not the file it was
             return None
-        return items.assign(**{name: items[name].map(list) for name in LISTS})
+        return items.assign(**{name: items[name].map(list) for name in LISTS if name in items})
 
     def write(self, key: str, items: pd.DataFrame) -> None:
         """Keeps the items of one model and task."""
@@ -46,15 +55,17 @@ class ScoreCache:
     def keys(self, folder: Path, tasks: dict[str, KeptTask]) -> dict[str, str]:
         """The key of each task for the model in `folder`."""
         model = model_hash(folder)
-        return {
-            name: _digest([model, task_hash(task), code_hash(), self.how]) for name, task in tasks.items()
-        }
+        return {name: self.key(model, task_hash(task)) for name, task in tasks.items()}
+
+    def key(self, model: str, what: str) -> str:
+        """The key of what a model was asked, from the hashes of both."""
+        return digest([model, what, code_hash(), self.how])
 
 
 def model_hash(folder: Path) -> str:
     """Of the files that decide what a model answers."""
     files = {path.name: path for pattern in MODEL for path in Path(folder).glob(pattern) if path.is_file()}
-    return _digest({name: sha256(path) for name, path in sorted(files.items())})
+    return digest({name: sha256(path) for name, path in sorted(files.items())})
 
 
 def task_hash(task: KeptTask) -> str:
@@ -63,7 +74,7 @@ def task_hash(task: KeptTask) -> str:
         task.build_all_requests()
     requests = [request.args for request in task.instances]
     config = task.config.to_dict(keep_callable=False)
-    return _digest([task.task_name, task.metric, requests, list(task.eval_docs), config])
+    return digest([task.task_name, task.metric, requests, list(task.eval_docs), config])
 
 
 @cache
@@ -72,8 +83,9 @@ def code_hash() -> str:
     here = Path(__file__).parent
     found = versions()
     sources = [sha256(here / f"{name}.py") for name in CODE]
-    return _digest([sources, {name: found.get(name) for name in LIBRARIES}])
+    return digest([sources, {name: found.get(name) for name in LIBRARIES}])
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """sha256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

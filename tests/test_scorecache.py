@@ -111,3 +111,18 @@ def test_examples_before_items_are_the_same_with_and_without_cache(root, models)
     plain, task = evaluate.score_one(judge, load()), load()
     scorecache.task_hash(task["label"])
     pd.testing.assert_frame_equal(plain, evaluate.score_one(judge, task))
+
+
+def test_bits_per_byte_are_kept_too_and_equal_the_plain_ones(tmp_path, models, monkeypatch):
+    from lrnb.bpb import bits_per_byte
+
+    texts = {"bn": ["the cat sees the dog", "a dog likes two"], "en": ["the river in the house"]}
+    given, done = {label: evaluate.Model(folder, "ct", 4) for label, folder in models.items()}, []
+    first = evaluate.text_bits(given, texts, cache=tmp_path / "cache", progress=done.append)
+    judge = Scorer.from_folder(models["m1"])
+    plain = bits_per_byte(judge.model, judge.tokenizer, texts["bn"])
+    row = first[(first["model"] == "m1") & (first["lang"] == "bn")].iloc[0]
+    assert row["bits_per_byte"] == pytest.approx(plain)
+    assert (row["bytes"], sum(done), list(first.columns)) == (35, 6, evaluate.BITS_COLUMNS)
+    monkeypatch.setattr(evaluate, "bits_per_byte", lambda *_: 1 / 0)
+    pd.testing.assert_frame_equal(first, evaluate.text_bits(given, texts, cache=tmp_path / "cache"))
