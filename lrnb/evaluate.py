@@ -239,5 +239,8 @@ def evaluate_folder(
     scores, items = score_models(
         {Path(folder).name: folder}, loaded, lang=lang, seed=seed, progress=progress, **options
     )
-    seen = answers.collapsed(items)[["task", "top", "top_share", "majority_share", "collapsed"]]
-    return scores.merge(seen, on="task")
+    chosen = items[items["options"].map(len) > 0]  # written answers have no class to collapse to
+    if chosen.empty:
+        return scores
+    seen = answers.collapsed(chosen)[["task", "top", "top_share", "majority_share", "collapsed"]]
+    return scores.merge(seen, on="task", how="left")

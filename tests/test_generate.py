@@ -170,3 +170,14 @@ def test_an_answer_that_is_no_number_is_refused(sums):
     path.write_text(json.dumps({"question": "x", "answer": "seven"}) + "\n")
     with pytest.raises(UserError, match=r"test\.jsonl:1: needs 'answer', a number"):
         taskdata.documents(taskdata.spec("math_generate"), path, lang="bn")
+
+
+def test_the_table_of_a_folder_holds_written_answers_beside_choices(sums, tmp_path):
+    from conftest import save_pico
+
+    names = ["math", "math_generate"]
+    table = evaluate.evaluate_folder(save_pico(tmp_path / "m"), names, "bn", sums).set_index("task")
+    assert table.loc["math_generate", ["metric", "chance", "n"]].tolist() == ["exact_match", 0, 3]
+    assert table["top"].isna().tolist() == [False, True]
+    alone = evaluate.evaluate_folder(tmp_path / "m", ["math_generate"], "bn", sums)
+    assert alone["n"].tolist() == [3]
