@@ -100,16 +100,22 @@ class Scorer(TemplateLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids with the tokenizer's own start token, kept for the next model."""
-        key = (string, add_special_tokens)
-        if key not in self._encoded:
-            bos = self.tokenizer.bos_token
-            special = not (bos and string.startswith(bos))
-            special = special if add_special_tokens is None else add_special_tokens
-            ids = self.tokenizer.encode(string, add_special_tokens=special)
-            if ids and special and ids[-1] == self.eot_token_id != ids[0]:
-                ids = ids[:-1]  # an end token between context and option would end the text
-            self._encoded[key] = ids
-        return self._encoded[key]
+        if (string, add_special_tokens) not in self._encoded:
+            self._encode([string], add_special_tokens)
+        return self._encoded[string, add_special_tokens]
+
+    def _encode(self, strings: list[str], add_special_tokens: bool | None = None) -> None:
+        """Cuts many texts at once: several times as fast as one by one."""
+        bos, eot = self.tokenizer.bos_token, self.eot_token_id
+        for special in (True, False):
+            given = add_special_tokens
+            part = [
+                s for s in strings if (not (bos and s.startswith(bos)) if given is None else given) == special
+            ]
+            rows = self.tokenizer(part, add_special_tokens=special)["input_ids"] if part else []
+            for text, ids in zip(part, rows, strict=True):
+                ended = ids and special and ids[-1] == eot != ids[0]  # would end the text before an option
+                self._encoded[text, add_special_tokens] = ids[:-1] if ended else ids
 
     def option_tokens(self, context: str, option: str) -> int:
         """How many tokens an option has after its context."""
@@ -117,6 +123,9 @@ class Scorer(TemplateLM):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Log-likelihood (nats) and greediness of each (context, continuation)."""
+        pairs = [request.args for request in requests]
+        texts = dict.fromkeys(text for a, b in pairs if a for text in (a.rstrip(), a + b))
+        self._encode([text for text in texts if text and (text, None) not in self._encoded])
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(
