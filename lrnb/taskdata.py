@@ -170,11 +170,16 @@ def distractors(answer: int, rng: np.random.Generator, n: int = 3) -> list[int]:
 # What the study asks for
 
 
+def existing(data_root: str | Path) -> Path:
+    """The data root. UserError where it is no folder."""
+    if not str(data_root) or not Path(data_root).is_dir():
+        raise UserError(f"data root {str(data_root)!r} is no folder; set data_root=PATH or LRNB_DATA")
+    return Path(data_root)
+
+
 def data_file(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
     """Path of a split; UserError says which splits and languages there are."""
-    root = Path(data_root)
-    if not str(data_root) or not root.is_dir():
-        raise UserError(f"data root {str(data_root)!r} is no folder; set data_root=PATH or LRNB_DATA")
+    root = existing(data_root)
     path = root / "eval" / task.data / lang / f"{split}.jsonl"
     if not path.is_file():
         there = sorted(p.parent.name + "/" + p.stem for p in path.parent.parent.glob("*/*.jsonl"))
@@ -192,7 +197,7 @@ def split_rows(
 
     UserError where neither is there.
     """
-    path = _local(task, lang, split, data_root)
+    path = _local(task, lang, split, existing(data_root))
     if path.is_file() or not covers(task, lang, split):
         path = data_file(task, lang, split, data_root)
         return read_rows(path), str(path)

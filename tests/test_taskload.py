@@ -248,3 +248,9 @@ def test_hub_sections_that_break_the_rules(colours, changes, message):
 def test_a_language_that_nobody_has_says_what_there_is(tmp_path):
     with pytest.raises(UserError, match="task 'belebele' has no file"):
         taskload.load(["belebele"], "ug", tmp_path)
+
+
+def test_an_empty_split_on_the_hub_is_refused(colours, tmp_path):
+    (tmp_path / "hub" / "me" / "colours" / "bn.jsonl").write_text("")
+    with pytest.raises(UserError, match="me/colours.*(is empty|cannot be had)"):
+        colours()
