@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from lrnb import taskdata
 from lrnb.params import ENGLISH, UserError
-from lrnb.taskspec import METRICS, NORMALISATIONS, Spec, read_file, spec
+from lrnb.taskspec import METRICS, NORMALISATIONS, Spec, file_of, read_file, spec
 
 if TYPE_CHECKING:
     from lrnb.harness import KeptTask
 
-FILES = (".yaml", ".yml")
 HARNESS = "harness:"
 
 
@@ -61,8 +60,8 @@ def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
 
 def _is_harness(name: str) -> bool:
     """Whether the harness builds it. UserError where nobody knows it."""
-    if name.endswith(FILES):
-        raw = read_file(Path(name))
+    if path := file_of(name):
+        raw = read_file(path)
         return isinstance(raw, dict) and "include" in raw
     if not name.startswith(HARNESS):
         try:
@@ -83,7 +82,7 @@ def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[s
     from lrnb.harness import StudyTask
 
     task, seed, prompts = spec(name), given["seed"], given["prompts"]
-    name = task.name if name.endswith(FILES) else name
+    name = task.name + "_en" * name.endswith("_en") if file_of(name) else name
     lang = ENGLISH if name == f"{task.name}_en" else lang
     rows, where = taskdata.split_rows(task, lang, given["split"], root, seed)
     common = {"lang": lang, "seed": seed, "prompts": prompts}
@@ -101,8 +100,8 @@ def _harness(name: str, root: Path, limit: int | None, given: dict[str, Any]) ->
             f"task {name!r} is the harness's own: only its test items are scored; choose on another"
         )
     options = {"mirrors": root / "hub", "limit": limit, "seed": given["seed"]}
-    if name.endswith(FILES):
-        return harnesstask.load_file(Path(name), given["shots"], **options)
+    if path := file_of(name):
+        return harnesstask.load_file(path, given["shots"], **options)
     return harnesstask.load_named(name, given["shots"], **options)
 
 

@@ -98,8 +98,8 @@ def spec(name: str) -> Spec:
 
     Raises UserError for an unknown name (with the nearest) and for a file that breaks the rules.
     """
-    if name.endswith((".yaml", ".yml")):
-        return read_spec(Path(name))
+    if path := file_of(name):
+        return read_spec(path)
     for candidate in (name, name.removesuffix("_en")):
         if (FOLDER / f"{candidate}.yaml").is_file() and Path(candidate).name == candidate:
             return read_spec(FOLDER / f"{candidate}.yaml")
@@ -109,6 +109,12 @@ def spec(name: str) -> Spec:
         f"unknown task {name!r}; {hint}known: {', '.join(available())} (with _en for English), "
         "or give the path of a task file (.yaml), or harness:NAME for a task of lm-evaluation-harness"
     )
+
+
+def file_of(name: str) -> Path | None:
+    """The task file that `name` is the path of (with _en for its English version), or None."""
+    path = name.removesuffix("_en")
+    return Path(path) if path.endswith((".yaml", ".yml")) else None
 
 
 def native_prompts(lang: str) -> dict[str, Any]:

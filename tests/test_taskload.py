@@ -59,6 +59,12 @@ def test_english_versions_keep_english_prompts(data_root):
     assert loaded._splits["test"][0]["prompt"].startswith("Text: ")
 
 
+def test_a_task_file_has_an_english_version_too(tmp_path):
+    write_rows(tmp_path, labelled(3), "eval/colour/en/test.jsonl")
+    loaded = taskload.load([write_task(tmp_path) + "_en"], "bn", tmp_path)
+    assert loaded["colour_en"]._splits["test"][0]["prompt"] == "t0 in English?"
+
+
 def test_a_task_file_can_bring_its_own_native_prompt(tmp_path):
     write_rows(tmp_path, labelled(3))
     native = {"bn": {"doc_to_text": "{{text}}?", "labels": {"red": "লাল", "blue": "নীল", "green": "সবুজ"}}}
