@@ -76,8 +76,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"{result['device']}, {machine['cores']} cores, {result['precision']}; batches: lrnb by a budget of "
         f"padded tokens, hf {result['hf_batch']} requests; medians of {result['rounds']} rounds in turn. "
         "Ratio of items/s, and of processor time, which other programs disturb less. "
-        "Difference: the largest between the two, of a log-likelihood in nats (hf adds "
-        "them up in float32, whose steps are 1e-4 from 1,024 nats on).",
+        "Difference: the largest between the two, of a log-likelihood in nats.",
         "",
         "| model | task | items | options | lrnb, items/s | hf, items/s | ratio | processor | difference |",
         "|---|---|---|---|---|---|---|---|---|",
