@@ -220,7 +220,8 @@ def _evaluate(given: argparse.Namespace) -> int:
     how = {key: getattr(given, key) for key in keys}
     names, options = given.tasks.split(","), {"seed": given.seed, "device": given.device, "given": how}
     scores = evaluate_folder(given.folder, names, given.lang, given.data_root, **options)
-    tables.print_frame(scores.drop(columns=["preset"], errors="ignore"), str(given.folder))
+    shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", "collapsed"]
+    tables.print_frame(scores.reindex(columns=shown), str(given.folder))
     return 0
 
 

@@ -181,3 +181,16 @@ def test_the_table_of_a_folder_holds_written_answers_beside_choices(sums, tmp_pa
     assert table["top"].isna().tolist() == [False, True]
     alone = evaluate.evaluate_folder(tmp_path / "m", ["math_generate"], "bn", sums)
     assert alone["n"].tolist() == [3]
+
+
+def test_the_command_prints_every_task_whole(sums, tmp_path, capsys):
+    from conftest import save_pico
+
+    from lrnb import cli
+
+    given = ["--tasks", "math,math_generate,math_en", "--lang", "bn", "--data-root", str(sums)]
+    given += ["--normalisation", "token", "--seed", "2", "--device", "cpu"]
+    assert cli.main(["evaluate", str(save_pico(tmp_path / "m")), *given]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert lines["math"][1] == lines["math_en"][1] == "acc_tokens"
+    assert lines["math_generate"][1:3] + lines["math_generate"][5:7] == ["exact_match", "0.0", "0.0", "3"]
