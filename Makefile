@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow bench lint format smol-base lock clean
+.PHONY: help setup study lab test test-slow bench bench-scoring lint format smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test-slow: setup  ## the tests that take minutes
 
 bench: setup  ## merging measured against mergekit and a plain copy; options in BENCH="--shape small"
 	$(BIN)/python -m benchmarks.merge $(BENCH)
+
+bench-scoring: setup  ## items/s against the harness's own model: SCORING="smol=DIR --data-root DIR --lang bn"
+	$(BIN)/python -m benchmarks.scoring $(SCORING)
 
 lint: setup  ## ruff (notebooks too), types, stripped outputs
 	$(BIN)/ruff check .

@@ -135,13 +135,18 @@ def prompt_texts() -> Iterator[str]:
     """The fixed words of prompts: labels and templates of lrnb/tasks, with each language's name."""
     studies = [read_yaml(path) for path in sorted(ROOT.glob("params/*.yaml"))]
     names = sorted({str(study["lang_name"]) for study in studies if "lang_name" in study})
-    for path in sorted(ROOT.glob("lrnb/tasks/*.yaml")):
-        for template in _strings(read_yaml(path)):
+    for path in [*sorted(ROOT.glob("lrnb/tasks/*.yaml")), *sorted(ROOT.glob("lrnb/tasks/native/*.yaml"))]:
+        for template in _strings(_without_hub(read_yaml(path))):
             for name in names if "language" in template else [""]:
                 whole = re.sub(r"{{\s*language\s*}}", name, template)
                 for text in filter(None, re.split(r"{[{%#].*?[}%#]}", whole)):
                     yield text
                     yield f" {text}"
+
+
+def _without_hub(task: dict[str, Any]) -> dict[str, Any]:
+    meta = task.get("metadata", {})
+    return task | {"metadata": {key: value for key, value in meta.items() if key != "hub"}}
 
 
 def _rows(path: Path) -> Iterator[Any]:

@@ -180,12 +180,12 @@ def command(study: Study, method: str, budget: int) -> str:
 
 def dev_tasks(study: Study) -> list[str]:
     """The tasks that choose: `dev_tasks`, or all tasks in X that have dev items. UserError if none."""
-    from lrnb import taskdata
+    from lrnb import taskload
 
     if study.dev_tasks:
         return study.dev_tasks
     folder = RunPaths(study).data_root / "eval"
-    found = [t for t in study.tasks if (folder / taskdata.spec(t).data / study.lang / "dev.jsonl").is_file()]
+    found = [t for t in study.tasks if taskload.has_dev(t, study.lang, folder.parent)]
     if not found:
         raise UserError(
             f"{folder}: none of {study.tasks} has dev items in {study.lang!r}, so no merge "
@@ -199,10 +199,10 @@ def dev_scorer(study: Study) -> DevScore:
 
     Opens the base once and swaps its weights; imports torch.
     """
-    from lrnb import evaluate, taskdata
+    from lrnb import evaluate, taskload
 
     paths = RunPaths(study)
-    tasks = taskdata.load(
+    tasks = taskload.load(
         dev_tasks(study),
         study.lang,
         paths.data_root,
@@ -210,6 +210,8 @@ def dev_scorer(study: Study) -> DevScore:
         limit=study.dev_limit,
         seed=study.seed,
         shots=study.shots,
+        prompts=study.prompts,
+        normalisation=study.normalisation,
     )
     scorer = evaluate.Scorer.from_folder(
         require(paths.base), device=study.device, token_budget=TOKENS_AN_ITEM * study.eval_batch

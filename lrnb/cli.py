@@ -78,7 +78,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from lrnb import plan
+    from lrnb import plan, taskload
     from lrnb.params import UserError, load_study, parse_override
 
     overrides = dict(parse_override(text) for text in given.set)
@@ -91,6 +91,7 @@ def _run(given: argparse.Namespace) -> int:
             f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
             "use preset paper or smol"
         )
+    taskload.require_known([*studies[0].tasks, *studies[0].tasks_en, *studies[0].dev_tasks])
     plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
     if given.dry_run:
         return _show_plan(studies[0], given.keep_code)
@@ -172,20 +173,30 @@ def _exec(given: argparse.Namespace) -> int:
 
 def _evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", type=Path, help="a model folder")
-    command.add_argument("--tasks", required=True, help="names of files in lrnb/tasks/, separated by commas")
+    tasks = "names, separated by commas: files in lrnb/tasks/ (with _en for English), paths of task files, "
+    command.add_argument("--tasks", required=True, help=tasks + "tasks of lm-evaluation-harness")
     command.add_argument("--lang", required=True)
     command.add_argument("--data-root", type=Path, required=True, help="folder that holds eval/")
     command.add_argument("--limit", type=int, help="items a task (default all)")
-    command.add_argument("--shots", type=int, default=0)
+    command.add_argument("--shots", type=int, default=0, help="solved examples before each item")
+    command.add_argument("--prompts", choices=("english", "native"), default="english")
+    command.add_argument("--normalisation", choices=("task", "none", "token", "byte", "character"),
+        default="task", help="of options' log-likelihoods (default: what the task file says)")  # fmt: skip
+    command.add_argument("--split", choices=("test", "dev"), default="test")
+    command.add_argument("--seed", type=int, default=0, help="picks items, examples and the order of options")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def _evaluate(given: argparse.Namespace) -> int:
     from lrnb import tables
     from lrnb.evaluate import evaluate_folder
 
-    options = {"limit": given.limit, "shots": given.shots}
-    scores = evaluate_folder(given.folder, given.tasks.split(","), given.lang, given.data_root, **options)
-    tables.print_frame(scores.drop(columns=["preset"], errors="ignore"), str(given.folder))
+    keys = ("limit", "shots", "prompts", "normalisation", "split")
+    how = {key: getattr(given, key) for key in keys}
+    names, options = given.tasks.split(","), {"seed": given.seed, "device": given.device, "given": how}
+    scores = evaluate_folder(given.folder, names, given.lang, given.data_root, **options)
+    shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", "collapsed"]
+    tables.print_frame(scores.reindex(columns=shown), str(given.folder))
     return 0
 
 

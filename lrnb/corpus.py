@@ -231,3 +231,10 @@ def write_lines(path: Path, texts: list[str]) -> None:
 def read_lines(path: Path) -> list[str]:
     """The texts that `write_lines` wrote; UserError where the stage that makes them has not run."""
     return [json.loads(line)["text"] for line in require(path).read_text(encoding="utf-8").splitlines()]
+
+
+def held_out(folder: Path, lang: str) -> dict[str, list[str]]:
+    """Language -> the documents that a corpus stage kept out of training; {} where there is no such stage."""
+    files = {lang: folder / "heldout_x.jsonl", "en": folder / "heldout_en.jsonl"}
+    found = {code: read_lines(path) for code, path in files.items() if path.is_file()}
+    return {code: texts for code, texts in found.items() if texts}

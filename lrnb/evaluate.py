@@ -7,7 +7,7 @@ look at collapsed models need them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb import answers, stats, taskdata
-from lrnb.harness import StudyTask, run
+from lrnb import answers, stats, taskload
+from lrnb.bpb import bits_per_byte
+from lrnb.harness import KeptTask, quiet
+from lrnb.harness import items as harness_items
 from lrnb.params import UserError
+from lrnb.scorecache import ScoreCache, digest, model_hash
 from lrnb.scorer import Scorer
+from lrnb.store import device_name
 from lrnb.weights import exchange_key, read_weights
 
 __all__ = [
@@ -26,13 +30,15 @@ __all__ = [
     "SCORE_COLUMNS",
     "Model",
     "Scorer",
-    "choice",
     "dev_score",
     "evaluate_folder",
     "score_models",
     "score_one",
+    "text_bits",
 ]
 log = logging.getLogger(__name__)
+UNREADABLE = 0.5  # share of unknown tokens from which on a model cannot be said to read a task
+LOOKED_AT = 200  # requests of a task that are looked at for it
 
 SCORE_COLUMNS = [
     *("preset", "lang", "model", "method", "ct_tokens", "task", "family", "metric"),
@@ -40,8 +46,10 @@ SCORE_COLUMNS = [
 ]
 ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
-    *("options", "loglikelihoods"),
-]
+    *("options", "loglikelihoods", "context", "generation", "texts"),
+]  # texts: the options as shown. Generated: options, loglikelihoods, texts empty; prediction "" if unread
+
+BITS_COLUMNS = ["model", "method", "ct_tokens", "lang", "bits_per_byte", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -55,75 +63,142 @@ class Model:
 
 def score_models(
     models: Mapping[str, Model | str | Path],
-    tasks: Mapping[str, StudyTask],
+    tasks: Mapping[str, KeptTask],
     *,
     preset: str = "",
     lang: str = "",
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    cache: str | Path | None = None,
     **options: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores every model on every task; (scores, items) with SCORE_COLUMNS and ITEM_COLUMNS.
 
-    models: label -> folder or `Model`; tasks: from `taskdata.load`; options: of
-    `Scorer.from_folder` (device, precision, batch, ...). A model is read once; where it has the
-    architecture and tokenizer of the one before, only its weights are. progress(n) is called with
-    n finished items; there are len(models) * sum(map(len, tasks.values())).
+    models: label -> folder or `Model`; tasks: from `taskload.load`; cache: a folder where scored items are
+    kept, so that only what changed is scored again; options: of `Scorer.from_folder` (device, precision,
+    batch, ...). progress(n) is called with n finished items; there are len(models) * sum(map(len,
+    tasks.values())).
     """
-    tables, scorer, before = [], None, None
-    for label, given in models.items():
-        model = given if isinstance(given, Model) else Model(given, label)
-        kind = exchange_key(Path(model.folder))
-        if scorer is None or kind != before:
-            scorer, before = Scorer.from_folder(model.folder, progress=progress, **options), kind
-        else:
-            scorer.load_state(read_weights(Path(model.folder)))
-        tables.append(score_one(scorer, tasks).assign(
-            model=label, method=model.method, ct_tokens=model.ct_tokens
-        ))  # fmt: skip
-    if not tables:
+    if not models:
         raise UserError("no model to score; give at least one checkpoint folder")
+    named = {label: m if isinstance(m, Model) else Model(m, label) for label, m in models.items()}
+    desk = _Desk(progress, options, cache)
+    tables = [
+        desk.items(Path(model.folder), dict(tasks)).assign(
+            model=label, method=model.method, ct_tokens=model.ct_tokens
+        )
+        for label, model in named.items()
+    ]
     items = pd.concat(tables, ignore_index=True)[ITEM_COLUMNS]
     scores = summary(items, tasks).assign(preset=preset, lang=lang, seed=seed)
     return scores[SCORE_COLUMNS], items
 
 
-def score_one(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
-    """Items of one loaded model: task, item, gold, prediction, correct, options, lls."""
+class _Desk:
+    """Scores one model after the other, what is cached excepted.
+
+    A model is read once; where it has the architecture and tokenizer of the one before, only its weights are.
+    """
+
+    def __init__(self, progress: Any, options: dict[str, Any], cache: str | Path | None) -> None:
+        self.progress, self.options = progress, options
+        self.scorer: Scorer | None = None
+        self.kind: tuple[str, str] | None = None
+        self.folder: Path | None = None
+        how = {key: str(options.get(key)) for key in ("precision", "max_length")}
+        how["device"] = "cpu" if options.get("device") == "cpu" else device_name()
+        self.cache = ScoreCache(Path(cache), how) if cache else None
+
+    def items(self, folder: Path, tasks: dict[str, KeptTask]) -> pd.DataFrame:
+        keys = self.cache.keys(folder, tasks) if self.cache else {}
+        done = {name: rows for name in keys if (rows := self.cache.read(keys[name])) is not None}  # type: ignore[union-attr]
+        if self.progress and done:
+            self.progress(sum(map(len, done.values())))
+        todo = {name: task for name, task in tasks.items() if name not in done}
+        if todo:
+            found = score_one(self._open(folder), todo)
+            done |= {str(name): part for name, part in found.groupby("task", sort=False)}
+        for name in todo if self.cache else ():
+            self.cache.write(keys[name], done[name])  # type: ignore[union-attr]
+        return pd.concat([done[name] for name in tasks], ignore_index=True)
+
+    def bits(self, folder: Path, texts: list[str]) -> float:
+        key = self.cache.key(model_hash(folder), digest(texts)) if self.cache else ""
+        if self.cache and (found := self.cache.read(key)) is not None:
+            return float(found["bits"].iloc[0])
+        scorer = self._open(folder)
+        value = bits_per_byte(scorer.model, scorer.tokenizer, texts)
+        if self.cache:
+            self.cache.write(key, pd.DataFrame({"bits": [value]}))
+        return value
+
+    def _open(self, folder: Path) -> Scorer:
+        if self.scorer and self.folder == folder:
+            return self.scorer
+        self.folder, kind = folder, exchange_key(folder)
+        if self.scorer is None or kind != self.kind:
+            self.scorer = Scorer.from_folder(folder, progress=self.progress, **self.options)
+            self.kind = kind
+        else:
+            self.scorer.load_state(read_weights(folder))
+        return self.scorer
+
+
+def text_bits(
+    models: Mapping[str, Model],
+    texts: Mapping[str, Sequence[str]],
+    *,
+    progress: Callable[[int], None] | None = None,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Bits per byte of held-out texts: one row a model and language, with columns BITS_COLUMNS.
+
+    texts: language -> documents; progress(n) is called with n finished ones. Otherwise as `score_models`.
+    """
+    desk = _Desk(None, options, cache)
+    rows = []
+    for label, model in models.items():
+        for lang, documents in texts.items():
+            size = sum(len(text.encode()) for text in documents)
+            value = desk.bits(Path(model.folder), list(documents))
+            rows.append((label, model.method, model.ct_tokens, lang, value, size))
+            if progress:
+                progress(len(documents))
+    return pd.DataFrame(rows, columns=BITS_COLUMNS)
+
+
+def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
+    """Items of one loaded model: ITEM_COLUMNS without those that name the model."""
+    refuse_unknown_script(scorer, tasks)
     scorer.truncated = 0
-    samples = run(scorer, dict(tasks))
+    found = harness_items(scorer, dict(tasks))
     if scorer.truncated:
         log.warning("%d contexts were longer than %d tokens and lost their left part",
                     scorer.truncated, scorer.max_length)  # fmt: skip
-    rows = [_item(tasks[task], sample) for task in tasks for sample in samples[task]]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows])
 
 
-def _item(task: StudyTask, sample: dict[str, Any]) -> dict[str, Any]:
-    doc = sample["doc"]
-    values = [float(pair[0]) for pair in sample["filtered_resps"]]
-    return {
-        "task": task.config.task,
-        "item": doc["item"],
-        "gold": doc["names"][doc["answer"]],
-        "prediction": doc["names"][choice(values, doc["options"], task.metric)],
-        "correct": bool(sample[task.metric]),
-        "options": doc["names"],
-        "loglikelihoods": values,
-    }
+def refuse_unknown_script(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> None:
+    """UserError where most of a task's text is the unknown token to the model: answers would mean nothing.
+
+    Tokenizers that fall back to bytes read every script, if badly; they pass.
+    """
+    unknown = scorer.tokenizer.unk_token_id
+    for name, task in tasks.items():
+        with quiet():
+            task.build_all_requests()
+        texts = [request.args[0] for request in task.instances[:LOOKED_AT]]
+        ids = [token for text in texts for token in scorer.tok_encode(text)]
+        share = sum(token == unknown for token in ids) / max(len(ids), 1) if unknown is not None else 0
+        if share > UNREADABLE:
+            raise UserError(
+                f"{share:.0%} of the tokens of task {name!r} are unknown to the model's tokenizer: it has no "
+                "tokens for this script. Score a model that has them, or one that falls back to bytes"
+            )
 
 
-def choice(values: list[float], options: list[str], metric: str) -> int:
-    """Index of the answer, by the harness's own rule for each metric: sum, per character, per byte."""
-    sizes = {
-        "acc": [1] * len(options),
-        "acc_norm": [len(option) for option in options],
-        "acc_bytes": [len(option.encode()) for option in options],
-    }[metric]
-    return int(np.argmax(np.array(values) / np.array(sizes, dtype=float)))
-
-
-def summary(items: pd.DataFrame, tasks: Mapping[str, StudyTask]) -> pd.DataFrame:
+def summary(items: pd.DataFrame, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     """One row per model and task, from items: value and its bootstrap interval in percent."""
     rows = []
     keys = ["model", "method", "ct_tokens", "task"]
@@ -138,13 +213,10 @@ def summary(items: pd.DataFrame, tasks: Mapping[str, StudyTask]) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def dev_score(scorer: Scorer, tasks: Mapping[str, StudyTask]) -> dict[str, float]:
+def dev_score(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> dict[str, float]:
     """Percent right per task and their "mean", for choosing among merges of loaded weights."""
-    samples = run(scorer, dict(tasks))
-    scores = {
-        name: 100 * float(np.mean([sample[task.metric] for sample in samples[name]]))
-        for name, task in tasks.items()
-    }
+    found = harness_items(scorer, dict(tasks))
+    scores = {name: 100 * float(np.mean([row["correct"] for row in rows])) for name, rows in found.items()}
     return {**scores, "mean": float(np.mean(list(scores.values())))}
 
 
@@ -154,17 +226,21 @@ def evaluate_folder(
     lang: str,
     data_root: str | Path,
     *,
-    split: str = "test",
-    limit: int | None = None,
     seed: int = 0,
-    shots: int = 0,
+    given: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `answers.collapsed`."""
-    loaded = taskdata.load(tasks, lang, data_root, split=split, limit=limit, seed=seed, shots=shots)
+    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `answers.collapsed`.
+
+    given: further options of `taskload.load` (split, limit, shots, prompts, normalisation).
+    """
+    loaded = taskload.load(tasks, lang, data_root, seed=seed, **(given or {}))
     scores, items = score_models(
         {Path(folder).name: folder}, loaded, lang=lang, seed=seed, progress=progress, **options
     )
-    seen = answers.collapsed(items)[["task", "top", "top_share", "majority_share", "collapsed"]]
-    return scores.merge(seen, on="task")
+    chosen = items[items["options"].map(len) > 0]  # written answers have no class to collapse to
+    if chosen.empty:
+        return scores
+    seen = answers.collapsed(chosen)[["task", "top", "top_share", "majority_share", "collapsed"]]
+    return scores.merge(seen, on="task", how="left")

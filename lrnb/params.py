@@ -108,7 +108,9 @@ class Study(BaseModel):
     dev_limit: int = Field(100, ge=1)  # items a task
     test_limit: int = Field(200, ge=1)  # items a task
     test_limits: dict[str, PositiveInt] = {}  # items of single tasks, over test_limit: {next_passage_en: 100}
-    shots: int = Field(0, ge=0)  # solved English examples before each item
+    shots: int = Field(0, ge=0)  # solved examples before each item, in X where the task has some there
+    prompts: Literal["english", "native"] = "english"  # language of the words around a task in X
+    normalisation: Literal["task", "none", "token", "byte", "character"] = "task"  # of the options
     eval_batch: int = Field(16, ge=1)  # items scored at once
     group: Literal["parents", "merged"] = "parents"
 

@@ -8,7 +8,7 @@ into the open model. torch is imported when a Playground is made.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ SLIDERS = SEARCHED | {"ties_sv": {"density": "", "lam": "", "slack": ""}}
 class Prompt:
     """What a model reads, the texts that may follow it, and which of them is right (-1: nobody knows).
 
-    metric: the study's rule for picking an option, see `evaluate.choice`.
+    metric: the study's rule for picking an option, see `harness.choice`.
     """
 
     text: str
@@ -42,6 +42,11 @@ class Prompt:
     name: str = "own prompt"
     metric: str = "acc"
     delimiter: str = " "
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is scored: (context, continuation) of each option."""
+        return [(self.text, self.delimiter + option) for option in self.options]
 
 
 class Answer(NamedTuple):
@@ -126,7 +131,7 @@ class Playground:
         found = {parent: self._parent(parent, prompt) for parent in PARENTS}
         self.seconds["parents"] = self._since(started)
         found |= {self.method: merged}
-        return pd.DataFrame([_row(model, answer, prompt) for model, answer in found.items()])
+        return pd.DataFrame([self._row(model, answer, prompt) for model, answer in found.items()])
 
     def numbers(self) -> dict[str, str]:
         """How long the last merge and its answer took, in words for a reader."""
@@ -141,15 +146,16 @@ class Playground:
 
     def prompts(self, each: int = 3, split: str = "test") -> list[Prompt]:
         """The first `each` items that the study scores of every task in X, as the models see them."""
-        from lrnb import taskdata
+        from lrnb import taskload
         from lrnb.harness import quiet
 
         study = self.study
         root = RunPaths(study).data_root
         given: dict[str, Any] = {"split": split, "limit": each, "seed": study.seed, "shots": study.shots}
+        given |= {"prompts": study.prompts, "normalisation": study.normalisation}
         found = []
         with quiet():
-            for name, task in taskdata.load(study.tasks, study.lang, root, **given).items():
+            for name, task in taskload.load(study.tasks, study.lang, root, **given).items():
                 task.build_all_requests()
                 found += [_prompt(name, task, number) for number in range(len(task))]
         return found
@@ -176,10 +182,23 @@ class Playground:
         return as_float32(model[name])
 
     def _answer(self, prompt: Prompt) -> Answer:
-        follow = [Request((prompt.text, prompt.delimiter + option)) for option in prompt.options]
+        follow = [Request(pair) for pair in prompt.pairs]
         values = [value for value, _ in self.scorer.loglikelihood(follow)] if follow else []
         text = self.scorer.generate_until([Request((prompt.text, {"max_gen_toks": self.new_tokens}))])[0]
         return Answer(text, tuple(values))
+
+    def _row(self, model: str, answer: Answer, prompt: Prompt) -> dict[str, Any]:
+        from lrnb.harness import choice
+
+        values, options = list(answer.loglikelihoods), list(prompt.options)
+        picks = choice(values, options, prompt.metric, prompt.pairs, self.scorer) if values else -1
+        return {
+            "model": model,
+            "text": answer.text,
+            "loglikelihoods": answer.loglikelihoods,
+            "shares": tuple(softmax(np.array(values)).tolist()),
+            "picks": picks,
+        }
 
     def _since(self, started: float) -> float:
         import torch
@@ -216,24 +235,23 @@ def _on_device(folder: Path, device: str) -> dict[str, Any]:
 
 
 def _prompt(name: str, task: Any, number: int) -> Prompt:
+    from lrnb.taskspec import NORMALISATIONS
+
     own = sorted((i for i in task.instances if i.doc_id == number), key=lambda i: i.idx)
     doc, delimiter = own[0].doc, task.config.target_delimiter
+    label = f"{name} {doc.get('item', number)}"
+    if task.writes:
+        return Prompt(own[0].args[0], name=label)
     options = tuple(i.args[1].removeprefix(delimiter) for i in own)
-    return Prompt(own[0].args[0], options, doc["answer"], f"{name} {doc['item']}", task.metric, delimiter)
+    metric = task.metric if task.metric in NORMALISATIONS.values() else "acc"
+    return Prompt(own[0].args[0], options, _gold(task.doc_to_target(doc), options), label, metric, delimiter)
 
 
-def _row(model: str, answer: Answer, prompt: Prompt) -> dict[str, Any]:
-    from lrnb.evaluate import choice
-
-    values = np.array(answer.loglikelihoods)
-    picks = choice(list(values), list(prompt.options), prompt.metric) if len(values) else -1
-    return {
-        "model": model,
-        "text": answer.text,
-        "loglikelihoods": answer.loglikelihoods,
-        "shares": tuple(softmax(values).tolist()),
-        "picks": picks,
-    }
+def _gold(target: Any, options: Sequence[str]) -> int:
+    """Index of the right option: the harness's tasks name it by index or by its text."""
+    if isinstance(target, int):
+        return target
+    return options.index(str(target)) if str(target) in options else -1
 
 
 def softmax(values: np.ndarray) -> np.ndarray:

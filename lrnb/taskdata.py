@@ -10,20 +10,20 @@ from __future__ import annotations
 import functools
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 
+from lrnb.hubrows import covers, read_hub
+from lrnb.numerals import canonical
 from lrnb.params import ENGLISH, ROOT, UserError, read_yaml
-from lrnb.taskspec import METRICS, Spec, available, spec
+from lrnb.taskspec import Prompt, Spec, available, spec
 
-if TYPE_CHECKING:
-    from lrnb.harness import StudyTask
-
-__all__ = ["available", "data_file", "distractors", "documents", "load", "sft_examples", "spec"]
+__all__ = ["available", "data_file", "distractors", "documents", "sft_examples", "spec"]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -49,19 +49,28 @@ def _row(line: str, where: str) -> dict[str, Any]:
 
 
 def documents(
-    task: Spec, path: Path, *, lang: str, limit: int | None = None, seed: int = 0
+    task: Spec, path: Path, *, lang: str, limit: int | None = None, seed: int = 0, prompts: str = "english"
 ) -> list[dict[str, Any]]:
-    """Prepared items of one file: item, prompt, options (shuffled), answer, names.
+    """Prepared items of one file: item, prompt, answer, and where options are scored options and names.
 
-    `names` are the options' names for result tables: the label or number itself, else the option's
-    index in the file. `limit` takes a sample by a seeded permutation (never the first rows:
-    published files are sorted by label); a smaller limit is a subset of a larger one, and parallel
-    files of several languages give the same rows.
+    The options are shuffled and `answer` is an index; `names` are the options' names for result tables: the
+    label or number itself, else the option's index in the file. Of a task whose answers are written `answer`
+    is the number as `numerals.number` reads it. `limit` takes a sample by a seeded permutation (never the
+    first rows: published files are sorted by label); a smaller limit is a subset of a larger one, and
+    parallel files of several languages give the same rows. prompts: "english" or "native".
     """
-    rows = read_rows(path)
+    return prepare(task, read_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
+
+
+def prepare(
+    task: Spec, rows: list[dict[str, Any]], where: str, *, lang: str, prompts: str, seed: int,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """`documents` of rows that are already read; `where` names them in messages."""
     labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
+    prompt = task.prompt_in(lang, prompts)
     keep = _sample(len(rows), limit, [seed, zlib.crc32(task.data.encode())])
-    return [_document(task, rows[i], labels, lang, seed, path) for i in keep]
+    return [_document(task, rows[i], labels, prompt, lang, seed, where) for i in keep]
 
 
 def _sample(n: int, limit: int | None, seed: Sequence[int]) -> list[int]:
@@ -71,19 +80,29 @@ def _sample(n: int, limit: int | None, seed: Sequence[int]) -> list[int]:
 
 
 def _document(
-    task: Spec, row: dict[str, Any], labels: Sequence[str], lang: str, seed: int, path: Path
+    task: Spec, row: dict[str, Any], labels: Sequence[str], prompt: Prompt, lang: str, seed: int, where: str
 ) -> dict[str, Any]:
-    where = f"{path}:{row['item'] + 1}"
+    where = f"{where}:{row['item'] + 1}"
+    doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
+    if task.kind == "generate_until":
+        return doc | {"answer": _number(row, where)}
     rng = np.random.default_rng([seed, zlib.crc32(task.data.encode()), row["item"]])
     options, answer, names = _options(row, labels, rng, where)
+    if prompt.labels and "label" in row and "options" not in row:
+        options = list(prompt.labels)
     order = rng.permutation(len(options)).tolist()
-    return {
-        "item": row["item"],
-        "prompt": _prompt(task, row, lang, where),
+    return doc | {
         "options": [options[i] for i in order],
         "answer": order.index(answer),
         "names": [names[i] for i in order],
     }
+
+
+def _number(row: dict[str, Any], where: str) -> str:
+    answer = row.get("answer")
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        raise UserError(f"{where}: needs 'answer', a number, since the answer is written")
+    return canonical(format(Decimal(str(answer)), "f"))
 
 
 @functools.cache
@@ -95,9 +114,9 @@ def language_name(lang: str) -> str:
     return str(read_yaml(path).get("lang_name") or lang)
 
 
-def _prompt(task: Spec, row: dict[str, Any], lang: str, where: str) -> str:
+def _prompt(task: Spec, prompt: Prompt, row: dict[str, Any], lang: str, where: str) -> str:
     try:
-        return task.template.render({"language": language_name(lang), **row})
+        return prompt.template.render({"language": language_name(lang), **row})
     except jinja2.TemplateError as error:
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 
@@ -151,11 +170,16 @@ def distractors(answer: int, rng: np.random.Generator, n: int = 3) -> list[int]:
 # What the study asks for
 
 
+def existing(data_root: str | Path) -> Path:
+    """The data root. UserError where it is no folder."""
+    if not str(data_root) or not Path(data_root).is_dir():
+        raise UserError(f"data root {str(data_root)!r} is no folder; set data_root=PATH or LRNB_DATA")
+    return Path(data_root)
+
+
 def data_file(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
     """Path of a split; UserError says which splits and languages there are."""
-    root = Path(data_root)
-    if not str(data_root) or not root.is_dir():
-        raise UserError(f"data root {str(data_root)!r} is no folder; set data_root=PATH or LRNB_DATA")
+    root = existing(data_root)
     path = root / "eval" / task.data / lang / f"{split}.jsonl"
     if not path.is_file():
         there = sorted(p.parent.name + "/" + p.stem for p in path.parent.parent.glob("*/*.jsonl"))
@@ -166,71 +190,56 @@ def data_file(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
     return path
 
 
-def load(
-    names: Iterable[str],
-    lang: str,
-    data_root: str | Path,
-    *,
-    split: str = "test",
-    limit: int | None = None,
-    limits: Mapping[str, int] | None = None,
-    seed: int = 0,
-    shots: int = 0,
-) -> dict[str, StudyTask]:
-    """The harness's task objects by name; "<task>_en" is the task's English version.
+def split_rows(
+    task: Spec, lang: str, split: str, data_root: str | Path, seed: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Rows of a split and where they came from: a local file, else the task's data set on the Hub.
 
-    split: "test" or "dev"; limit: items per task, sampled by seed, and `limits` of single tasks over it;
-    shots: solved English examples before each item, from the task's `sft` file.
-    Raises UserError (see `spec`, `data_file`).
+    UserError where neither is there.
     """
-    limits = limits or {}
-    for name in limits:
-        spec(name)  # a misspelt one would be ignored
-    loaded = [_load_one(n, lang, data_root, split, limits.get(n, limit), seed, shots) for n in names]
-    return {task.task_name: task for task in loaded}
+    path = _local(task, lang, split, existing(data_root))
+    if path.is_file() or not covers(task, lang, split):
+        path = data_file(task, lang, split, data_root)
+        return read_rows(path), str(path)
+    return read_hub(task, lang, split, data_root, seed), task.hub["path"]  # type: ignore[index]
 
 
-def _load_one(
-    name: str, lang: str, root: str | Path, split: str, limit: int | None, seed: int, shots: int
-) -> StudyTask:
-    from lrnb.harness import StudyTask
-
-    task = spec(name)
-    name = task.name if name.endswith((".yaml", ".yml")) else name
-    lang = "en" if name == f"{task.name}_en" else lang
-    path = data_file(task, lang, split, root)
-    splits = {"test": documents(task, path, lang=lang, limit=limit, seed=seed)}
-    if shots:
-        splits["train"] = _solved(task, name, root, seed)
-    return StudyTask(_harness_config(task, name, shots, seed), splits)
+def has_split(task: Spec, lang: str, split: str, data_root: str | Path) -> bool:
+    """Whether `split_rows` would find rows: a local file, or a data set on the Hub that lists the split."""
+    return _local(task, lang, split, data_root).is_file() or covers(task, lang, split)
 
 
-def _solved(task: Spec, name: str, root: str | Path, seed: int) -> list[dict[str, Any]]:
+def _local(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
+    return Path(data_root) / "eval" / task.data / lang / f"{split}.jsonl"
+
+
+def solved(
+    task: Spec, lang: str, data_root: str | Path, seed: int, prompts: str = "english"
+) -> list[dict[str, Any]]:
+    """Prepared training items to show before an item: in the language where there are any, else English.
+
+    In the language: train.jsonl beside the test file, or one of train_1.jsonl, train_2.jsonl, ... picked by
+    seed, or the training split on the Hub. Else the English `sft` file of the task.
+    """
+    folder = Path(data_root) / "eval" / task.data / lang
+    if several := sorted(folder.glob("train_*.jsonl")):
+        return documents(task, several[seed % len(several)], lang=lang, seed=seed, prompts=prompts)
+    if has_split(task, lang, "train", data_root):
+        rows, where = split_rows(task, lang, "train", data_root, seed)
+        return prepare(task, rows, where, lang=lang, seed=seed, prompts=prompts)
+    return english(task, data_root, seed)
+
+
+def english(task: Spec, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
+    """Prepared items of the task's English training file. UserError where it has none."""
     if task.sft is None:
-        raise UserError(f"task {name!r} has no English training rows; take it out of sft_mix, or set shots=0")
-    path = Path(root) / task.sft
+        raise UserError(
+            f"task {task.name!r} has no English training rows; take it out of sft_mix, or set shots=0"
+        )
+    path = Path(data_root) / task.sft
     if not path.is_file():
-        raise UserError(f"no training file {path} for {name!r}; set data_root to where it is")
+        raise UserError(f"no training file {path} for {task.name!r}; set data_root to where it is")
     return documents(task, path, lang="en", seed=seed)
-
-
-def _harness_config(task: Spec, name: str, shots: int, seed: int) -> dict[str, Any]:
-    return {
-        "task": name,
-        "output_type": "multiple_choice",
-        "test_split": "test",
-        "fewshot_split": "train" if shots else None,
-        "num_fewshot": shots,
-        "doc_to_text": "prompt",
-        "doc_to_choice": "options",
-        "doc_to_target": "answer",
-        "target_delimiter": task.delimiter,
-        "fewshot_delimiter": task.fewshot_delimiter,
-        "metric_list": [
-            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in METRICS
-        ],
-        "metadata": {"family": task.family, "metric": task.metric, "seed": seed},
-    }
 
 
 def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> list[dict[str, str]]:
@@ -240,7 +249,7 @@ def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> lis
     training file, the file is missing, or it has fewer rows than asked for.
     """
     task = spec(name)
-    docs = _solved(task, name, data_root, seed)
+    docs = english(task, data_root, seed)
     if n > len(docs):
         raise UserError(f"sft_mix asks for {n} rows of {name!r}, {task.sft} has {len(docs)}; ask for less")
     order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))[:n]
@@ -248,4 +257,5 @@ def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> lis
 
 
 def _example(doc: dict[str, Any], delimiter: str) -> dict[str, str]:
-    return {"prompt": doc["prompt"], "completion": delimiter + doc["options"][doc["answer"]]}
+    answer = doc["options"][doc["answer"]] if "options" in doc else doc["answer"]
+    return {"prompt": doc["prompt"], "completion": delimiter + answer}

@@ -402,6 +402,8 @@ def test_data_texts_gives_every_string_of_the_languages_asked_for(tmp_path: Path
 def test_fixed_words_of_prompts_are_among_the_texts() -> None:
     found = set(base.prompt_texts())
     assert {"\nTopic:", "Question: ", "\nBengali:", "\nUyghur:", "science/technology"} <= found
+    assert {"\nবিষয়:", "রাজনীতি", "এর কারণ কী ছিল?", "ᠠᠰᠠᠭᠤᠯᠲᠠ᠄ "} <= found
+    assert "facebook/belebele" not in found
     assert not [text for text in found if "{{" in text]
 
 

@@ -261,3 +261,28 @@ def test_requirements_of_the_peer_are_pinned_and_name_no_place() -> None:
     lines = [line for line in peer.REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
     assert "mergekit==0.1.5" in lines
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
+
+
+def test_scoring_is_measured_against_the_harness_s_own_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import json
+
+    from conftest import save_pico
+
+    from benchmarks import scoring
+
+    rows = [{"text": "the cat", "label": label} for label in ("travel", "sports", "health")]
+    data = tmp_path / "eval" / "topic" / "bn" / "test.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [f"pico={save_pico(tmp_path / 'm')}", "--tasks", "topic", "--data-root", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["scoring", *given, "--rounds", "2", "--device", "cpu"])
+    monkeypatch.setattr(scoring, "RESULTS", tmp_path / "results")
+    scoring.main()
+    (path,) = (tmp_path / "results").glob("*-scoring.json")
+    (run,) = json.loads(path.read_text())["runs"]
+    assert (run["items"], run["options"]) == (3, 7)
+    assert len(run["seconds"]["hf"]) == len(run["cpu_seconds"]["lrnb"]) == 2
+    assert run["largest_difference"] < 1e-4
+    assert "| pico | topic | 3 | 7 |" in capsys.readouterr().out

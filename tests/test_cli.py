@@ -61,6 +61,15 @@ def test_help_of_run_names_every_preset(capsys: pytest.CaptureFixture) -> None:
         (["run", "params/qaa.yaml", "--seeds", "2", "--seed", "1"], "--seeds"),
         (["run", "params/qaa.yaml", "--profile", "sluurm", "--set", "runs={tmp}"], "slurm"),
         (["run", "params/or.yaml", "--preset", "released"], "no CT weights for Odia"),
+        (["run", "params/qaa.yaml", "--set", "tasks=[world_topick]"], "did you mean 'world_topic'"),
+        (
+            ["evaluate", "{tmp}", "--tasks", "topic", "--lang", "bn", "--data-root", "{tmp}/no"],
+            "is no folder",
+        ),
+        (
+            ["evaluate", "{tmp}", "--tasks", "x.yaml", "--lang", "bn", "--data-root", "{tmp}"],
+            "x.yaml does not",
+        ),
         (["report", "{tmp}/none"], "no such run folder"),
         (
             ["merge", "ties", "--base", "b", "--model", "ct", "--out", "o", "--density", "1"],

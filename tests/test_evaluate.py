@@ -15,7 +15,7 @@ import yaml
 from conftest import WORDS, pico_model, pico_tokenizer, save_pico
 from safetensors.numpy import load_file
 
-from lrnb import answers, evaluate, scorer, taskdata
+from lrnb import answers, evaluate, scorer, taskload
 from lrnb.evaluate import Scorer
 from lrnb.harness import run
 from lrnb.params import UserError
@@ -188,8 +188,8 @@ def _words(rng, n: int) -> str:
     return " ".join(rng.choice(WORDS, n))
 
 
-def load_tasks(root: Path, **options):
-    return taskdata.load([str(root / f"{n}.yaml") for n in ("label", "choice")], "bn", root, **options)
+def load_tasks(root: Path, names: tuple[str, ...] = ("label", "choice"), **options):
+    return taskload.load([str(root / f"{name}.yaml") for name in names], "bn", root, **options)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -224,6 +224,38 @@ def test_score_models(root, tmp_path):
     same = items[items["model"] == "m1"], items[items["model"] == "ties_16k"]
     assert same[0]["prediction"].tolist() == same[1]["prediction"].tolist()
     assert ((items["gold"] == items["prediction"]) == items["correct"]).all()
+    assert set(items["generation"]) == {""}
+    assert items["context"].tolist()[:3] == [
+        d["prompt"] for d in load_tasks(root)["label"]._splits["test"][:3]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "size"),
+    [
+        ("none", "acc", lambda words: 1),
+        ("byte", "acc_bytes", lambda words: len(" ".join(words))),
+        ("character", "acc_norm", lambda words: len(" ".join(words))),
+        ("token", "acc_tokens", len),
+        ("task", "acc_bytes", lambda words: len(" ".join(words))),
+    ],
+)
+def test_normalisations_divide_by_what_they_say(root, name, metric, size):
+    task = load_tasks(root, normalisation=name)["choice"]
+    assert task.metric == metric
+    judge = Scorer(sharp("llama"), pico_tokenizer())
+    items = evaluate.score_one(judge, {"choice": task})
+    options = [doc["options"] for doc in task._splits["test"]]
+    expected = [
+        row.options[
+            int(np.argmax([v / size(o.split()) for v, o in zip(row.loglikelihoods, texts, strict=True)]))
+        ]
+        for row, texts in zip(items.itertuples(), options, strict=True)
+    ]
+    assert items["prediction"].tolist() == expected
+    assert items["correct"].tolist() == (items["prediction"] == items["gold"]).tolist()
+    plain = evaluate.score_one(judge, {"choice": load_tasks(root, normalisation="none")["choice"]})
+    assert (plain["prediction"].tolist() != expected) == (name != "none")
 
 
 def test_swapped_weights_score_as_opened_ones(root, tmp_path):
@@ -273,9 +305,15 @@ def test_no_network_is_touched(root, pico_llama, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    scores = evaluate.evaluate_folder(pico_llama, [str(root / "label.yaml")], "bn", root, limit=5)
+    scores = evaluate.evaluate_folder(pico_llama, [str(root / "label.yaml")], "bn", root, given={"limit": 5})
     assert scores["n"].tolist() == [5]
     assert {"top", "top_share", "majority_share", "collapsed"} <= set(scores.columns)
+
+
+def test_a_tokenizer_without_the_script_is_refused(data_root, pico_llama):
+    given = {"limit": 9, "prompts": "native"}
+    with pytest.raises(UserError, match=r"99% of the tokens of task 'tatoeba_choice'.*falls back to bytes"):
+        evaluate.evaluate_folder(pico_llama, ["tatoeba_choice"], "bn", data_root, given=given)
 
 
 def test_evaluate_folder_names_what_is_missing(root, tmp_path, pico_llama):

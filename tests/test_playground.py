@@ -14,7 +14,7 @@ import yaml
 from pico_run import BUDGET, byte_study, pico_study
 
 from benchmarks import playground as benchmark
-from lrnb import batch, choose, evaluate, taskdata, widgets
+from lrnb import batch, choose, evaluate, taskload, widgets
 from lrnb import plots_playground as plots
 from lrnb.driver import merge_into, merge_state
 from lrnb.params import ROOT, Study, UserError
@@ -111,7 +111,7 @@ def test_answers_are_those_of_the_study(bench: Playground, study: Study) -> None
     bench.merge("ties", density=0.5, lam=1.0)
     prompts = bench.prompts(each=2)
     tables = {prompt.name: bench.answers(prompt) for prompt in prompts}
-    tasks = taskdata.load(study.tasks, study.lang, RunPaths(study).data_root, limit=2, seed=study.seed)
+    tasks = taskload.load(study.tasks, study.lang, RunPaths(study).data_root, limit=2, seed=study.seed)
     scorer = evaluate.Scorer.from_folder(folders(study)["base"], device="cpu")
     merged = merge_state("ties", bench.vectors, density=0.5, lam=1.0)
     states = {role: read_weights(folder) for role, folder in folders(study).items()} | {"ties": merged}

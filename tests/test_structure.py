@@ -20,14 +20,15 @@ vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels conflict_kernels
 whatif_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
-taskspec harness taskdata tree weights scorer stats answers evaluate
+numerals taskspec hubrows harness taskdata harnesstask taskload
+tree weights generate scorer scorecache stats answers evaluate
 conflicts atlas whatif choose playground saturation summary trust findings failures hand
 recipe plots_merge plots_atlas plots_budgets plots_hand plots plots_playground plots_failures seeds report
 widgets_base widgets_copy widgets_hand widgets_atlas widgets_playground widgets_scores widgets
 plan fresh batch estimate live runner tables cli_merge cli_conflicts cli __main__
 """.split()
 # Training and scoring; everything else starts without torch and transformers.
-HEAVY = {"bpb", "evaluate", "finetune", "scorer", "train", "tree", "weights", "__main__"}
+HEAVY = {"bpb", "evaluate", "finetune", "generate", "scorer", "train", "tree", "weights", "__main__"}
 MODULES = sorted(path for path in (ROOT / "lrnb").glob("*.py") if path.name != "__init__.py")
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lrnb import taskdata, taskspec
+from lrnb import taskdata, taskload, taskspec
 from lrnb.params import UserError
 
 TASK = {
@@ -85,10 +85,10 @@ def test_limit_samples_over_sorted_labels_and_nests(tmp_path):
 
 def test_single_tasks_can_have_their_own_number_of_items(data_root):
     sizes = {"limit": 20, "limits": {"topic_en": 7}}
-    loaded = taskdata.load(["topic", "topic_en"], "bn", data_root, **sizes)
+    loaded = taskload.load(["topic", "topic_en"], "bn", data_root, **sizes)
     assert {name: len(task) for name, task in loaded.items()} == {"topic": 20, "topic_en": 7}
     with pytest.raises(UserError, match="did you mean 'topic'"):
-        taskdata.load(["topic"], "bn", data_root, limits={"topc": 7})
+        taskload.load(["topic"], "bn", data_root, limits={"topc": 7})
 
 
 def test_names_are_indices_in_the_file_for_long_options(tmp_path):
@@ -181,7 +181,10 @@ def test_templates_cannot_reach_python(tmp_path):
     ("changes", "message"),
     [
         ({"process_docs": "x"}, "'process_docs' is not allowed"),
-        ({"output_type": "generate_until"}, "must be multiple_choice"),
+        ({"output_type": "loglikelihood"}, "must be multiple_choice"),
+        ({"output_type": "generate_until"}, "metric of generate_until one of"),
+        ({"output_type": "generate_until", "metric": "exact_match"}, "needs until"),
+        ({"hub": {}, "metadata": {**TASK["metadata"], "hubs": 1}}, "'hub' is not allowed|'hubs'"),
         ({"doc_to_text": "{{ text"}, "no valid template"),
         ({"family": "poetry"}, "family is one of"),
         ({"data": "../../etc"}, "inside the data root"),
@@ -217,7 +220,7 @@ def test_sft_examples_need_a_training_file(tmp_path):
 def test_load_gives_harness_tasks(tmp_path):
     write_rows(tmp_path, labelled(9))
     write_rows(tmp_path, [{"text": "solved", "label": "blue"}] * 4, "sft/colour.jsonl")
-    tasks = taskdata.load([write_task(tmp_path)], "bn", tmp_path, shots=2)
+    tasks = taskload.load([write_task(tmp_path)], "bn", tmp_path, shots=2)
     task = tasks["colour"]
     task.build_all_requests()
     assert len(task) == 9
@@ -234,7 +237,7 @@ REAL = [("topic", "bn"), ("topic", "mn"), ("topic_en", "bn"), ("math", "te"), ("
 
 @pytest.mark.parametrize(("name", "lang"), REAL)
 def test_real_files_load_and_render(data_root, name, lang):
-    task = taskdata.load([name], lang, data_root, limit=40)[name]
+    task = taskload.load([name], lang, data_root, limit=40)[name]
     docs = task._splits["test"]
     options = {"topic": 7, "causal_choice": 2}.get(name.removesuffix("_en"), 4)
     assert {len(doc["options"]) for doc in docs} == {options}
@@ -260,7 +263,7 @@ def test_real_sft_rows_render(data_root, name):
 
 
 def test_parallel_languages_give_the_same_rows(data_root):
-    tasks = taskdata.load(["topic", "topic_en"], "bn", data_root, limit=50)
+    tasks = taskload.load(["topic", "topic_en"], "bn", data_root, limit=50)
     bengali, english = (tasks[name]._splits["test"] for name in ("topic", "topic_en"))
     assert [d["item"] for d in bengali] == [d["item"] for d in english]
     assert [d["options"] for d in bengali] == [d["options"] for d in english]

@@ -187,7 +187,7 @@ def test_tokenizer_knows_every_word_and_survives_saving(root: Path, tmp_path: Pa
     texts = [row["text"] for name in ("base", *CODES) for row in corpus(root, name)]
     for task in world.TASKS:
         items = [r for code in CODES for r in rows(root, task, code, "test")] + sft_rows(root, task)
-        texts += [spec(f"world_{task}").template.render(row) for row in items]
+        texts += [spec(f"world_{task}").prompt.template.render(row) for row in items]
         texts += [option for row in items for option in row["options"]]
     ids = tokenizer(texts)["input_ids"]
     assert not [t for t, row in zip(texts, ids, strict=True) if tokenizer.unk_token_id in row]

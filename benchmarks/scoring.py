@@ -1,0 +1,135 @@
+"""Items a second in scoring: lrnb's scorer against the harness's own `hf` model, same tasks, one process.
+
+    python -m benchmarks.scoring NAME=DIR [NAME=DIR ...] --lang bn --tasks topic,math --data-root PATH
+
+Requests are built before; what is timed is the harness's run over them, with one model of each kind loaded
+once in the same precision. Rounds in turn, medians shown, every time stored. Both give the same answers:
+log-likelihoods are compared and the largest difference is in the table. Writes results/<date>-scoring.json
+and .md, or a name of your own (--name).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.merge import RESULTS, ROOT, now
+
+KINDS = ("lrnb", "hf")
+
+
+def opened(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """The model as our scorer and as the harness's own class, on one set of weights."""
+    from lm_eval.models.huggingface import HFLM
+
+    from lrnb.scorer import Scorer
+
+    ours = Scorer.from_folder(folder, device=given.device, precision=given.precision)
+    theirs = HFLM(
+        pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=given.hf_batch, max_length=ours.max_length
+    )
+    return {"lrnb": ours, "hf": theirs}
+
+
+def timed(judge: Any, task: Any) -> tuple[float, float, list[float]]:
+    """Seconds for one run of a task, processor seconds of the process, and all log-likelihoods."""
+    import torch
+
+    from lrnb.harness import run
+
+    start, worked = time.perf_counter(), time.process_time()
+    samples = run(judge, {task.task_name: task})[task.task_name]
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
+    return seconds, worked, [float(pair[0]) for sample in samples for pair in sample["filtered_resps"]]
+
+
+def measure_task(judges: dict[str, Any], task: Any, rounds: int) -> dict[str, Any]:
+    """Times of both kinds in turn; the first round also compares what they say."""
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    worked: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    values: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for kind in KINDS if number % 2 == 0 else KINDS[::-1]:
+            judges["lrnb"]._encoded.clear()  # each run cuts its texts into tokens anew, as a first one does
+            spent, busy, values[kind] = timed(judges[kind], task)
+            seconds[kind].append(spent)
+            worked[kind].append(busy)
+    apart = max(abs(a - b) for a, b in zip(values["lrnb"], values["hf"], strict=True))
+    options = len(values["lrnb"]) / len(task)
+    row = {"task": task.task_name, "items": len(task), "options": options, "largest_difference": apart}
+    return row | {"seconds": seconds, "cpu_seconds": worked}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table."""
+    machine = result["machine"]
+    lines = [
+        f"# Scoring against the harness's own model, {result['started'][:10]}",
+        "",
+        f"{result['device']}, {machine['cores']} cores, {result['precision']}; batches: lrnb by a budget of "
+        f"padded tokens, hf {result['hf_batch']} requests; medians of {result['rounds']} rounds in turn. "
+        "Ratio of items/s, and of processor time, which other programs disturb less. "
+        "Difference: the largest between the two, of a log-likelihood in nats.",
+        "",
+        "| model | task | items | options | lrnb, items/s | hf, items/s | ratio | processor | difference |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in result["runs"]:
+        speed = {kind: run["items"] / median(run["seconds"][kind]) for kind in KINDS}
+        busy = median(run["cpu_seconds"]["hf"]) / median(run["cpu_seconds"]["lrnb"])
+        cells = [run["model"], run["task"], run["items"], f"{run['options']:.0f}", f"{speed['lrnb']:.1f}"]
+        cells += [f"{speed['hf']:.1f}", f"{speed['lrnb'] / speed['hf']:.1f}×", f"{busy:.1f}×"]
+        cells.append(f"{run['largest_difference']:.0e}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def options() -> argparse.Namespace:
+    top = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__.splitlines()[0])
+    top.add_argument("models", nargs="+", metavar="NAME=DIR", help="model folders with a name for the table")
+    top.add_argument("--lang", default="bn")
+    top.add_argument("--tasks", default="topic,tatoeba_choice,next_passage")
+    top.add_argument("--data-root", required=True)
+    top.add_argument("--limit", type=int, default=24, help="items a task")
+    top.add_argument("--rounds", type=int, default=3)
+    top.add_argument(
+        "--hf-batch", type=int, default=16, help="requests that the harness's model takes at once"
+    )
+    top.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    top.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    top.add_argument("--name", default="scoring", help="of the files in results/")
+    return top.parse_args()
+
+
+def main() -> None:
+    """Every model on every task."""
+    from lrnb import store, taskload
+
+    given = options()
+    tasks = taskload.load(given.tasks.split(","), given.lang, given.data_root, limit=given.limit)
+    result: dict[str, Any] = {"schema": 1, "started": now(), "precision": given.precision}
+    result |= {"machine": measure.machine(), "versions": measure.versions(), "commit": measure.commit(ROOT)}
+    result |= {key: getattr(given, key) for key in ("rounds", "hf_batch", "limit", "lang")}
+    runs = []
+    for text in given.models:
+        name, _, folder = text.rpartition("=")
+        judges = opened(Path(folder), given)
+        for task in tasks.values():
+            runs.append({"model": name or Path(folder).name} | measure_task(judges, task, given.rounds))
+    result |= {"device": store.device_name(), "runs": runs, "finished": now()}
+    path = RESULTS / f"{result['started'][:10]}-{given.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()

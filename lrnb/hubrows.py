@@ -1,0 +1,111 @@
+"""Rows of data sets on the Hub, made into the rows of local task files by what a task file says.
+
+`metadata.hub` of a task file holds: path (the data set), code (language -> its code there), splits (test,
+dev, train -> the name there; a list of train names is several training sets, `seed` picks one), config or
+files (a configuration or a file name, in which {code} and {split} are filled in), fields (our field -> a
+Jinja expression over the row). A folder <data root>/hub/<path> with the data set's own files is used
+instead of the Hub.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lrnb.params import UserError
+from lrnb.taskspec import JINJA, Spec, inside
+
+KEYS = {"path", "code", "splits", "config", "files", "fields"}
+
+
+def covers(task: Spec, lang: str, split: str) -> bool:
+    """Whether the task's data set on the Hub has the language and the split."""
+    hub = checked(task)
+    return hub is not None and lang in hub["code"] and split in hub["splits"]
+
+
+def checked(task: Spec) -> dict[str, Any] | None:
+    """The task's `metadata.hub`. UserError where it lacks a key or has an unknown one."""
+    hub = task.hub
+    if hub is None:
+        return None
+    tables = ("code", "splits", "fields")
+    good = isinstance(hub, dict) and isinstance(hub.get("path"), str) and not hub.keys() - KEYS
+    if not good or not all(isinstance(hub.get(key), dict) and hub[key] for key in tables):
+        raise UserError(
+            f"{task.path}: metadata.hub needs path, code, splits, fields; allowed: {sorted(KEYS)}"
+        )
+    inside(hub["path"], task.path)
+    return hub
+
+
+def read_hub(task: Spec, lang: str, split: str, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
+    """The rows of a split with `item`, their place in it. UserError where they cannot be had or made."""
+    hub = checked(task)
+    assert hub is not None
+    name = hub["splits"][split]
+    name = name[seed % len(name)] if isinstance(name, list) else name
+    where = f"{hub['path']} ({lang}, {name})"
+    try:
+        table = _open(hub, name, lang, Path(data_root) / "hub" / hub["path"])
+        rows = [dict(row) for row in table]
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"data set {where} of task {task.name!r} cannot be had ({type(error).__name__}: "
+            f"{reason[0] if reason else ''}). Check the network and the terms to accept on the Hub, put the "
+            f"data set's files into <data root>/hub/{hub['path']}, or rows of your own into "
+            f"<data root>/eval/{task.data}/{lang}/{split}.jsonl"
+        ) from None
+    if not rows:
+        raise UserError(f"data set {where} is empty; leave the task {task.name!r} out")
+    fields = {key: _expression(text, task) for key, text in hub["fields"].items()}
+    return [{**_row(fields, row, f"{where} row {i}"), "item": i} for i, row in enumerate(rows)]
+
+
+def _open(hub: dict[str, Any], split: str, lang: str, mirror: Path) -> Any:
+    import datasets
+
+    filled = {"code": hub["code"][lang], "split": split}
+    config = str(hub.get("config", "{code}")).format(**filled)
+    there = mirror.is_dir()  # read as a stream, so that nothing is copied into the Hub's cache
+    if "files" not in hub:
+        return datasets.load_dataset(
+            str(mirror) if there else hub["path"], config, split=split, streaming=there
+        )
+    file = hub["files"].format(**filled)
+    place = str(mirror / file) if there else f"hf://datasets/{hub['path']}/{file}"
+    kind = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet"}.get(Path(file).suffix, "json")
+    options = {"delimiter": "\t"} if file.endswith(".tsv") else {}
+    return datasets.load_dataset(kind, data_files=place, split="train", streaming=there, **options)
+
+
+def _expression(text: str, task: Spec) -> Any:
+    try:
+        return JINJA.compile_expression(str(text), undefined_to_none=False)
+    except jinja2.TemplateError as error:
+        raise UserError(f"{task.path}: {text!r} in metadata.hub is no valid expression ({error})") from None
+
+
+def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, Any]:
+    made = {}
+    for key, expression in fields.items():
+        try:
+            value = expression(**row)
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{where}: {error}, needed for {key!r} in metadata.hub; it has {sorted(row)}"
+            ) from None
+        if isinstance(value, jinja2.Undefined):
+            raise UserError(f"{where}: no such field for {key!r} in metadata.hub; the row has {sorted(row)}")
+        made[key] = _nfc(value)
+    return made
+
+
+def _nfc(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_nfc(part) for part in value]
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value

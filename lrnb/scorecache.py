@@ -1,0 +1,91 @@
+"""Items that were scored before, kept by what they depend on: model bytes, requests of the task, code.
+
+A rerun then scores only what changed. Entries are single files, written atomically; one that cannot be
+read counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lrnb.harness import KeptTask, quiet
+from lrnb.store import atomic_file, make_folder, sha256, versions
+
+CODE = (
+    "scorer",
+    "tree",
+    "weights",
+    "generate",
+    "harness",
+    "harnesstask",
+    "numerals",
+    "bpb",
+)  # what makes a score
+LIBRARIES = ("lm-eval", "torch", "transformers")
+MODEL = ("*.safetensors", "tokenizer*", "config.json", "special_tokens_map.json", "vocab*", "merges.txt")
+LISTS = ("options", "loglikelihoods")
+
+
+class ScoreCache:
+    """Items by key in a folder; `how` names what else the numbers depend on, as the precision."""
+
+    def __init__(self, folder: Path, how: dict[str, Any]) -> None:
+        self.folder, self.how = Path(folder), how
+
+    def read(self, key: str) -> pd.DataFrame | None:
+        """The items of one model and task, or None."""
+        try:
+            items = pd.read_parquet(self.folder / f"{key}.parquet")
+        except (OSError, ValueError):  # absent, or not the file it was
+            return None
+        return items.assign(**{name: items[name].map(list) for name in LISTS if name in items})
+
+    def write(self, key: str, items: pd.DataFrame) -> None:
+        """Keeps the items of one model and task."""
+        make_folder(self.folder)
+        with atomic_file(self.folder / f"{key}.parquet") as temporary:
+            items.to_parquet(temporary, index=False)
+
+    def keys(self, folder: Path, tasks: dict[str, KeptTask]) -> dict[str, str]:
+        """The key of each task for the model in `folder`."""
+        model = model_hash(folder)
+        return {name: self.key(model, task_hash(task)) for name, task in tasks.items()}
+
+    def key(self, model: str, what: str) -> str:
+        """The key of what a model was asked, from the hashes of both."""
+        return digest([model, what, code_hash(), self.how])
+
+
+def model_hash(folder: Path) -> str:
+    """Of the files that decide what a model answers."""
+    files = {path.name: path for pattern in MODEL for path in Path(folder).glob(pattern) if path.is_file()}
+    return digest({name: sha256(path) for name, path in sorted(files.items())})
+
+
+def task_hash(task: KeptTask) -> str:
+    """Of a task's requests (prompts with their examples, options, stop strings), its rows and its metric."""
+    with quiet():
+        task.build_all_requests()
+    requests = [request.args for request in task.instances]
+    config = task.config.to_dict(keep_callable=False)
+    return digest([task.task_name, task.metric, requests, list(task.eval_docs), config])
+
+
+@cache
+def code_hash() -> str:
+    """Of the modules and libraries that make a score."""
+    here = Path(__file__).parent
+    found = versions()
+    sources = [sha256(here / f"{name}.py") for name in CODE]
+    return digest([sources, {name: found.get(name) for name in LIBRARIES}])
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,126 @@
+"""The tasks of a study as the harness's objects: our task files, users' files, the harness's own tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrnb import taskdata
+from lrnb.params import ENGLISH, UserError
+from lrnb.taskspec import METRICS, NORMALISATIONS, Spec, file_of, read_file, spec
+
+if TYPE_CHECKING:
+    from lrnb.harness import KeptTask
+
+HARNESS = "harness:"
+
+
+def load(
+    names: Iterable[str],
+    lang: str,
+    data_root: str | Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    limits: Mapping[str, int] | None = None,
+    seed: int = 0,
+    shots: int = 0,
+    prompts: str = "english",
+    normalisation: str = "task",
+) -> dict[str, KeptTask]:
+    """The harness's task objects by name; "<task>_en" is the task's English version.
+
+    names: tasks of the package, paths of task files, tasks of the harness ("harness:xcopa_ta", or the name
+    alone where no own task has it); split: "test" or "dev"; limit: items per task, sampled by seed, and
+    `limits` of single tasks over it; shots: solved examples before each item, in the language where the task
+    has training rows there (`taskdata.solved`); prompts: "english" or "native"; normalisation: a key of
+    NORMALISATIONS, or "task" for what the task file says. prompts and normalisation are of our tasks; the
+    harness's own are scored as they say.
+    Raises UserError (see `spec`, `data_file`).
+    """
+    limits = limits or {}
+    require_known(limits)  # a misspelt one would be ignored
+    given = {"split": split, "seed": seed, "shots": shots, "prompts": prompts, "normalisation": normalisation}
+    loaded = [_load_one(n, lang, Path(data_root), limits.get(n, limit), given) for n in names]
+    return {task.task_name: task for task in loaded}
+
+
+def require_known(names: Iterable[str]) -> None:
+    """UserError for a name that is no task, with the nearest one; reads no data."""
+    for name in names:
+        if not _is_harness(name):
+            spec(name)
+
+
+def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
+    """Whether a task has dev items in the language; the harness's own tasks count as having none."""
+    return not _is_harness(name) and taskdata.has_split(spec(name), lang, "dev", data_root)
+
+
+def _is_harness(name: str) -> bool:
+    """Whether the harness builds it. UserError where nobody knows it."""
+    if path := file_of(name):
+        raw = read_file(path)
+        return isinstance(raw, dict) and "include" in raw
+    if not name.startswith(HARNESS):
+        try:
+            spec(name)
+            return False
+        except UserError:
+            pass
+    from lrnb import harnesstask
+
+    if not harnesstask.knows(name):
+        harnesstask.refuse_unknown(name)
+    return True
+
+
+def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[str, Any]) -> KeptTask:
+    if _is_harness(name):
+        return _harness(name, root, limit, given)
+    from lrnb.harness import StudyTask
+
+    task, seed, prompts = spec(name), given["seed"], given["prompts"]
+    name = task.name + "_en" * name.endswith("_en") if file_of(name) else name
+    lang = ENGLISH if name == f"{task.name}_en" else lang
+    rows, where = taskdata.split_rows(task, lang, given["split"], root, seed)
+    common = {"lang": lang, "seed": seed, "prompts": prompts}
+    splits = {"test": taskdata.prepare(task, rows, where, limit=limit, **common)}
+    if given["shots"]:
+        splits["train"] = taskdata.solved(task, lang, root, seed, prompts)
+    return StudyTask(_config(task, name, given), splits)
+
+
+def _harness(name: str, root: Path, limit: int | None, given: dict[str, Any]) -> KeptTask:
+    from lrnb import harnesstask
+
+    if given["split"] != "test":
+        raise UserError(
+            f"task {name!r} is the harness's own: only its test items are scored; choose on another"
+        )
+    options = {"mirrors": root / "hub", "limit": limit, "seed": given["seed"]}
+    if path := file_of(name):
+        return harnesstask.load_file(path, given["shots"], **options)
+    return harnesstask.load_named(name, given["shots"], **options)
+
+
+def _config(task: Spec, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    metric, written = task.metric, task.kind == "generate_until"
+    if given["normalisation"] != "task" and not written:
+        metric = NORMALISATIONS[given["normalisation"]]
+    counted = [m for m in METRICS[task.kind] if m != "acc_tokens"]  # which the harness does not know
+    config = {
+        "task": name,
+        "output_type": task.kind,
+        "test_split": "test",
+        "fewshot_split": "train" if given["shots"] else None,
+        "num_fewshot": given["shots"],
+        "doc_to_text": "prompt",
+        "doc_to_target": "answer",
+        "target_delimiter": task.delimiter,
+        "fewshot_delimiter": task.fewshot_delimiter,
+        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in counted],
+        "metadata": {"family": task.family, "metric": metric, "seed": given["seed"], "number": task.number},
+    }
+    return config | ({"generation_kwargs": task.generation} if written else {"doc_to_choice": "options"})

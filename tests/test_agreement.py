@@ -1,0 +1,184 @@
+"""Agreement to the item with lm-evaluation-harness run from its own command line, on its own task files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lrnb import harnesstask, pretrained, taskload
+from lrnb.harness import run
+from lrnb.params import UserError
+from lrnb.scorer import Scorer
+
+ROWS = 12
+#: the harness's file, its rows made from a local file, the splits it asks for
+TASKS = {
+    "xcopa_ta": ("xcopa/default_ta.yaml", "causal_choice/ta", ("test", "validation")),
+    "copa": ("super_glue/copa/default.yaml", "causal_choice/en", ("train", "validation")),
+    "mgsm_direct_bn": ("mgsm/direct/mgsm_direct_bn.yaml", "math/bn", ("train", "test")),
+}
+
+
+def rows_of(path: Path) -> list[dict]:
+    """Rows of a local file in the layout that the harness's task file expects."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:ROWS]]
+    if "relation" in rows[0]:
+        return [
+            {"premise": r["context"], "choice1": r["options"][0], "choice2": r["options"][1]}
+            | {"question": r["relation"], "label": r["answer"]}
+            for r in rows
+        ]
+    return [{"question": r["question"], "answer": None, "answer_number": r["answer"]} for r in rows]
+
+
+@pytest.fixture(scope="module")
+def files(data_root, tmp_path_factory) -> Path:
+    """A folder of task files that include the harness's own and name local data."""
+    folder = tmp_path_factory.mktemp("harness")
+    for name, (file, data, splits) in TASKS.items():
+        lines = [json.dumps(row) + "\n" for row in rows_of(data_root / "eval" / data / "test.jsonl")]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+        given = {"data_files": dict.fromkeys(splits, str(folder / f"{name}.jsonl"))}
+        task = {"include": str(harnesstask.OWN / file), "task": f"local_{name}", "dataset_path": "json"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**task, "dataset_kwargs": given}))
+    return folder
+
+
+def byte_model(folder: Path) -> Path:
+    """A small Llama whose tokens are bytes, so that every script is read; weights large enough to matter."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", *letters])}
+    inner = Tokenizer(models.BPE(vocabulary, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    marks = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **marks).save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"vocab_size": len(vocabulary), "hidden_size": 32, "intermediate_size": 64}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 4096}
+    model = LlamaForCausalLM(LlamaConfig(**size, **heads, eos_token_id=2, bos_token_id=1))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(6)
+    model.save_pretrained(folder)
+    return folder
+
+
+def command_line(model: Path, files: Path, out: Path) -> dict[str, list[dict]]:
+    """Samples that `lm_eval` writes, by task."""
+    command = [
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "--model",
+        "hf",
+        "--tasks",
+        ",".join(f"local_{n}" for n in TASKS),
+    ]
+    command += ["--model_args", f"pretrained={model},dtype=float32", "--include_path", str(files)]
+    command += ["--device", "cpu", "--batch_size", "1", "--log_samples", "--output_path", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {}
+    for name in TASKS:
+        (path,) = out.rglob(f"samples_local_{name}_*.jsonl")
+        found[f"local_{name}"] = [json.loads(line) for line in path.read_text().splitlines()]
+    return found
+
+
+def key(sample: dict) -> tuple[int, str]:
+    return sample["doc_id"], sample["filter"]
+
+
+def compare(model: Path, files: Path, out: Path, data_root: Path) -> dict[str, list[dict]]:
+    theirs = command_line(model, files, out)
+    tasks = taskload.load([str(files / f"{name}.yaml") for name in TASKS], "bn", data_root)
+    ours = run(Scorer.from_folder(model, device="cpu"), dict(tasks))
+    for name, samples in theirs.items():
+        assert len(samples) == len(ours[name]) > 1
+        for a, b in zip(sorted(ours[name], key=key), sorted(samples, key=key), strict=True):
+            assert key(a) == key(b)
+            metric = tasks[name].metric
+            assert a[metric] == b[metric]
+            if tasks[name].writes:
+                assert a["resps"] == b["resps"]
+                assert list(a["filtered_resps"]) == b["filtered_resps"]
+            else:
+                values = [float(pair[0]) for pair in b["filtered_resps"]]
+                assert [pair[0] for pair in a["filtered_resps"]] == pytest.approx(values, abs=1e-4)
+    return ours
+
+
+def test_three_of_the_harness_s_tasks_agree_to_the_item(files, tmp_path, data_root):
+    ours = compare(byte_model(tmp_path / "model"), files, tmp_path / "out", data_root)
+    texts = {sample["resps"][0][0] for sample in ours["local_mgsm_direct_bn"]}
+    assert len(texts) > 1
+
+
+@pytest.mark.slow
+def test_they_agree_on_a_real_model(files, tmp_path, data_root):
+    """SmolLM2-135M; a download on the first run. Two sums: each answer is up to 256 tokens long."""
+    sums = files / "mgsm_direct_bn.jsonl"
+    sums.write_text("".join(sums.read_text().splitlines(True)[:2]))
+    ours = compare(pretrained.cached_base("smollm2"), files, tmp_path / "out", data_root)
+    right = {name: {sample["acc"] for sample in ours[name]} for name in ("local_xcopa_ta", "local_copa")}
+    assert right["local_copa"] == {0.0, 1.0}
+
+
+# names and files of the harness
+
+
+def test_the_harness_s_tasks_go_by_name(data_root, tmp_path):
+    with pytest.raises(UserError, match=r"data of harness task 'xcopa_ta'.*cambridgeltl/xcopa"):
+        taskload.load(["harness:xcopa_ta"], "ta", tmp_path)
+    taskload.require_known(["harness:xcopa_ta", "mgsm_direct_te", "harness:belebele_eng_Latn_en", "topic_en"])
+    with pytest.raises(UserError, match="did you mean 'xcopa_ta'"):
+        taskload.require_known(["harness:xcopa_tamil"])
+    with pytest.raises(UserError, match=r"a group of the harness; name single tasks, .*xcopa_"):
+        taskload.require_known(["harness:xcopa"])
+    assert not taskload.has_dev("harness:xcopa_ta", "ta", data_root)
+
+
+def test_items_of_a_harness_task_are_sampled_by_seed(files, data_root, tmp_path):
+    name = str(files / "xcopa_ta.yaml")
+    small, large = (taskload.load([name], "ta", data_root, limit=n)["local_xcopa_ta"] for n in (4, 8))
+    assert (len(small), len(large)) == (4, 8)
+    assert set(small.kept) < set(large.kept)
+    assert (small.chance, small.metric, small.writes) == (0.5, "acc", False)
+    with pytest.raises(UserError, match="only its test items are scored"):
+        taskload.load([name], "ta", data_root, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("doc_to_text: !function utils.x\n", "may not run code"),
+        ("doc_to_text: '{{premise}}'\n", "'doc_to_text' is not allowed beside 'include'"),
+        ("include: none.yaml\n", r"include 'none\.yaml' does not exist"),
+    ],
+)
+def test_files_that_include_bring_no_code(files, tmp_path, lines, message):
+    path = tmp_path / "mine.yaml"
+    text = (files / "xcopa_ta.yaml").read_text()
+    if lines.startswith("include"):
+        text = "".join(line for line in text.splitlines(True) if not line.startswith("include"))
+    path.write_text(text + lines)
+    with pytest.raises(UserError, match=message):
+        taskload.load([str(path)], "ta", tmp_path)
+
+
+def test_code_does_not_come_in_through_a_file_in_between(files, tmp_path):
+    (tmp_path / "between.yaml").write_text("task: x\nprocess_docs: !function utils.x\n")
+    (tmp_path / "mine.yaml").write_text("task: y\ninclude: between.yaml\n")
+    with pytest.raises(UserError, match="may not run code"):
+        taskload.load([str(tmp_path / "mine.yaml")], "ta", tmp_path)
