@@ -24,17 +24,22 @@ from lrnb.params import ROOT
 
 WIDE, HIGH = 1280, 900
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
-QUIET = """milliseconds => new Promise(done => {
+LISTEN = """() => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  let last = performance.now();
-  const heard = () => { last = performance.now(); };
+  window.lrnb = {heard: performance.now(), settled: 0};
+  kernel.anyMessage.connect(() => { window.lrnb.heard = performance.now(); });
+}"""
+QUIET = """([quiet, patience]) => new Promise(done => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const begun = performance.now(), state = window.lrnb;
   const look = () => {
-    if (kernel.status != 'idle') heard();
-    if (performance.now() - last < milliseconds) return setTimeout(look, 10);
-    kernel.anyMessage.disconnect(heard);
+    const now = performance.now();
+    if (kernel.status != 'idle') state.heard = now;
+    const answered = state.heard > state.settled || now - begun > patience;
+    if (!answered || now - state.heard < quiet) return setTimeout(look, 10);
+    state.settled = now;
     requestAnimationFrame(() => setTimeout(done));
   };
-  kernel.anyMessage.connect(heard);
   look();
 })"""
 POINT = """(figure, [x, y]) => {
@@ -130,6 +135,7 @@ class Notebook(Page):
         super().__init__(found)
         self.page.goto(f"{lab.url}/lab/tree/{path}?reset&token={lab.token}")
         self.page.wait_for_function(IDLE)
+        self.page.evaluate(LISTEN)
 
     def run(self) -> None:
         """Run all cells; a failed cell or an error in the page fails the test."""
@@ -143,8 +149,8 @@ class Notebook(Page):
         self.check()
 
     def settle(self) -> None:
-        """Wait until kernel and page have had nothing to say to each other for a moment, and are drawn."""
-        self.page.evaluate(QUIET, 300)
+        """Wait until kernel and page have spoken since the last time, or had 2 s to, and then were quiet."""
+        self.page.evaluate(QUIET, [300, 2000])
 
     def text(self, css: str) -> str:
         return self.page.locator(css).text_content()
