@@ -4,6 +4,7 @@
 #   base ──► corpus ──► ct ──► cts_<budget> ──► eval_parents ─┐
 #     └────► sft ──► average, ties ──► ties_sv ──► eval_merged ┴► scores ─┐
 #                    ct, sft, ties_sv ──► discarded ──────────────────────┴► failures ─► report
+#                                             └─► signs, saturation
 
 import os
 import shlex
