@@ -134,13 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--each", type=int, default=2, help="items of every task")
     add("--rounds", type=int, default=3, help="of --shape")
     add("--results", type=Path, help=f"folder for the result files, such as {RESULTS.name}")
-    given = top.parse_args(arguments)
-    try:
-        bench(given)
-    except (UserError, RuntimeError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 1
-    return 0
+    return measure.status(bench, top.parse_args(arguments))
 
 
 def bench(given: argparse.Namespace) -> None:

@@ -110,7 +110,7 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Every model on every task."""
-    from lrnb import store, taskload
+    from lrnb import environment, taskload
 
     given = options()
     tasks = taskload.load(given.tasks.split(","), given.lang, given.data_root, limit=given.limit)
@@ -123,7 +123,7 @@ def main() -> None:
         judges = opened(Path(folder), given)
         for task in tasks.values():
             runs.append({"model": name or Path(folder).name} | measure_task(judges, task, given.rounds))
-    result |= {"device": store.device_name(), "runs": runs, "finished": now()}
+    result |= {"device": environment.device_name(), "runs": runs, "finished": now()}
     path = RESULTS / f"{result['started'][:10]}-{given.name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

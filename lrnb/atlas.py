@@ -24,8 +24,9 @@ import pandas as pd
 from lrnb import conflict_kernels as loops
 from lrnb.conflicts import COUNTS, MASSES, MODEL, accounts, open_vectors, place, with_shares
 from lrnb.election import PerParent, rules
+from lrnb.environment import versions
 from lrnb.params import UserError, budget_name
-from lrnb.store import atomic_folder, versions, write_text
+from lrnb.store import atomic_folder, write_text
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Cpu, Joint, Operands, Worker
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from lrnb.checkpoints import Checkpoint
 from lrnb.election import per_parent
-from lrnb.store import versions, visible_files
+from lrnb.environment import versions
+from lrnb.store import visible_files
 from lrnb.vectors import TaskVectors
 from lrnb.workers import Tally
 

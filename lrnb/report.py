@@ -14,8 +14,9 @@ import plotly.graph_objects as go
 
 from lrnb import answers, findings, plots, plots_failures, seeds, summary, trust
 from lrnb.choose import SEARCHED, read_choices, tried
+from lrnb.environment import versions
 from lrnb.params import SYNTHETIC, Study, UserError, budget_name, read_yaml, validate
-from lrnb.store import RunPaths, require, versions, write_text
+from lrnb.store import RunPaths, require, write_text
 from lrnb.style import task_name
 
 HERE = Path(__file__).parent

@@ -101,3 +101,15 @@ def chrome() -> Iterator[Any]:
 
     with browser() as found:
         yield found
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def lab(
+    request: pytest.FixtureRequest, chrome: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A running JupyterLab, in both of its themes."""
+    from lab import Lab
+
+    lab = Lab(tmp_path_factory.mktemp("lab"), dark=request.param == "dark")
+    yield lab
+    lab.close()

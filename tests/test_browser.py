@@ -16,15 +16,6 @@ from lrnb.params import ROOT
 HAND = "00_ties_by_hand"
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def lab(
-    request: pytest.FixtureRequest, chrome: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("lab"), dark=request.param == "dark")
-    yield lab
-    lab.close()
-
-
 @pytest.fixture(scope="module")
 def by_hand(chrome: Any, lab: Lab) -> Iterator[Notebook]:
     """00_ties_by_hand, run as a person would, in JupyterLab's light and dark theme."""

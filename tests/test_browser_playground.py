@@ -24,15 +24,6 @@ PLAY, NAME = ".lrnb-merge-playground", "02_merge/05_playground"
 EVIL = "<img src=x onerror=\"document.title='evil'\"> topic :"
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def lab(
-    request: pytest.FixtureRequest, chrome: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("lab"), dark=request.param == "dark")
-    yield lab
-    lab.close()
-
-
 # the playground
 
 
