@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from lrnb import conflict_kernels as loops
-from lrnb.conflicts import COUNTS, MASSES, MODEL, accounts, open_vectors, place, with_shares
+from lrnb.conflicts import COUNTS, MASSES, MODEL, accounts, open_vectors, place, slack_of, with_shares
 from lrnb.election import PerParent, rules
 from lrnb.environment import versions
 from lrnb.params import UserError, budget_name
@@ -134,7 +136,7 @@ def build(
     sft: Model | None = None,
     *,
     density: PerParent,
-    slack: float = 0.0,
+    slack: float | None = None,
     slack_threshold: float | None = None,
     weights: PerParent = None,
     zero_sign: str = "majority",
@@ -147,21 +149,28 @@ def build(
     """
     vectors = open_vectors(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign)
-    share = None if slack_threshold is not None else slack
-    found = {name: _joint(vectors, name) for name in vectors.names}
-    table = pd.DataFrame([_sizes(vectors, name, joint) for name, joint in found.items()])
+    rule = slack_of(slack, slack_threshold)
+    if not vectors.names:
+        raise UserError("conflicts: the models hold no float tensors, so there is nothing to look at")
+    rows, found = [], []
+    for name in vectors.names:
+        joint = _joint(vectors, name)
+        rows.append(_sizes(vectors, name, joint))
+        found.append([_sparse(x) for x in joint[:3]])  # dense, many small tensors would fill the memory
+    table = pd.DataFrame(rows)
+    _warn_of_size(table)
     for scope in SCOPES:
-        exact = accounts(vectors, checked, share, slack_threshold, scope)
+        exact = accounts(vectors, checked, rule, scope)
         own = exact[[*COUNTS, *MASSES, "xi", "zero"]].add_prefix(f"{scope}_")
         table = with_shares(pd.concat([table, own], axis=1), f"{scope}_")
     given = {
         "density": dict(zip(vectors.parents, checked.densities, strict=True)),
         "weights": {p: float(w) for p, w in zip(vectors.parents, checked.weights, strict=True)},
-        "slack": share,
+        "slack": None if slack_threshold is not None else slack or 0.0,
         "slack_threshold": slack_threshold,
         "zero_sign": zero_sign,
     }
-    return Atlas(table, _cropped(list(found.values())), dict(facts or {}) | given)
+    return Atlas(table, _cropped(found), dict(facts or {}) | given)
 
 
 def _joint(vectors: TaskVectors, name: str) -> Joint:
@@ -211,18 +220,42 @@ def sizes(atlas: Atlas) -> pd.DataFrame:
     return pd.concat([t[["tensor", "n", *SIZES]], pd.DataFrame([whole])], ignore_index=True)
 
 
-def _cropped(joints: list[Joint]) -> Histograms:
-    """Histograms without the bins below and above everything that is there; bin 0 stays."""
-    table = np.stack([joint.table for joint in joints], axis=1)  # (2, T, BINS, BINS)
-    used = table.any(axis=(0, 1, 2)) | table.any(axis=(0, 1, 3))
-    there = np.flatnonzero(np.asarray(used)[1:])
-    first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 1)
-    keep = np.r_[0, first + 1 : last + 1]
-    fine = np.r_[0:2, 2 * (1 + first * PER) : 2 * (1 + last * PER)]
-    own = np.stack([joint.own[:, fine] for joint in joints])
-    ties = np.stack([joint.ties[:, keep] for joint in joints])
-    table = table[:, :, keep][..., keep]
-    return Histograms(table[0], table[1], own, ties, first)
+def _warn_of_size(table: pd.DataFrame) -> None:
+    """Magnitudes beyond the last bin are counted in it, so what-ifs take them for smaller than they are."""
+    top = 2.0 ** (loops.LOWEST + loops.OCTAVES)
+    large = table.loc[(table[["ct_max", "sft_max"]] >= top).any(axis=1), "tensor"]
+    if len(large):
+        text = (
+            f"{large.iloc[0]!r}: a task vector holds values of {top:g} and more; what-ifs will be off there"
+        )
+        warnings.warn(text, stacklevel=3)
+
+
+def _sparse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(places, counts) of what is not 0 in an array, flattened."""
+    places = np.flatnonzero(x)
+    return places, x.reshape(-1)[places]
+
+
+def _cropped(joints: list[list[tuple[np.ndarray, np.ndarray]]]) -> Histograms:
+    """Sparse table, own and ties of every tensor as histograms, without the bins that none of them uses."""
+    used = np.unique(
+        np.concatenate([np.r_[p // loops.BINS % loops.BINS, p % loops.BINS] for (p, _), *_ in joints])
+    )
+    used = used[used > 0]
+    first, last = (int(used[0]) - 1, int(used[-1])) if len(used) else (0, 1)
+    size, fine = last - first + 1, 2 * (1 + (last - first) * PER)
+    shapes = ((2, size, size), (2, fine), (2, size))
+    dense = [np.zeros((len(joints), *shape), np.uint32) for shape in shapes]
+    full = ((2, loops.BINS, loops.BINS), (2, loops.PLACES), (2, loops.BINS))
+    cuts = (first, 2 * first * PER, first)
+    for t, parts in enumerate(joints):
+        for out, (places, counts), shape, cut, keep in zip(dense, parts, full, cuts, (1, 2, 1), strict=True):
+            half, *rest = np.unravel_index(places, shape)
+            new: Any = tuple(np.where(at >= keep, at - cut, at) for at in rest)
+            out[(t, half, *new)] = counts
+    table, own, ties = dense
+    return Histograms(table[:, 0], table[:, 1], own, ties, first)
 
 
 def save(atlas: Atlas, folder: Path | str) -> Path:
@@ -244,13 +277,22 @@ def load(folder: Path | str) -> Atlas:
     remedy = "Make it with lrnb conflicts ... --out DIR, or with notebooks/03_analysis/02_discarded"
     if missing := [name for name in (TABLE, ARRAYS, FACTS) if not (folder / name).is_file()]:
         raise UserError(f"{folder}: no conflict atlas here ({missing[0]} is missing). {remedy}")
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    if facts.get("format") != FORMAT:
-        raise UserError(f"{folder}: an atlas of format {facts.get('format')}, this is {FORMAT}. {remedy}")
     try:
+        facts = dict(json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        if facts.get("format") != FORMAT:
+            raise UserError(f"{folder}: an atlas of format {facts.get('format')}, this is {FORMAT}. {remedy}")
         stored = dict(np.load(folder / ARRAYS, allow_pickle=False))
         table = pd.read_parquet(folder / TABLE)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder}: {ARRAYS} or {TABLE} cannot be read ({error}). {remedy}") from None
-    found = Histograms(**{name: stored[name] for name in ARRAY_NAMES}, first=int(stored["first"]))
+        found = Histograms(**{name: stored[name] for name in ARRAY_NAMES}, first=int(stored["first"]))
+        _check_shapes(table, found)
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{folder}: the atlas is damaged ({error}). {remedy}") from None
     return Atlas(table, found, facts)
+
+
+def _check_shapes(table: pd.DataFrame, h: Histograms) -> None:
+    bins = len(h.edges) - 1
+    shapes = {"same": (bins, bins), "opposite": (bins, bins), "ties": (2, bins)}
+    wrong = [name for name, shape in shapes.items() if getattr(h, name).shape != (len(table), *shape)]
+    if wrong or h.own.shape[:2] != (len(table), 2):
+        raise ValueError(f"{(wrong or ['own'])[0]} does not fit {len(table)} tensors")

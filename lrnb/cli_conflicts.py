@@ -58,7 +58,7 @@ def conflicts(given: argparse.Namespace) -> int:
     if given.out:
         atlas.save(made, given.out)
     if given.json:
-        print(json.dumps(_whole(made), indent=1))
+        print(json.dumps(_whole(made), indent=1, allow_nan=False))
     else:
         _print(made, time.perf_counter() - start)
         if given.out:
@@ -94,7 +94,7 @@ def _whole(made: Atlas) -> dict[str, Any]:
     from lrnb.conflicts import sums
 
     rows = {scope: dict(sums(made.exact(scope))) for scope in SCOPES}
-    size = sizes(made).iloc[-1][SIZES].to_dict()
+    size = {name: None if x != x else x for name, x in sizes(made).iloc[-1][SIZES].items()}
     return {**made.facts, **size, **{f"trim_scope_{name}": row for name, row in rows.items()}}
 
 
@@ -106,30 +106,32 @@ def _print(made: Atlas, seconds: float) -> None:
     from lrnb.tables import print_frame
 
     found = {scope: sums(made.exact(scope)) for scope in SCOPES}
-    setting = "; ".join(f"{key} {_plain(made.facts[key])}" for key in ("density", "weights", "slack"))
+    keys = ("density", "weights", "slack", "slack_threshold")
+    setting = "; ".join(f"{key} {_plain(made.facts[key])}" for key in keys if made.facts[key] is not None)
     print(f"{int(found['model']['n']):,} entries, {seconds:.1f} s; {setting}")
-    table = pd.DataFrame({"entries": [f"{name.replace('_', ' ')}, % of {OF[name]}" for name in COUNTS]})
+    table = pd.DataFrame({"entries": [f"{name.replace('_', ' ')}, % of {OF[name][0]}" for name in COUNTS]})
     for scope, row in found.items():
         table[scope] = [f"{int(row[name]):,}" for name in COUNTS]
-        whole = {"all": row["n"], "its kept": 0, "sft discarded": row["sft_discarded"]}
-        shares = [
-            row[name] / max(whole[OF[name]] or row[name[: name.index("_")] + "_kept"], 1) for name in COUNTS
-        ]
-        table[f"{scope} %"] = [f"{share:.2%}" for share in shares]
+        table[f"{scope} %"] = [f"{row[name] / max(row[of], 1):.2%}" for name, (_, of) in OF.items()]
     print_frame(table, "by trim scope: one threshold for the model, or one for each tensor")
     _print_modules(made)
 
 
-OF = {
-    "ct_kept": "all", "sft_kept": "all", "ct_discarded": "its kept", "sft_discarded": "its kept",
-    "overlap": "all", "conflicts": "all", "reserved": "sft discarded",
-}  # fmt: skip
+OF = {  # count: what it is given in percent of, in words and as a column
+    "ct_kept": ("all", "n"),
+    "sft_kept": ("all", "n"),
+    "ct_discarded": ("its kept", "ct_kept"),
+    "sft_discarded": ("its kept", "sft_kept"),
+    "overlap": ("all", "n"),
+    "conflicts": ("all", "n"),
+    "reserved": ("sft discarded", "sft_discarded"),
+}
 
 
 def _plain(value: Any) -> str:
     """0.5, or ct 0.2, sft 0.6 where the parents differ."""
     if not isinstance(value, dict):
-        return "as a threshold" if value is None else f"{value:g}"
+        return f"{value:g}"
     same = len(set(value.values())) == 1
     return f"{value['ct']:g}" if same else ", ".join(f"{name} {x:g}" for name, x in value.items())
 

@@ -17,7 +17,7 @@ import pandas as pd
 from lrnb.election import PerParent, Rules, Scope, elect, rules
 from lrnb.merge import Look, Looks, run
 from lrnb.params import UserError
-from lrnb.ties_sv import slack_rule
+from lrnb.ties_sv import ShareSlack, ThresholdSlack, slack_rule
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Account, Cpu, Operands, Worker
 
@@ -43,7 +43,7 @@ def shares(
     sft: Model | None = None,
     *,
     density: PerParent,
-    slack: float = 0.0,
+    slack: float | None = None,
     slack_threshold: float | None = None,
     trim_scope: str = "model",
     weights: PerParent = None,
@@ -61,9 +61,7 @@ def shares(
     """
     vectors = open_vectors(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
-    table = accounts(
-        vectors, checked, None if slack_threshold is not None else slack, slack_threshold, trim_scope
-    )
+    table = accounts(vectors, checked, slack_of(slack, slack_threshold), trim_scope)
     return with_shares(with_model(table))
 
 
@@ -80,11 +78,16 @@ def open_vectors(base: TaskVectors | Model, ct: Model | None, sft: Model | None)
     return TaskVectors(base, {"ct": ct, "sft": sft}, method="conflicts")
 
 
+def slack_of(slack: float | None, slack_threshold: float | None) -> ShareSlack | ThresholdSlack:
+    """The slack that is given, none where neither is. UserError where both are, or out of range."""
+    given = 0.0 if slack is None and slack_threshold is None else slack
+    return slack_rule(["ct", "sft"], given, slack_threshold)
+
+
 def accounts(
-    vectors: TaskVectors, rules: Rules, slack: float | None, slack_threshold: float | None, trim_scope: str
+    vectors: TaskVectors, rules: Rules, rule: ShareSlack | ThresholdSlack, trim_scope: str
 ) -> pd.DataFrame:
     """The rows of all tensors: PLACE, COUNTS, MASSES, xi and `zero`, the sign that exact ties took."""
-    rule = slack_rule(vectors.parents, slack, slack_threshold)
     own, scopes = vectors.parents.index("sft"), {}
 
     def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], Look[Account]]:
@@ -102,7 +105,7 @@ def accounts(
     sums: dict[str, list[Account]] = {name: [] for name in vectors.names}
     for span, found in run(vectors, plan, lambda span, result: None):
         sums[span.name].append(found)
-    no_slack = not slack and slack_threshold is None
+    no_slack = isinstance(rule, ShareSlack) and not rule.slack
     rows = [_row(name, vectors, sums[name], scopes[name], no_slack) for name in vectors.names]
     return pd.DataFrame(rows, columns=[*PLACE, *COUNTS, *MASSES, "xi", "zero"])
 
@@ -152,7 +155,7 @@ def sums(table: pd.DataFrame) -> Mapping[str, float]:
 
 def layer_of(name: str) -> int:
     """Number of the layer a tensor belongs to, -1 for none."""
-    found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", name)
+    found = re.search(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.", name)
     return int(found[1]) if found else -1
 
 
@@ -164,7 +167,7 @@ def module_of(name: str) -> str:
         return "embed"
     if "lm_head" in name:
         return "lm_head"
-    if "norm" in name:
+    if "norm" in name or re.search(r"\.ln_\w+\.", name):
         return "norm"
     found = re.search(r"\.(q|k|v|o|gate|up|down)_proj\.", name)
     return found[1] if found else "other"

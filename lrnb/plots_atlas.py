@@ -44,20 +44,21 @@ def slack(found: WhatIf, where: str = MODEL, bars: int = 80) -> go.Figure:
     """Left: histogram of SFT's defeats by margin, the part won back shaded up to xi. Right: what becomes of
     both parents' kept entries."""
     rows = found.atlas.rows(where)
-    counts, edges = found.margins(rows, bars)
-    total, xi = conflicts.sums(found.table.iloc[rows]), _xi(found, rows)
+    lost, won, edges = found.margins(rows, bars)
+    total = conflicts.sums(found.table.iloc[rows])
     fig = make_subplots(rows=1, cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.14)
     middle = (edges[:-1] + edges[1:]) / 2
-    for name, y in zip(("reserved", "discarded"), _shaded(counts[:-1], edges, xi), strict=True):
+    for name, y in (("reserved", won[:-1]), ("discarded", (lost - won)[:-1])):
         fig.add_bar(x=middle, y=y, name=_word(name), marker={"color": OUTCOMES[name]}, width=np.diff(edges))
     _fate_bars(fig, total)
-    n, lost, kept = total["n"], total["sft_discarded"], total["sft_kept"]
     finish(
         fig,
-        f"{_name(where)}, {found.atlas.title}: {lost:,.0f} of {kept:,.0f} kept SFT entries lose "
-        f"(n = {n:,.0f} weights)",
+        f"{_name(where)}, {found.atlas.title}: {total['sft_discarded']:,.0f} of {total['sft_kept']:,.0f} "
+        f"kept SFT entries lose (n = {total['n']:,.0f} weights)",
     )
-    if xi > 0:
+    one = np.ptp(found.xi[rows]) == 0  # one line for one threshold
+    xi = float(found.xi[rows[0]])
+    if one and xi > 0:
         line = {"color": INK, "dash": "dash"}
         side = "top left" if xi > edges[-1] / 2 else "top right"
         at = {"annotation_text": f"ξ = {xi:.2g}", "annotation_position": side, "row": 1, "col": 1}
@@ -67,17 +68,6 @@ def slack(found: WhatIf, where: str = MODEL, bars: int = 80) -> go.Figure:
     fig.update_xaxes(title_text="share of the kept entries (%)", row=1, col=2, range=[0, 100])
     fig.update_yaxes(autorange="reversed", row=1, col=2)  # CT above SFT
     return fig.update_layout(barmode="stack", bargap=0)
-
-
-def _xi(found: WhatIf, rows: np.ndarray) -> float:
-    """The margin up to which slack wins back, where all `rows` share one; else their median."""
-    return float(np.median(found.xi[rows]))
-
-
-def _shaded(counts: np.ndarray, edges: np.ndarray, xi: float) -> tuple[np.ndarray, np.ndarray]:
-    """Each bar in the part up to xi and the part above."""
-    share = np.clip((xi - edges[:-1]) / np.diff(edges), 0, 1)
-    return counts * share, counts * (1 - share)
 
 
 def _word(outcome: str) -> str:
@@ -112,7 +102,8 @@ def _fate_bars(fig: go.Figure, total: Mapping[str, float]) -> None:
 
 
 def _name(where: str) -> str:
-    return "Whole model" if where == MODEL else escape(where[:1].upper() + where[1:])
+    known = where.startswith("layer ") or where in MODULES
+    return "Whole model" if where == MODEL else escape(where.capitalize() if known else where)
 
 
 def cell_values(atlas: Atlas, column: str, trim_scope: str = "model") -> pd.DataFrame:
@@ -125,10 +116,11 @@ def cell_values(atlas: Atlas, column: str, trim_scope: str = "model") -> pd.Data
 
 def _cell_value(part: pd.DataFrame, column: str) -> float:
     if column in ("ct_l2", "sft_l2"):
-        return float(np.sqrt((part[column] ** 2).sum()))
+        return float(np.linalg.norm(part[column]))
     if column == "cosine":
-        size = part["ct_l2"] * part["sft_l2"]
-        return float((part["cosine"] * size).sum() / size.sum()) if size.sum() else float("nan")
+        ct, sft = (np.linalg.norm(part[f"{parent}_l2"]) for parent in ("ct", "sft"))
+        across = (part["cosine"] * part["ct_l2"] * part["sft_l2"]).sum()
+        return float(across / (ct * sft)) if ct * sft else float("nan")
     total = conflicts.sums(part)
     if column.endswith("_share"):
         return 100 * total[column]
@@ -153,7 +145,7 @@ def conflict_map(atlas: Atlas, column: str = "sft_discarded_share", trim_scope: 
         )
     )
     n, facts = int(atlas.tensors["n"].sum()), atlas.facts
-    setting = f"density {_setting(facts['density'])}, slack {facts['slack'] or 0:g}, trim scope {trim_scope}"
+    setting = f"density {_setting(facts['density'])}, {_slack(facts)}, trim scope {trim_scope}"
     finish(fig, f"{what}, {atlas.title}: {setting} (n = {n:,} weights)", "module", "", _tall(len(layers)))
     fig.update_xaxes(type="category", showgrid=False)
     return fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
@@ -162,6 +154,11 @@ def conflict_map(atlas: Atlas, column: str = "sft_discarded_share", trim_scope: 
 def _setting(value: Mapping[str, float]) -> str:
     one = sorted(set(value.values()))
     return f"{one[0]:g}" if len(one) == 1 else ", ".join(f"{key} {x:g}" for key, x in value.items())
+
+
+def _slack(facts: Mapping[str, Any]) -> str:
+    xi = facts["slack_threshold"]
+    return f"slack {facts['slack']:g}" if xi is None else f"slack ξ {xi:g}"
 
 
 def _tall(rows: int) -> int:

@@ -56,7 +56,7 @@ def _module_bars(fig: go.Figure, rows: pd.DataFrame) -> None:
     share = 100 * total["sft_discarded"] / total["sft_kept"].where(total["sft_kept"] > 0)
     fig.add_bar(x=list(total.index), y=share, marker={"color": colour("sft")}, showlegend=False, row=1, col=3)
     fig.update_xaxes(title_text="module", type="category", row=1, col=3)
-    fig.update_yaxes(title_text="SFT: discarded (%)", range=[0, 50], row=1, col=3)
+    fig.update_yaxes(title_text="SFT: discarded (%)", row=1, col=3)
 
 
 def _at(table: pd.DataFrame, at: int | None) -> str:

@@ -84,13 +84,19 @@ def load(study: Study) -> dict[int, Atlas]:
     return {budget: atlases.load(paths.atlas(budget)) for budget in study.ct_budgets}
 
 
-def along(found: Mapping[int, Atlas], **setting: Any) -> pd.DataFrame:
-    """One row a budget: the whole model at one setting (options of `what_if`), with the sizes of both
-    task vectors; columns of `conflicts.shares` and `atlas.sizes`, ct_tokens and budget (its name)."""
+def elections(found: Mapping[int, Atlas], **setting: Any) -> dict[int, pd.DataFrame]:
+    """What the election of every budget would count at one setting (options of `what_if`)."""
+    return {budget: what_if(one, **setting).table for budget, one in found.items()}
+
+
+def along(found: Mapping[int, Atlas], tables: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """One row a budget: the whole model in `tables` (of `elections`) and the sizes of both task vectors.
+
+    Columns of `conflicts.shares` and `atlas.sizes`, ct_tokens and budget (its name).
+    """
     rows = []
     for budget, one in found.items():
-        row = what_if(one, **setting).table.iloc[-1].to_dict()
-        row |= atlases.sizes(one).iloc[-1][atlases.SIZES].to_dict()
+        row = tables[budget].iloc[-1].to_dict() | atlases.sizes(one).iloc[-1][atlases.SIZES].to_dict()
         rows.append({"ct_tokens": budget, "budget": budget_name(budget), **row})
     return pd.DataFrame(rows)
 
@@ -103,7 +109,7 @@ def grid(
 ) -> pd.DataFrame:
     """`along` for every density and slack; adds both as columns."""
     tables = [
-        along(found, density=d, slack=s, **options).assign(density=d, slack=s)
+        along(found, elections(found, density=d, slack=s, **options)).assign(density=d, slack=s)
         for d in densities
         for s in slacks
     ]

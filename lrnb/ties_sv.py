@@ -40,7 +40,7 @@ from functools import partial
 
 import numpy as np
 
-from lrnb.election import PerParent, Rules, Scope, Slack, count_votes, per_parent, rules, stop_after
+from lrnb.election import PerParent, Rules, Scope, count_votes, per_parent, rules, stop_after
 from lrnb.merge import Plan, Tensors, run_on_tensors, ties_plan
 from lrnb.params import UserError
 from lrnb.select import ALL, Bracket, bracket, locate, sample_size
@@ -81,7 +81,7 @@ def slack_rule(
     slack: float | None = None,
     slack_threshold: float | None = None,
     protect: str = "sft",
-) -> Slack:
+) -> ShareSlack | ThresholdSlack:
     """The slack of every scope. UserError unless exactly one slack is given, in range."""
     if (slack is None) == (slack_threshold is None):
         raise UserError("ties_sv: give one of slack (a fraction) and slack_threshold (a magnitude)")

@@ -18,17 +18,22 @@ import pandas as pd
 
 from lrnb import whatif_kernels as kernels
 from lrnb.atlas import PER, Atlas, Histograms
-from lrnb.conflicts import with_model, with_shares
-from lrnb.election import PerParent, per_parent, rules
+from lrnb.conflicts import slack_of, with_model, with_shares
+from lrnb.election import PerParent, rules
 from lrnb.params import UserError
+from lrnb.ties_sv import ThresholdSlack
 
 PARENTS = ["ct", "sft"]
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """One election, estimated. thresholds: (T, 2); views: (T, 2, 4, B); xi, level: (T,) what slack wins back;
-    `results`: (T, B, RESULTS), entries and sums by SFT's bins, see `whatif_kernels.decide`."""
+    """One election, estimated.
+
+    thresholds: (T, 2); views: (T, 2, 5, B); xi, level: (T,), SFT wins back its losses by a smaller margin
+    than xi, and the share `level` of those by just xi (xi below 0: none). results: (T, B, RESULTS),
+    entries and sums by SFT's bins, see `whatif_kernels.decide`.
+    """
 
     atlas: Atlas
     weights: np.ndarray
@@ -72,34 +77,37 @@ class WhatIf:
         head = self.atlas.tensors[["tensor", "layer", "module", "n"]]
         return with_shares(with_model(head.assign(**columns)))
 
-    def margins(self, rows: np.ndarray | None = None, bars: int = 80) -> tuple[np.ndarray, np.ndarray]:
-        """(counts (bars + 1,), edges (bars + 1,)) of delta = |w tau_CT| - |w tau_SFT| over SFT's losses.
+    def margins(
+        self, rows: np.ndarray | None = None, bars: int = 80
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """SFT's losses by delta = |w tau_CT| - |w tau_SFT|: (lost, won, edges), each (bars + 1,).
 
-        rows: the tensors' numbers (default all). The last count is of what lies beyond the last edge,
+        won: the part that slack wins back.
+
+        rows: the tensors' numbers (default all). The last counts are of what lies beyond the last edge,
         which is where 99.5% of the losses end.
         """
         some = np.arange(len(self.views)) if rows is None else rows
         widest = max((float(self.views[t, 0, kernels.HIGH].max()) for t in some), default=0.0)
-        edges = np.linspace(0, (widest or 1.0) * max(self.weights[0], 1e-30), 8 * bars + 1)
-        counts = self._margins(some, edges)
-        share = np.cumsum(counts) / max(counts.sum(), 1e-30)
+        edges = np.linspace(0, (widest or 1.0) * self.weights[0], 8 * bars + 1)
+        lost, _ = self._margins(some, edges)
+        share = np.cumsum(lost) / max(lost.sum(), 1e-30)
         shown = edges[min(int(np.searchsorted(share, 0.995)) + 1, len(edges) - 1)]
         edges = np.linspace(0, shown, bars + 1)
-        return self._margins(some, edges), edges
+        return *self._margins(some, edges), edges
 
-    def _margins(self, some: np.ndarray, edges: np.ndarray) -> np.ndarray:
-        counts = np.zeros(len(edges))
+    def _margins(self, some: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        lost, won = np.zeros(len(edges)), np.zeros(len(edges))
         for t in some:
-            _, *rest = self._of(t)
-            kernels.margins(*rest, edges, counts)
-        return counts
+            kernels.margins(*self._of(t), self.xi[t], self.level[t], edges, lost, won)
+        return lost, won
 
 
 def what_if(
     atlas: Atlas,
     *,
     density: PerParent,
-    slack: float = 0.0,
+    slack: float | None = None,
     slack_threshold: float | None = None,
     weights: PerParent = None,
     trim_scope: str = "model",
@@ -111,6 +119,11 @@ def what_if(
     option is out of range.
     """
     checked = rules(PARENTS, density, weights, zero_sign)
+    rule = slack_of(slack, slack_threshold)
+    if not all(checked.weights):
+        raise UserError(
+            "what_if: a weight of 0 cannot be told from histograms; count it with conflicts.shares"
+        )
     if trim_scope not in ("model", "tensor"):
         raise UserError(f"trim_scope must be model or tensor, got {trim_scope!r}")
     h = atlas.histograms
@@ -120,11 +133,10 @@ def what_if(
     zeros = majority if zero_sign == "majority" else np.ones(len(views))
     xi, level = np.full(len(views), -1.0), np.zeros(len(views))
     found = WhatIf(atlas, np.array(checked.weights, float), zeros, thresholds, views, xi, level)
-    if slack_threshold is not None:
-        xi[:] = per_parent(["xi"], slack_threshold, 0.0, "slack_threshold", 0.0, 1e30)[0]
-        level[:] = 1.0
-    elif share := per_parent(["slack"], slack, 0.0, "slack", 0.0, 1.0)[0]:
-        xi[:], level[:] = _slack(found, share, trim_scope)
+    if isinstance(rule, ThresholdSlack):
+        xi[:], level[:] = rule.xi, 1.0
+    elif rule.slack:
+        xi[:], level[:] = _slack(found, rule.slack, trim_scope)
     return found
 
 
@@ -153,14 +165,19 @@ def _tensor(h: Histograms, t: int) -> tuple[np.ndarray, ...]:
     return h.same[t], h.opposite[t], h.ties[t], h.full[t]
 
 
-def _slack(found: WhatIf, share: float, trim_scope: str) -> np.ndarray:
-    """(2, T): xi and level of every tensor; over the whole model, or each by itself."""
+def _slack(found: WhatIf, share: float, trim_scope: str) -> tuple[np.ndarray, np.ndarray]:
+    """(xi, level) of every tensor, over the whole model or each by itself. As in a merge, of the losses by
+    just xi those with the lowest index are won back: the first tensors' before the others'."""
     h = found.atlas.histograms
     out = np.empty((h.same.shape[1], kernels.RESULTS))
     if trim_scope == "model":
-        whole = h.whole
-        views = _views(whole, 0, found.thresholds[0])
-        pair = kernels.slack_margin(*_tensor(whole, 0), *views, found.weights, found.zeros[0], share, out)
-        return np.broadcast_to(np.array(pair)[:, None], (2, len(found.views)))
+        views = _views(h.whole, 0, found.thresholds[0])
+        model = (*_tensor(h.whole, 0), *views, found.weights, found.zeros[0])
+        xi, quota = kernels.slack_margin(*model, share, out)
+        at_xi = np.array([kernels.at_margin(*found._of(t), xi) for t in range(len(found.views))])
+        before = np.cumsum(at_xi) - at_xi
+        return np.full(len(at_xi), xi), np.clip((quota - before) / np.maximum(at_xi, 1e-30), 0, 1)
     pairs = [kernels.slack_margin(*found._of(t), share, out) for t in range(len(found.views))]
-    return np.array(pairs).reshape(-1, 2).T
+    xi, quotas = np.array(pairs).reshape(-1, 2).T
+    at_xi = np.array([kernels.at_margin(*found._of(t), xi[t]) for t in range(len(xi))])
+    return xi, np.clip(quotas / np.maximum(at_xi, 1e-30), 0, 1)

@@ -10,28 +10,45 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from lrnb import conflicts, plots_atlas, plots_budgets, saturation
 from lrnb.atlas import SCOPES, Atlas
 from lrnb.conflicts import MODEL
-from lrnb.params import budget_name
+from lrnb.params import UserError, budget_name
 from lrnb.whatif import WhatIf, what_if
 from lrnb.widgets_base import Choice, Explorer, Slider, explore, headless
 from lrnb.widgets_copy import copy_button
 
 STEPS = 0.01  # of the sliders of density and slack
 XI_STEP = 0.02  # of the threshold's slider, in powers of ten
+STEP_W, HEAVIEST = 0.05, 2.0  # of the weights: the smallest and a step, and the largest
 
 
 def start(atlas: Atlas) -> dict[str, Any]:
-    """density, slack and trim scope to start from: those of the study."""
+    """density, slack and trim scope to start from: those the atlas was made at.
+
+    One density for both parents (CT's, where they differ); slack as a share, also where it was given as a
+    threshold. The other widgets' what-ifs take the atlas's weights, see `_estimate`.
+    """
     facts = atlas.facts
-    return {
-        "density": float(facts["density"]["ct"]),
-        "slack": float(facts["slack"] or 0.0),
-        "trim_scope": facts.get("trim_scope", "model"),
-    }
+    scope, slack = facts.get("trim_scope", "model"), facts["slack"]
+    if slack is None:
+        total = conflicts.sums(atlas.exact(scope))
+        slack = total["reserved"] / max(total["sft_discarded"], 1)
+    return {"density": float(facts["density"]["ct"]), "slack": float(slack), "trim_scope": scope}
+
+
+def _estimate(atlas: Atlas, **setting: Any) -> WhatIf:
+    return what_if(atlas, weights=atlas.facts["weights"], **setting)
+
+
+def _made_at(atlas: Atlas) -> str:
+    """A sentence where one slider stands for two densities that differ."""
+    own = atlas.facts["density"]
+    differ = own["ct"] != own["sft"]
+    return f" The atlas was made at density {own['ct']:g} of CT, {own['sft']:g} of SFT." if differ else ""
 
 
 def places(atlas: Atlas) -> list[str]:
@@ -48,7 +65,7 @@ def slack_explorer(atlas: Atlas) -> Any:
     """
     first = start(atlas)
     if headless():
-        return plots_atlas.slack(what_if(atlas, **first))
+        return plots_atlas.slack(_estimate(atlas, **first))
     return SlackExplorer(atlas, first)
 
 
@@ -62,8 +79,8 @@ class SlackExplorer(Explorer):
         self._follower: Any = None  # the slack that was not moved
         self._set = 0.0  # and what it was set to
         look = {"description": "slack as threshold ξ", "style": {"description_width": "auto"}}
-        self.found = what_if(atlas, **first)
-        top = np.log10(max(float(atlas.tensors["ct_max"].max()), 1e-12))
+        self.found, weights = _estimate(atlas, **first), atlas.facts["weights"]
+        top = np.log10(max(HEAVIEST * float(atlas.tensors["ct_max"].max()), 1e-12))
         threshold = w.FloatLogSlider(
             10**top, min=top - 6, max=top, step=XI_STEP, readout_format=".2e", **look
         )
@@ -71,8 +88,8 @@ class SlackExplorer(Explorer):
             "density": Slider("density", first["density"], 0.01, 1.0, STEPS),
             "slack": Slider("slack as share ρ", first["slack"], 0.0, 1.0, STEPS),
             "threshold": threshold,
-            "ct": Slider("weight of CT", 1.0, 0.0, 2.0, 0.05),
-            "sft": Slider("weight of SFT", 1.0, 0.0, 2.0, 0.05),
+            "ct": Slider("weight of CT", weights["ct"], STEP_W, HEAVIEST, STEP_W),
+            "sft": Slider("weight of SFT", weights["sft"], STEP_W, HEAVIEST, STEP_W),
             "trim_scope": Choice("trim scope", first["trim_scope"], SCOPES),
             "where": Choice("look at", MODEL, places(atlas)),
         }
@@ -80,6 +97,7 @@ class SlackExplorer(Explorer):
             "Try: at which slack does SFT win back half of its defeats, and what does it cost CT? "
             "Then lower the density, and look at one layer."
         )
+        hint += _made_at(atlas)
         self.command = copy_button("")
         super().__init__("slack-explorer", hint, self.picture, controls, self.read, [self.command])
         self._link()
@@ -111,8 +129,8 @@ class SlackExplorer(Explorer):
     def _is_echo(self, value: float) -> bool:
         """Whether the browser sends back what `_link` has set, rounded to the slider's step."""
         if self.by == "slack":
-            return abs(np.log10(value / self._set)) < XI_STEP
-        return abs(value - self._set) < STEPS
+            return abs(np.log10(value / self._set)) <= 0.51 * XI_STEP
+        return abs(value - self._set) <= 0.51 * STEPS
 
     def _link(self) -> None:
         """Set the slack that was not moved to what the moved one amounts to."""
@@ -152,11 +170,13 @@ def command(atlas: Atlas, options: Mapping[str, Any]) -> str:
     folders = {name: shlex.quote(str(atlas.facts.get(name, name.upper()))) for name in ("base", "ct", "sft")}
     slack = options.get("slack")
     given = f"--slack {slack:g}" if slack is not None else f"--slack-threshold {options['slack_threshold']:g}"
+    sign = "--zero-sign positive " if atlas.facts["zero_sign"] == "positive" else ""
     weights = "".join(f" --weight {name}={x:g}" for name, x in options.get("weights", {}).items() if x != 1)
     return (
         f"lrnb merge ties-sv --base {folders['base']} "
         f"--model ct={folders['ct']} --model sft={folders['sft']} "
-        f"--density {options['density']:g} {given}{weights} --trim-scope {options['trim_scope']} --out merged"
+        f"--density {options['density']:g} {given}{weights} --trim-scope {options['trim_scope']} "
+        f"{sign}--out merged"
     )
 
 
@@ -203,13 +223,13 @@ def sign_explorer(atlas: Atlas) -> Any:
     last: dict[str, WhatIf] = {}
 
     def draw(where: str, **setting: Any) -> go.Figure:
-        last["found"] = what_if(atlas, **setting)
+        last["found"] = _estimate(atlas, **setting)
         return plots_atlas.sign_histogram(last["found"], where)
 
     def read(where: str, **setting: Any) -> dict[str, str]:
         return numbers(conflicts.sums(last["found"].table.iloc[atlas.rows(where)]))
 
-    hint = "Try: are SFT's large entries lost as often as its small ones?"
+    hint = "Try: are SFT's large entries lost as often as its small ones?" + _made_at(atlas)
     return explore("sign-explorer", hint, draw, controls, numbers=read)
 
 
@@ -218,29 +238,30 @@ def budget_player(atlases: Mapping[int, Atlas]) -> Any:
 
     Headless: the figure of the last budget.
     """
+    if not atlases:
+        raise UserError("budget_player: give the atlas of at least one budget")
     budgets = list(atlases)
     first = start(atlases[budgets[-1]])
-
-    def draw(step: int, **setting: Any) -> go.Figure:
-        table = saturation.along(atlases, **setting)
-        modules = what_if(atlases[budgets[step]], **setting).table
-        return plots_budgets.along_budgets(table, budgets[step], modules)
-
     if headless():
-        return draw(len(budgets) - 1, **first)
-    return BudgetPlayer(atlases, first, draw)
+        tables = saturation.elections(atlases, **first)
+        return plots_budgets.along_budgets(
+            saturation.along(atlases, tables), budgets[-1], tables[budgets[-1]]
+        )
+    return BudgetPlayer(atlases, first)
 
 
 class BudgetPlayer(Explorer):
-    """See `budget_player`."""
+    """See `budget_player`. The elections of a setting are kept while it plays."""
 
-    def __init__(self, atlases: Mapping[int, Atlas], first: Mapping[str, Any], draw: Any) -> None:
+    def __init__(self, atlases: Mapping[int, Atlas], first: Mapping[str, Any]) -> None:
         import ipywidgets as w
 
-        self.atlases, budgets = atlases, list(atlases)
-        names = [(budget_name(budget), step) for step, budget in enumerate(budgets)]
+        self.atlases, self.budgets = atlases, list(atlases)
+        self._setting: dict[str, Any] = {}
+        self._tables: dict[int, pd.DataFrame] = {}
+        names = [(budget_name(budget), step) for step, budget in enumerate(self.budgets)]
         step = w.SelectionSlider(options=names, value=0, description="CT tokens")
-        play = w.Play(min=0, max=len(budgets) - 1, interval=1200, description="play")
+        play = w.Play(min=0, max=len(self.budgets) - 1, interval=1200, description="play")
         w.jslink((play, "value"), (step, "index"))
         controls = {
             "step": step,
@@ -249,8 +270,18 @@ class BudgetPlayer(Explorer):
             "trim_scope": Choice("trim scope", first["trim_scope"], SCOPES),
         }
         hint = "Try: press play. Does the discarded share grow as fast as CT's task vector?"
-        super().__init__("budget-player", hint, draw, controls, self.read, [play.add_class("lrnb-play")])
+        play.add_class("lrnb-play")
+        super().__init__("budget-player", hint, self.picture, controls, self.read, [play])
+
+    def tables(self, setting: dict[str, Any]) -> dict[int, pd.DataFrame]:
+        """The election of every budget at `setting`."""
+        if self._setting != setting:
+            self._setting, self._tables = setting, saturation.elections(self.atlases, **setting)
+        return self._tables
+
+    def picture(self, step: int, **setting: Any) -> go.Figure:
+        tables, budget = self.tables(setting), self.budgets[step]
+        return plots_budgets.along_budgets(saturation.along(self.atlases, tables), budget, tables[budget])
 
     def read(self, step: int, **setting: Any) -> dict[str, str]:
-        one = list(self.atlases.values())[step]
-        return numbers(conflicts.sums(what_if(one, **setting).table.iloc[:-1]))
+        return numbers(conflicts.sums(self.tables(setting)[self.budgets[step]].iloc[:-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -37,18 +38,19 @@ def made(kind: str) -> dict[str, dict[str, np.ndarray]]:
     draw = heavy if kind == "heavy" else normal
     shapes = {f"model.layers.{i}.mlp.up_proj.weight": (300, 400) for i in range(5)}
     shapes |= {"model.norm.weight": (512,), "model.embed_tokens.weight": (500, 300)}
+    size = 1e-4 if kind == "coarse" else 1e-3  # in units of bfloat16 a few, or none
     base = {name: normal(rng, shape, 0.02) for name, shape in shapes.items()}
     models: dict[str, dict[str, np.ndarray]] = {"base": base, "ct": {}, "sft": {}}
     for i, (name, own) in enumerate(base.items()):
-        ct, sft = draw(rng, own.shape, 1e-3 * (1 + i)), draw(rng, own.shape, 1e-3)
+        ct, sft = draw(rng, own.shape, size * (1 + i)), draw(rng, own.shape, size)
         sft = sft + (0.3 * ct if kind == "correlated" else 0)
         sft[:3] = 0  # rows that SFT never saw
         models["ct"][name], models["sft"][name] = own + ct, own + sft
-    dtype = BF16 if kind == "bf16" else np.dtype(np.float32)
+    dtype = BF16 if kind in ("bf16", "coarse") else np.dtype(np.float32)
     return {label: {name: x.astype(dtype) for name, x in model.items()} for label, model in models.items()}
 
 
-@pytest.fixture(scope="module", params=["normal", "heavy", "correlated", "bf16"])
+@pytest.fixture(scope="module", params=["normal", "heavy", "correlated", "bf16", "coarse"])
 def vectors(request) -> TaskVectors:
     return conflicts.open_vectors(**made(request.param))
 
@@ -72,14 +74,21 @@ def errors(estimated: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)[rows]
 
 
+def require_near(estimated: pd.DataFrame, exact: pd.DataFrame) -> None:
+    """Counts within 0.5 points for the model and 2 for a tensor; masses, sums over them, within 1 and 5."""
+    off = errors(estimated, exact)
+    mass = off.columns.str.endswith("_mass")
+    for columns, model, tensor in ((~mass, 0.5, 2), (mass, 1, 5)):
+        assert off.loc[:, columns].iloc[-1].max() < model, off.iloc[-1]
+        assert off.loc[:, columns].iloc[:-1].max().max() < tensor, off.iloc[:-1].max()
+
+
 @pytest.mark.parametrize("trim_scope", ["model", "tensor"])
 @pytest.mark.parametrize("density", DENSITIES)
 def test_what_ifs_are_near_the_exact_counts(vectors, built, trim_scope, density):
     for slack in SLACKS:
         setting = {"density": density, "slack": slack, "trim_scope": trim_scope}
-        off = errors(whatif.what_if(built, **setting).table, conflicts.shares(vectors, **setting))
-        assert off.iloc[-1].max() < 0.5, (slack, off.iloc[-1])
-        assert off.iloc[:-1].max().max() < 2, (slack, off.iloc[:-1].max())
+        require_near(whatif.what_if(built, **setting).table, conflicts.shares(vectors, **setting))
 
 
 @pytest.mark.parametrize(
@@ -88,14 +97,13 @@ def test_what_ifs_are_near_the_exact_counts(vectors, built, trim_scope, density)
         {"density": 0.3, "weights": {"ct": 0.7, "sft": 1.2}, "slack": 0.3},
         {"density": {"ct": 0.2, "sft": 0.6}, "weights": {"ct": 3.0, "sft": 1.0}},
         {"density": 0.5, "slack_threshold": 5e-4},
+        {"density": 0.5, "slack_threshold": 2**-13},  # just what narrow bfloat16 entries differ by
         {"density": 1.0, "zero_sign": "positive"},
     ],
-    ids=lambda s: "-".join(s),
+    ids=lambda s: "-".join(map(str, s.values())),
 )
 def test_what_ifs_at_weights_and_thresholds(vectors, built, setting):
-    off = errors(whatif.what_if(built, **setting).table, conflicts.shares(vectors, **setting))
-    assert off.iloc[-1].max() < 0.5, off.iloc[-1]
-    assert off.iloc[:-1].max().max() < 2, off.iloc[:-1].max()
+    require_near(whatif.what_if(built, **setting).table, conflicts.shares(vectors, **setting))
 
 
 def test_xi_is_near_the_exact_one(vectors, built):
@@ -106,12 +114,13 @@ def test_xi_is_near_the_exact_one(vectors, built):
 
 def test_margins_add_up_to_the_losses(built):
     found = whatif.what_if(built, density=0.5, slack=0.2)
-    counts, edges = found.margins()
-    assert counts.sum() == pytest.approx(found.table["sft_discarded"].iloc[-1])
-    assert 0.99 < counts[:-1].sum() / counts.sum() < 1
+    lost, won, edges = found.margins()
+    assert lost.sum() == pytest.approx(found.table["sft_discarded"].iloc[-1])
+    assert won.sum() == pytest.approx(found.table["reserved"].iloc[-1], rel=1e-3)
+    assert (won <= lost + 1e-9).all()
+    assert 0.99 < lost[:-1].sum() / lost.sum() < 1
     xi = found.table["xi"].iloc[-1]
-    share = np.interp(xi, edges, np.concatenate([[0], np.cumsum(counts[:-1])])) / counts.sum()
-    assert share == pytest.approx(0.2, abs=0.03)
+    assert (won[:-1][edges[:-1] > xi] < 1e-6).all()
 
 
 def test_histograms_count_every_entry(vectors, built):
@@ -194,9 +203,16 @@ def test_folders_that_hold_no_atlas_are_refused(tmp_path, built):
     (folder / "atlas.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match="an atlas of format 99, this is 1"):
         atlas.load(folder)
+    (folder / "atlas.json").write_text("[1]")
+    with pytest.raises(UserError, match="the atlas is damaged"):
+        atlas.load(folder)
     (folder / "atlas.json").write_text(json.dumps(facts | {"format": 1}))
+    table = pd.read_parquet(folder / "tensors.parquet")
+    table.iloc[1:].to_parquet(folder / "tensors.parquet")
+    with pytest.raises(UserError, match="same does not fit"):
+        atlas.load(folder)
     (folder / "joint.npz").write_bytes((folder / "joint.npz").read_bytes()[:100])
-    with pytest.raises(UserError, match="joint.npz or tensors.parquet cannot be read"):
+    with pytest.raises(UserError, match="the atlas is damaged"):
         atlas.load(folder)
 
 
@@ -206,6 +222,8 @@ def test_settings_out_of_range_are_refused(built):
         ({"density": 0.5, "slack": 1.1}, "slack must lie in"),
         ({"density": 0.5, "trim_scope": "layer"}, "trim_scope must be"),
         ({"density": 0.5, "weights": {"base": 1}}, "no parent 'base'"),
+        ({"density": 0.5, "weights": {"sft": 0}}, "a weight of 0 cannot be told from histograms"),
+        ({"density": 0.5, "slack": 0.1, "slack_threshold": 0.1}, "give one of slack"),
     ):
         with pytest.raises(UserError, match=message):
             whatif.what_if(built, **option)
@@ -221,7 +239,7 @@ def test_parents_that_equal_the_base_and_an_empty_tensor():
 
 
 def test_all_ties_fall_to_one_side():
-    """Every CT entry is the mirror of SFT's: the zero sign alone decides, and slack 0 wins all ties back."""
+    """Every CT entry is the mirror of SFT's: the zero sign alone decides, and slack wins ties back first."""
     rng = np.random.default_rng(0)
     base = {"w": np.zeros(200_000, np.float32)}
     ct = {"w": np.abs(rng.standard_normal(200_000, np.float32))}
@@ -244,3 +262,33 @@ def errors_of_one(estimated, exact) -> float:
         if exact[of].iloc[-1]
     ]
     return max(rows)
+
+
+def test_slack_1_ends_at_the_widest_margin(vectors, built):
+    setting = {"density": 0.5, "slack": 1.0}
+    exact = conflicts.shares(vectors, **setting)["xi"].iloc[-1]
+    assert whatif.what_if(built, **setting).table["xi"].iloc[-1] == pytest.approx(exact, rel=0.35)
+
+
+def test_many_small_tensors_fit_into_little_memory():
+    """One dense histogram a tensor would take 0.6 MB each."""
+    rng = np.random.default_rng(0)
+    models = [{f"t{i:04}": rng.standard_normal(8).astype(np.float32) for i in range(400)} for _ in range(3)]
+    tracemalloc.start()
+    built = atlas.build(*models, density=0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    dense = sum(x.nbytes for x in (built.histograms.same, built.histograms.opposite, built.histograms.own))
+    assert peak < 2 * dense + 20e6 < 400 * 0.6e6
+
+
+def test_magnitudes_beyond_the_last_bin_are_said():
+    base = {"w": np.zeros(100, np.float32)}
+    with pytest.warns(UserWarning, match="'w': a task vector holds values of 64 and more"):
+        atlas.build(base, {"w": base["w"] + 100}, {"w": base["w"] + 1}, density=0.5)
+
+
+def test_models_without_float_tensors_are_refused():
+    ids = {"ids": np.arange(3)}
+    with pytest.raises(UserError, match="hold no float tensors"):
+        atlas.build(ids, ids, ids, density=0.5)

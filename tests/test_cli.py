@@ -189,6 +189,11 @@ def test_an_atlas_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     printed = json.loads(capsys.readouterr().out)
     assert printed["trim_scope_model"]["sft_discarded"] == wanted["sft_discarded"].iloc[-1]
     assert run("conflicts", *models, "--out", out) == 0  # an atlas is replaced
+    same = ["--base", base, "--model", f"ct={base}", "--model", f"sft={sft}"]
+    for extra in ([], ["--json"]):
+        capsys.readouterr()
+        assert run("conflicts", *same, *extra) == 0  # nothing is lost to a parent that equals the base
+    assert json.loads(capsys.readouterr().out)["cosine"] is None
 
 
 @pytest.mark.parametrize(

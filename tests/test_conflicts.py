@@ -92,6 +92,10 @@ def test_xi_is_the_widest_margin_won_back():
         ("model.embed_tokens.weight", -1, "embed"),
         ("lm_head.weight", -1, "lm_head"),
         ("model.layers.2.router.weight", 2, "other"),
+        ("layers.3.self_attn.q_proj.weight", 3, "q"),
+        ("h.0.ln_1.weight", 0, "norm"),
+        ("transformer.h.0.ln_1.weight", 0, "norm"),
+        ("encoder.layer.3.attention.query.weight", 3, "other"),
         ("(model)", -1, "(model)"),
     ],
 )
