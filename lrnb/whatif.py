@@ -2,9 +2,10 @@
 
 No weights are read. Thresholds come from each parent's own histogram (128 bins an octave, exact where
 magnitudes lie on bin edges, as those of bfloat16 checkpoints do); what both parents decide together
-comes from the joint histogram (4 bins an octave), inside a bin spread evenly. Shares are within 0.5
-percentage points of the exact ones for the model and 2 for a tensor above 100,000 entries, of which
-trimming keeps at least 1,000; tests/test_atlas.py holds it.
+comes from the joint histogram (4 bins an octave): of a bin what lies at its lower edge, and a rest spread
+evenly. Counts, as shares of the kept entries, are within 0.5 percentage points of the exact ones for the
+model and 2 for a tensor above 100,000 entries of which trimming keeps at least 1,000;
+tests/test_atlas.py holds it.
 """
 
 from __future__ import annotations
