@@ -2,7 +2,7 @@
 
     python -m benchmarks.widgets [--moves 30] [--nano runs/nano/qaa/conflicts/262k]
 
-Debian's chromium, driven by playwright, opens SlackExplorer and the sign-conflict histogram on an atlas of
+Debian's chromium, driven by playwright, opens SlackExplorer, the sign-conflict histogram and BudgetPlayer on an atlas of
 the nano study and on the 7B-shaped one of `benchmarks.atlas`. A move is a key press on the slider of density;
 its time ends when plotly has drawn the answer. Uses the rig of tests/browser.py. Writes
 results/<date>-widgets.json and .md.
@@ -25,7 +25,11 @@ from benchmarks.checkpoints import bench_dir
 from benchmarks.merge import RESULTS, ROOT, now
 
 GOALS = {"nano": 0.150, "7B": 0.300}  # seconds, medians
-WIDGETS = {"slack-explorer": "slack_explorer(a)", "sign-explorer": "sign_explorer(a)"}
+WIDGETS = {
+    "slack-explorer": "slack_explorer(a)",
+    "sign-explorer": "sign_explorer(a)",
+    "budget-player": "budget_player({25_000: a, 50_000: a, 100_000: a})",  # three elections a move
+}
 TIMED = """([css, key]) => new Promise(done => {
   const box = document.querySelector(css), figure = box.querySelector('.js-plotly-plot');
   const handle = box.querySelector('.lrnb-control-density .noUi-handle');

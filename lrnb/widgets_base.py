@@ -117,7 +117,7 @@ class Explorer:
         self._click: Callable[[Any, Any], None] | None = None
         self._held, self._fastest = False, float("inf")
         self.controls = {key: _control(key, control, w) for key, control in controls.items()}
-        self._error, self._text = _html("", "lrnb-error"), _html("", "lrnb-numbers")
+        self._error, self._text = html_part("", "lrnb-error"), html_part("", "lrnb-numbers")
         self.figure = go.FigureWidget()
         self.figure.add_class("lrnb-figure")
         self._drawn: dict[str, Any] = {"data": [], "layout": {}}
@@ -126,7 +126,7 @@ class Explorer:
             control.observe(self._changed, "value")
         layout = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 24px")
         row = w.Box(list(self.controls.values()), layout=layout).add_class("lrnb-controls")
-        parts = [_html(escape(hint), "lrnb-hint"), row, self._error, self.figure, self._text, *below]
+        parts = [html_part(escape(hint), "lrnb-hint"), row, self._error, self.figure, self._text, *below]
         self.box = w.VBox(parts).add_class(f"lrnb-{name}").add_class("lrnb-explorer")
 
     @property
@@ -227,7 +227,8 @@ def _control(key: str, control: Any, w: Any) -> Any:
     return built.add_class(f"lrnb-control-{key}")
 
 
-def _html(text: str, name: str) -> Any:
+def html_part(text: str, name: str) -> Any:
+    """A piece of HTML with a class to find it by; what comes from data must be escaped already."""
     import ipywidgets as w
 
     return w.HTML(text).add_class(name)

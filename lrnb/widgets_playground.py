@@ -12,7 +12,7 @@ from lrnb.params import UserError
 from lrnb.playground import SLIDERS, Playground, Prompt
 from lrnb.plots_playground import answers_table, option_shares
 from lrnb.style import label
-from lrnb.widgets_base import Choice, Explorer, Slider, explore, headless
+from lrnb.widgets_base import Choice, Explorer, Slider, explore, headless, html_part
 
 HINT = (
     "Try: TIES-SV, then slack from 0 to 1: does the merge come nearer to what SFT answers? "
@@ -58,7 +58,7 @@ def merge_playground(
         raise UserError("merge_playground: no prompts. Give a list, such as bench.prompts()")
     at = {"density": 0.5, "lam": 1.0, "slack": 0.3, "alpha": 0.5} | start
     look = {"lang": bench.study.lang, "script": bench.study.script}
-    table = None if headless() else _table()
+    table = None if headless() else html_part("", "lrnb-table")
 
     def draw(item: int, text: str, options: str, method: str, **values: float) -> go.Figure:
         prompt = own_prompt(text, options) if text.strip() else prompts[item]
@@ -101,12 +101,6 @@ def _line(prompt: Prompt) -> str:
     """A prompt in one line of the list: its task, and how it ends."""
     words = " ".join(prompt.text.split())
     return f"{prompt.name}: {'…' if len(words) > 90 else ''}{words[-90:]}"
-
-
-def _table() -> Any:
-    import ipywidgets as w
-
-    return w.HTML().add_class("lrnb-table")
 
 
 def _only_its_sliders(widget: Explorer) -> Explorer:

@@ -15,7 +15,7 @@ from lrnb.params import budget_name
 from lrnb.stats import above_chance
 from lrnb.style import MERGED, METHODS, label, task_name
 from lrnb.trust import NOT_ABOVE
-from lrnb.widgets_base import Choice, explore, headless
+from lrnb.widgets_base import Choice, explore, headless, html_part
 
 SUBSETS = {
     "all": tuple(METHODS),
@@ -38,7 +38,7 @@ def score_board(
 
     scores: rows of scores.csv; levels, fallen: of `summary`. Headless: the figure of the first task.
     """
-    table = None if headless() else _table()
+    table = None if headless() else html_part("", "lrnb-table")
 
     def draw(task: str, methods: str, budget: int) -> go.Figure:
         rows = shown(scores, task, methods, budget)
@@ -114,9 +114,3 @@ def csv_link(rows: pd.DataFrame) -> str:
 
 def _plain(task: str) -> str:
     return unescape(task_name(task))
-
-
-def _table() -> Any:
-    import ipywidgets as w
-
-    return w.HTML().add_class("lrnb-table")
