@@ -2,9 +2,9 @@
 
     python -m benchmarks.widgets [--moves 30] [--nano runs/nano/qaa/conflicts/262k]
 
-Debian's chromium, driven by playwright, opens SlackExplorer, the sign-conflict histogram and BudgetPlayer on an atlas of
-the nano study and on the 7B-shaped one of `benchmarks.atlas`. A move is a key press on the slider of density;
-its time ends when plotly has drawn the answer. Uses the rig of tests/browser.py. Writes
+Debian's chromium, driven by playwright, opens SlackExplorer, the sign-conflict histogram and BudgetPlayer on
+an atlas of the nano study and on the 7B-shaped one of `benchmarks.atlas`. A move is a key press on the
+slider of density; its time ends when plotly has drawn the answer. Uses the rig of tests/browser.py. Writes
 results/<date>-widgets.json and .md.
 """
 
