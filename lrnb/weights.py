@@ -23,11 +23,12 @@ def open_model(folder: str | Path, device: str, precision: str) -> tuple[Any, An
 
     _check_folder(Path(folder))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with _no_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            folder, dtype=dtype, attn_implementation="sdpa", **local
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device), tokenizer
