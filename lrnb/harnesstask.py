@@ -28,6 +28,12 @@ KEYS = {  # of a user's file; the rest comes from the harness's file that it inc
 }
 
 
+NOT_ENGLISH = (
+    "the harness's tasks have no English version by _en; include the harness's English task in a file "
+    "with a `task:` that ends with _en, and name that file"
+)
+
+
 class HarnessTask(KeptTask):
     """A task of the harness, scored as it says; `kept` are the rows of its test split that are scored.
 
@@ -97,13 +103,8 @@ def manager() -> TaskManager:
 
 
 def knows(name: str) -> bool:
-    """Whether the harness has a task of this name, with `harness:` before it or not, or `_en` after it."""
-    return _config_name(name) is not None
-
-
-def _config_name(name: str) -> str | None:
-    name = name.removeprefix(PREFIX)
-    return next((n for n in (name, name.removesuffix("_en")) if n in manager().all_subtasks), None)
+    """Whether the harness has a task of this very name, with `harness:` before it or not."""
+    return name.removeprefix(PREFIX) in manager().all_subtasks
 
 
 def refuse_unknown(name: str) -> None:
@@ -114,6 +115,8 @@ def refuse_unknown(name: str) -> None:
         raise UserError(
             f"{name!r} is a group of the harness; name single tasks, for example {', '.join(inside)}"
         )
+    if bare.removesuffix("_en") in manager().all_subtasks:
+        raise UserError(f"unknown task {name!r}; {NOT_ENGLISH}")
     own = [] if name.startswith(PREFIX) else available()
     near = difflib.get_close_matches(bare, [*own, *manager().all_subtasks], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -125,18 +128,23 @@ def refuse_unknown(name: str) -> None:
 
 def load_named(name: str, shots: int, **options: Any) -> HarnessTask:
     """The harness's task of this name; options: of `HarnessTask`. UserError for an unknown name."""
-    known = _config_name(name)
-    if known is None:
+    if not knows(name):
         refuse_unknown(name)
-        raise AssertionError
-    return _build(load_yaml(manager().task_index[known].yaml_path), name.removeprefix(PREFIX), shots, options)
+    name = name.removeprefix(PREFIX)
+    return _build(load_yaml(manager().task_index[name].yaml_path), name, shots, options)
 
 
-def load_file(path: Path, shots: int, **options: Any) -> HarnessTask:
-    """A user's file that includes a file of the harness. UserError where it would bring code of its own."""
+def load_file(path: Path, shots: int, *, english: bool = False, **options: Any) -> HarnessTask:
+    """A user's file that includes a file of the harness; english: it was asked for as an English task.
+
+    UserError where it would bring code of its own, or is asked for as English and not named so.
+    """
     _check_file(path)
     config = load_yaml(path)
-    return _build(config, str(config.get("task", path.stem)), shots, options)
+    name = str(config.get("task", path.stem))
+    if english and not name.endswith("_en"):
+        raise UserError(f"{path}: its rows are not known to be English; {NOT_ENGLISH}")
+    return _build(config, name, shots, options)
 
 
 def _check_file(path: Path) -> None:

@@ -101,7 +101,7 @@ def _harness(name: str, root: Path, limit: int | None, given: dict[str, Any]) ->
         )
     options = {"mirrors": root / "hub", "limit": limit, "seed": given["seed"]}
     if path := file_of(name):
-        return harnesstask.load_file(path, given["shots"], **options)
+        return harnesstask.load_file(path, given["shots"], english=name.endswith("_en"), **options)
     return harnesstask.load_named(name, given["shots"], **options)
 
 

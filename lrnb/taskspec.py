@@ -199,7 +199,7 @@ def inside(value: Any, path: Path) -> str:
     """A relative path that stays inside its folder. UserError otherwise."""
     relative = Path(str(value))
     if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{path}: {value!r} must be a path inside the data root")
+        raise UserError(f"{path}: {value!r} must be a path inside the data root, without ..")
     return str(relative)
 
 

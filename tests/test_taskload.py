@@ -242,11 +242,16 @@ def docs_of_colour(name: str, root: Path) -> list[dict]:
         ({"fields": {"text": "t.__class__.__mro__", "label": "c"}}, "unsafe|no such field"),
         ({"path": "../elsewhere"}, "inside the data root"),
         ({"fields": None, "code": None}, "needs path, code"),
+        ({"files": "../../../secret.jsonl"}, "inside the data root"),
+        ({"files": "{code}.jsonl", "code": {"bn": "../../../secret"}}, "inside the data root"),
+        ({"files": "{code}.jsonl", "splits": {"test": "x"}, "code": {"bn": "/secret"}}, "inside the data root"),
+        ({"files": "{nope}.jsonl"}, "cannot be filled in"),
         ({"files": "{code}/none.jsonl"}, "cannot be had.*Check the network"),
     ],
 )
-def test_hub_sections_that_break_the_rules(colours, changes, message):
+def test_hub_sections_that_break_the_rules(colours, tmp_path, changes, message):
     assert colours()[0]["prompt"] == "x in Bengali?"
+    lines(tmp_path / "secret.jsonl", [{"t": "secret", "c": "red"}])  # beside the data root's hub folder
     with pytest.raises(UserError, match=message):
         colours(**changes)
 
