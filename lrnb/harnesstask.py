@@ -28,6 +28,12 @@ KEYS = {  # of a user's file; the rest comes from the harness's file that it inc
 }
 
 
+TYPES = {
+    **dict.fromkeys(("task", "dataset_path", "dataset_name"), str),
+    **dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split"), str),
+    "dataset_kwargs": dict,
+    "num_fewshot": int,
+}
 NOT_ENGLISH = (
     "the harness's tasks have no English version by _en; include the harness's English task in a file "
     "with a `task:` that ends with _en, and name that file"
@@ -141,6 +147,7 @@ def load_file(path: Path, shots: int, *, english: bool = False, **options: Any) 
     """
     _check_file(path)
     config = load_yaml(path)
+    _check_types(config, path)
     name = str(config.get("task", path.stem))
     if english and not name.endswith("_en"):
         raise UserError(f"{path}: its rows are not known to be English; {NOT_ENGLISH}")
@@ -157,9 +164,17 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path}: {found[0]!r} is not allowed beside 'include'; allowed: {sorted(KEYS)}")
     given = raw.get("include", [])
     for part in given if isinstance(given, list) else [given]:
-        if not (path.parent / part).is_file():
+        if not isinstance(part, str) or not (path.parent / part).is_file():
             raise UserError(f"{path}: include {str(part)!r} does not exist; the harness's files are in {OWN}")
         _check_file(path.parent / part)
+
+
+def _check_types(config: dict[str, Any], path: Path) -> None:
+    """UserError for a value that is not of its key's type."""
+    for key, kind in TYPES.items():
+        if config.get(key) is not None and not isinstance(config[key], kind):
+            wanted = {str: "a text", dict: "a mapping", int: "a whole number"}[kind]
+            raise UserError(f"{path}: {key} must be {wanted}, not {config[key]!r}")
 
 
 def _build(config: dict[str, Any], name: str, shots: int, options: dict[str, Any]) -> HarnessTask:

@@ -34,9 +34,10 @@ def checked(task: Spec) -> dict[str, Any] | None:
         return None
     tables = ("code", "splits", "fields")
     good = isinstance(hub, dict) and isinstance(hub.get("path"), str) and not hub.keys() - KEYS
-    if not good or not all(isinstance(hub.get(key), dict) and hub[key] for key in tables):
+    texts = all(isinstance(hub.get(key, ""), str) for key in ("config", "files")) if good else False
+    if not texts or not all(isinstance(hub.get(key), dict) and hub[key] for key in tables):
         raise UserError(
-            f"{task.path}: metadata.hub needs path, code, splits, fields; allowed: {sorted(KEYS)}"
+            f"{task.path}: metadata.hub needs path, code, splits, fields; it may have config or files, texts"
         )
     inside(hub["path"], task.path)
     return hub
@@ -75,7 +76,7 @@ def _inside_set(hub: dict[str, Any], filled: dict[str, str], task: Spec) -> str:
         return inside(str(pattern).format(**filled), task.path) if pattern else ""
     except (LookupError, ValueError, AttributeError):
         raise UserError(
-            f"{task.path}: {pattern!r} in metadata.hub cannot be filled in; it may hold {{code}} and {{split}}"
+            f"{task.path}: {pattern!r} in metadata.hub cannot be filled in; it may hold {{code}}, {{split}}"
         ) from None
 
 
@@ -105,7 +106,7 @@ def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, A
     for key, expression in fields.items():
         try:
             value = expression(**row)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # an expression can raise anything that Python can
             raise UserError(
                 f"{where}: {error}, needed for {key!r} in metadata.hub; it has {sorted(row)}"
             ) from None

@@ -165,6 +165,25 @@ def test_a_file_of_the_harness_is_english_where_its_task_says_so(files, data_roo
     assert set(taskload.load([f"{own}_en"], "ta", data_root)) == {"local_en"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"include": 5}, "include '5' does not exist"),
+        ({"num_fewshot": "three"}, "num_fewshot must be a whole number, not 'three'"),
+        ({"num_fewshot": -1}, "shots -1 is out of range"),
+        ({"num_fewshot": 10_000}, "shots 10000 is out of range for task 'local_xcopa_ta': it has 0 to"),
+        ({"dataset_kwargs": "x"}, "dataset_kwargs must be a mapping"),
+        ({"task": ["a"]}, "task must be a text"),
+        ({"test_split": "nope"}, "nope"),
+    ],
+)
+def test_values_of_a_wrong_type_in_a_file_of_the_harness(files, data_root, tmp_path, changes, message):
+    given = yaml.safe_load((files / "xcopa_ta.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(given | changes))
+    with pytest.raises(UserError, match=message):
+        taskload.load([str(tmp_path / "mine.yaml")], "ta", data_root)
+
+
 def test_items_of_a_harness_task_are_sampled_by_seed(files, data_root, tmp_path):
     name = str(files / "xcopa_ta.yaml")
     small, large = (taskload.load([name], "ta", data_root, limit=n)["local_xcopa_ta"] for n in (4, 8))
