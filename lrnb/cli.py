@@ -193,7 +193,8 @@ def _evaluate(given: argparse.Namespace) -> int:
 
     keys = ("limit", "shots", "prompts", "normalisation", "split")
     how = {key: getattr(given, key) for key in keys}
-    names, options = given.tasks.split(","), {"seed": given.seed, "device": given.device, "given": how}
+    names = [name.strip() for name in given.tasks.split(",")]
+    options = {"seed": given.seed, "device": given.device, "given": how}
     scores = evaluate_folder(given.folder, names, given.lang, given.data_root, **options)
     shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", "collapsed"]
     tables.print_frame(scores.reindex(columns=shown), str(given.folder))

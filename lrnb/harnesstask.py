@@ -28,6 +28,18 @@ KEYS = {  # of a user's file; the rest comes from the harness's file that it inc
 }
 
 
+TYPES = {
+    **dict.fromkeys(("task", "dataset_path", "dataset_name"), str),
+    **dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split"), str),
+    "dataset_kwargs": dict,
+    "num_fewshot": int,
+}
+NOT_ENGLISH = (
+    "the harness's tasks have no English version by _en; include the harness's English task in a file "
+    "with a `task:` that ends with _en, and name that file"
+)
+
+
 class HarnessTask(KeptTask):
     """A task of the harness, scored as it says; `kept` are the rows of its test split that are scored.
 
@@ -97,13 +109,8 @@ def manager() -> TaskManager:
 
 
 def knows(name: str) -> bool:
-    """Whether the harness has a task of this name, with `harness:` before it or not, or `_en` after it."""
-    return _config_name(name) is not None
-
-
-def _config_name(name: str) -> str | None:
-    name = name.removeprefix(PREFIX)
-    return next((n for n in (name, name.removesuffix("_en")) if n in manager().all_subtasks), None)
+    """Whether the harness has a task of this very name, with `harness:` before it or not."""
+    return name.removeprefix(PREFIX) in manager().all_subtasks
 
 
 def refuse_unknown(name: str) -> None:
@@ -114,6 +121,8 @@ def refuse_unknown(name: str) -> None:
         raise UserError(
             f"{name!r} is a group of the harness; name single tasks, for example {', '.join(inside)}"
         )
+    if bare.removesuffix("_en") in manager().all_subtasks:
+        raise UserError(f"unknown task {name!r}; {NOT_ENGLISH}")
     own = [] if name.startswith(PREFIX) else available()
     near = difflib.get_close_matches(bare, [*own, *manager().all_subtasks], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -125,18 +134,24 @@ def refuse_unknown(name: str) -> None:
 
 def load_named(name: str, shots: int, **options: Any) -> HarnessTask:
     """The harness's task of this name; options: of `HarnessTask`. UserError for an unknown name."""
-    known = _config_name(name)
-    if known is None:
+    if not knows(name):
         refuse_unknown(name)
-        raise AssertionError
-    return _build(load_yaml(manager().task_index[known].yaml_path), name.removeprefix(PREFIX), shots, options)
+    name = name.removeprefix(PREFIX)
+    return _build(load_yaml(manager().task_index[name].yaml_path), name, shots, options)
 
 
-def load_file(path: Path, shots: int, **options: Any) -> HarnessTask:
-    """A user's file that includes a file of the harness. UserError where it would bring code of its own."""
+def load_file(path: Path, shots: int, *, english: bool = False, **options: Any) -> HarnessTask:
+    """A user's file that includes a file of the harness; english: it was asked for as an English task.
+
+    UserError where it would bring code of its own, or is asked for as English and not named so.
+    """
     _check_file(path)
     config = load_yaml(path)
-    return _build(config, str(config.get("task", path.stem)), shots, options)
+    _check_types(config, path)
+    name = str(config.get("task", path.stem))
+    if english and not name.endswith("_en"):
+        raise UserError(f"{path}: its rows are not known to be English; {NOT_ENGLISH}")
+    return _build(config, name, shots, options)
 
 
 def _check_file(path: Path) -> None:
@@ -149,9 +164,17 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path}: {found[0]!r} is not allowed beside 'include'; allowed: {sorted(KEYS)}")
     given = raw.get("include", [])
     for part in given if isinstance(given, list) else [given]:
-        if not (path.parent / part).is_file():
+        if not isinstance(part, str) or not (path.parent / part).is_file():
             raise UserError(f"{path}: include {str(part)!r} does not exist; the harness's files are in {OWN}")
         _check_file(path.parent / part)
+
+
+def _check_types(config: dict[str, Any], path: Path) -> None:
+    """UserError for a value that is not of its key's type."""
+    for key, kind in TYPES.items():
+        if config.get(key) is not None and not isinstance(config[key], kind):
+            wanted = {str: "a text", dict: "a mapping", int: "a whole number"}[kind]
+            raise UserError(f"{path}: {key} must be {wanted}, not {config[key]!r}")
 
 
 def _build(config: dict[str, Any], name: str, shots: int, options: dict[str, Any]) -> HarnessTask:

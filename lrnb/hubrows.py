@@ -34,9 +34,10 @@ def checked(task: Spec) -> dict[str, Any] | None:
         return None
     tables = ("code", "splits", "fields")
     good = isinstance(hub, dict) and isinstance(hub.get("path"), str) and not hub.keys() - KEYS
-    if not good or not all(isinstance(hub.get(key), dict) and hub[key] for key in tables):
+    texts = all(isinstance(hub.get(key, ""), str) for key in ("config", "files")) if good else False
+    if not texts or not all(isinstance(hub.get(key), dict) and hub[key] for key in tables):
         raise UserError(
-            f"{task.path}: metadata.hub needs path, code, splits, fields; allowed: {sorted(KEYS)}"
+            f"{task.path}: metadata.hub needs path, code, splits, fields; it may have config or files, texts"
         )
     inside(hub["path"], task.path)
     return hub
@@ -49,8 +50,10 @@ def read_hub(task: Spec, lang: str, split: str, data_root: str | Path, seed: int
     name = hub["splits"][split]
     name = name[seed % len(name)] if isinstance(name, list) else name
     where = f"{hub['path']} ({lang}, {name})"
+    filled = {"code": hub["code"][lang], "split": name}
+    file = _inside_set(hub, filled, task)
     try:
-        table = _open(hub, name, lang, Path(data_root) / "hub" / hub["path"])
+        table = _open(hub, file, filled, Path(data_root) / "hub" / hub["path"])
         rows = [dict(row) for row in table]
     except Exception as error:
         reason = str(error).strip().splitlines()
@@ -66,17 +69,25 @@ def read_hub(task: Spec, lang: str, split: str, data_root: str | Path, seed: int
     return [{**_row(fields, row, f"{where} row {i}"), "item": i} for i, row in enumerate(rows)]
 
 
-def _open(hub: dict[str, Any], split: str, lang: str, mirror: Path) -> Any:
+def _inside_set(hub: dict[str, Any], filled: dict[str, str], task: Spec) -> str:
+    """The name of the file in the data set, "" where it has configurations. UserError if it leads out."""
+    pattern = hub.get("files", "")
+    try:
+        return inside(str(pattern).format(**filled), task.path) if pattern else ""
+    except (LookupError, ValueError, AttributeError):
+        raise UserError(
+            f"{task.path}: {pattern!r} in metadata.hub cannot be filled in; it may hold {{code}}, {{split}}"
+        ) from None
+
+
+def _open(hub: dict[str, Any], file: str, filled: dict[str, str], mirror: Path) -> Any:
     import datasets
 
-    filled = {"code": hub["code"][lang], "split": split}
-    config = str(hub.get("config", "{code}")).format(**filled)
     there = mirror.is_dir()  # read as a stream, so that nothing is copied into the Hub's cache
-    if "files" not in hub:
-        return datasets.load_dataset(
-            str(mirror) if there else hub["path"], config, split=split, streaming=there
-        )
-    file = hub["files"].format(**filled)
+    if not file:
+        config = str(hub.get("config", "{code}")).format(**filled)
+        place = str(mirror) if there else hub["path"]
+        return datasets.load_dataset(place, config, split=filled["split"], streaming=there)
     place = str(mirror / file) if there else f"hf://datasets/{hub['path']}/{file}"
     kind = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet"}.get(Path(file).suffix, "json")
     options = {"delimiter": "\t"} if file.endswith(".tsv") else {}
@@ -95,7 +106,7 @@ def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, A
     for key, expression in fields.items():
         try:
             value = expression(**row)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # an expression can raise anything that Python can
             raise UserError(
                 f"{where}: {error}, needed for {key!r} in metadata.hub; it has {sorted(row)}"
             ) from None

@@ -27,8 +27,8 @@ CODE = (
     "numerals",
     "bpb",
 )  # what makes a score
-LIBRARIES = ("lm-eval", "torch", "transformers")
-MODEL = ("*.safetensors", "tokenizer*", "config.json", "special_tokens_map.json", "vocab*", "merges.txt")
+LIBRARIES = ("lm-eval", "tokenizers", "torch", "transformers")
+PAPERS = (".", "manifest.json", "README")  # how names begin of files that no model is read from
 LISTS = ("options", "loglikelihoods")
 
 
@@ -63,9 +63,9 @@ class ScoreCache:
 
 
 def model_hash(folder: Path) -> str:
-    """Of the files that decide what a model answers."""
-    files = {path.name: path for pattern in MODEL for path in Path(folder).glob(pattern) if path.is_file()}
-    return digest({name: sha256(path) for name, path in sorted(files.items())})
+    """Of all files in a folder but `PAPERS`: any of them may decide what the model answers."""
+    files = [path for path in Path(folder).glob("*") if path.is_file() and not path.name.startswith(PAPERS)]
+    return digest({path.name: sha256(path) for path in files})
 
 
 def task_hash(task: KeptTask) -> str:
@@ -81,9 +81,8 @@ def task_hash(task: KeptTask) -> str:
 def code_hash() -> str:
     """Of the modules and libraries that make a score."""
     here = Path(__file__).parent
-    found = versions()
     sources = [sha256(here / f"{name}.py") for name in CODE]
-    return digest([sources, {name: found.get(name) for name in LIBRARIES}])
+    return digest([sources, versions(LIBRARIES)])
 
 
 def digest(value: Any) -> str:

@@ -15,7 +15,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from lrnb.hubrows import covers, read_hub
@@ -117,7 +116,7 @@ def language_name(lang: str) -> str:
 def _prompt(task: Spec, prompt: Prompt, row: dict[str, Any], lang: str, where: str) -> str:
     try:
         return prompt.template.render({"language": language_name(lang), **row})
-    except jinja2.TemplateError as error:
+    except Exception as error:  # a template can raise anything that Python can
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 
 

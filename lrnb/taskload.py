@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from lrnb.harness import KeptTask
 
 HARNESS = "harness:"
+CHOICES = {
+    "split": ("test", "dev"),
+    "prompts": ("english", "native"),
+    "normalisation": ("task", *NORMALISATIONS),
+}
+LEAST = {"limit": 1, "shots": 0, "seed": 0}
 
 
 def load(
@@ -42,8 +48,36 @@ def load(
     limits = limits or {}
     require_known(limits)  # a misspelt one would be ignored
     given = {"split": split, "seed": seed, "shots": shots, "prompts": prompts, "normalisation": normalisation}
-    loaded = [_load_one(n, lang, Path(data_root), limits.get(n, limit), given) for n in names]
-    return {task.task_name: task for task in loaded}
+    _check({**given, "limit": limit})
+    loaded: dict[str, KeptTask] = {}
+    for name in dict.fromkeys(names):
+        task = _load_one(name, lang, Path(data_root), limits.get(name, limit), given)
+        if task.task_name in loaded:
+            raise UserError(
+                f"two tasks are called {task.task_name!r}, the second is {name!r}; rename one (`task:`)"
+            )
+        _refuse_too_many_shots(task)
+        loaded[task.task_name] = task
+    return loaded
+
+
+def _check(given: dict[str, Any]) -> None:
+    for key, known in CHOICES.items():
+        if given[key] not in known:
+            raise UserError(f"{key} {given[key]!r} is not known; it is one of {', '.join(known)}")
+    for key, least in LEAST.items():
+        if given[key] is not None and given[key] < least:
+            raise UserError(f"{key} {given[key]} is out of range; it is at least {least}")
+
+
+def _refuse_too_many_shots(task: KeptTask) -> None:
+    if not (shots := task.config.num_fewshot):
+        return
+    there = len(list(task.fewshot_docs()))
+    if task.config.fewshot_split == task.config.test_split:
+        there -= 1  # no item is an example before itself
+    if not 0 < shots <= there:
+        raise UserError(f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}")
 
 
 def require_known(names: Iterable[str]) -> None:
@@ -101,7 +135,7 @@ def _harness(name: str, root: Path, limit: int | None, given: dict[str, Any]) ->
         )
     options = {"mirrors": root / "hub", "limit": limit, "seed": given["seed"]}
     if path := file_of(name):
-        return harnesstask.load_file(path, given["shots"], **options)
+        return harnesstask.load_file(path, given["shots"], english=name.endswith("_en"), **options)
     return harnesstask.load_named(name, given["shots"], **options)
 
 

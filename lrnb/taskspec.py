@@ -41,6 +41,12 @@ KEYS = {
     *("task", "output_type", "doc_to_text", "doc_to_choice", "doc_to_target", "target_delimiter"),
     *("fewshot_delimiter", "metric_list", "generation_kwargs", "metadata"),
 }
+TYPES = {  # of values that are not checked otherwise
+    **dict.fromkeys(("task", "target_delimiter", "fewshot_delimiter", "data", "sft"), str),
+    "labels": list,
+    "generation_kwargs": dict,
+    "native": dict,
+}
 META = {"version", "family", "metric", "chance", "data", "sft", "labels", "native", "hub", "number"}
 JINJA = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
@@ -153,6 +159,7 @@ def _checked(raw: Any, path: Path) -> Spec:
         raise UserError(
             f"{path}: family is one of {FAMILIES}, metric of {kind} one of {METRICS[kind]}, number {RULES}"
         )
+    _refuse_wrong_types(raw, path)
     labels = raw.get("doc_to_choice", "options")
     labels = meta.get("labels") or (labels if isinstance(labels, list) else ())
     return Spec(
@@ -176,12 +183,31 @@ def _checked(raw: Any, path: Path) -> Spec:
 
 def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
     for keys, known in ((raw.keys(), KEYS), (raw["metadata"].keys(), META)):
-        if unknown := sorted(keys - known):
+        if unknown := sorted(map(str, keys - known)):
             raise UserError(f"{path}: {unknown[0]!r} is not allowed here; allowed: {sorted(known)}")
-    if raw.get("output_type") not in METRICS:
+    if raw.get("output_type") not in tuple(METRICS):
         raise UserError(f"{path}: output_type must be multiple_choice or generate_until")
     if not raw.get("task") or not isinstance(raw.get("doc_to_text"), str):
         raise UserError(f"{path}: 'task' (a name) and 'doc_to_text' (a template) are needed")
+
+
+def _refuse_wrong_types(raw: dict[str, Any], path: Path) -> None:
+    """UserError for a value that is not of its key's type; keys that are absent or null pass."""
+    for key, kind in TYPES.items():
+        value = raw.get(key, raw["metadata"].get(key))
+        if value is not None and not isinstance(value, kind):
+            wanted = {str: "a text", list: "a list", dict: "a mapping"}[kind]
+            raise UserError(f"{path}: {key} must be {wanted}, not {value!r}")
+    for lang, given in (raw["metadata"].get("native") or {}).items():
+        _check_native(given, f"{path}: native prompt in {lang!r}")
+
+
+def _check_native(given: Any, where: str) -> None:
+    given = {"doc_to_text": given} if isinstance(given, str) else given
+    if not isinstance(given, dict) or not isinstance(given.get("doc_to_text"), str):
+        raise UserError(f"{where} must be a template, or doc_to_text (a template) with labels")
+    if not isinstance(given.get("labels", {}), dict):
+        raise UserError(f"{where}: labels must be a mapping from each label to its word")
 
 
 def _generation(raw: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -199,7 +225,7 @@ def inside(value: Any, path: Path) -> str:
     """A relative path that stays inside its folder. UserError otherwise."""
     relative = Path(str(value))
     if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{path}: {value!r} must be a path inside the data root")
+        raise UserError(f"{path}: {value!r} must be a path inside the data root, without ..")
     return str(relative)
 
 

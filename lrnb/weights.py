@@ -23,11 +23,12 @@ def open_model(folder: str | Path, device: str, precision: str) -> tuple[Any, An
 
     _check_folder(Path(folder))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    with _no_bars():
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    with _no_bars(), _no_code(folder):
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            folder, dtype=dtype, attn_implementation="sdpa", **local
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device), tokenizer
@@ -49,6 +50,18 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
+
+
+@contextmanager
+def _no_code(folder: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"{folder} needs code of its own, which is not run here; give a model that transformers knows"
+        ) from None
 
 
 def copy_state(model: Any, state: Mapping[str, Any]) -> None:

@@ -141,12 +141,47 @@ def test_they_agree_on_a_real_model(files, tmp_path, data_root):
 def test_the_harness_s_tasks_go_by_name(data_root, tmp_path):
     with pytest.raises(UserError, match=r"data of harness task 'xcopa_ta'.*cambridgeltl/xcopa"):
         taskload.load(["harness:xcopa_ta"], "ta", tmp_path)
-    taskload.require_known(["harness:xcopa_ta", "mgsm_direct_te", "harness:belebele_eng_Latn_en", "topic_en"])
+    taskload.require_known(["harness:xcopa_ta", "mgsm_direct_te", "harness:xstorycloze_en", "topic_en"])
     with pytest.raises(UserError, match="did you mean 'xcopa_ta'"):
         taskload.require_known(["harness:xcopa_tamil"])
     with pytest.raises(UserError, match=r"a group of the harness; name single tasks, .*xcopa_"):
         taskload.require_known(["harness:xcopa"])
     assert not taskload.has_dev("harness:xcopa_ta", "ta", data_root)
+
+
+@pytest.mark.parametrize("name", ["harness:xcopa_ta_en", "xcopa_ta_en"])
+def test_a_harness_task_is_not_english_because_it_is_asked_for_as_such(tmp_path, name):
+    for ask in (taskload.require_known, lambda names: taskload.load(names, "ta", tmp_path)):
+        with pytest.raises(UserError, match=r"xcopa_ta_en'.*no English version by _en"):
+            ask([name])
+
+
+def test_a_file_of_the_harness_is_english_where_its_task_says_so(files, data_root):
+    path = files / "xcopa_ta.yaml"
+    with pytest.raises(UserError, match="not known to be English"):
+        taskload.load([f"{path}_en"], "ta", data_root)
+    own = files / "english.yaml"
+    own.write_text(path.read_text().replace("local_xcopa_ta", "local_en"))
+    assert set(taskload.load([f"{own}_en"], "ta", data_root)) == {"local_en"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"include": 5}, "include '5' does not exist"),
+        ({"num_fewshot": "three"}, "num_fewshot must be a whole number, not 'three'"),
+        ({"num_fewshot": -1}, "shots -1 is out of range"),
+        ({"num_fewshot": 10_000}, "shots 10000 is out of range for task 'local_xcopa_ta': it has 0 to"),
+        ({"dataset_kwargs": "x"}, "dataset_kwargs must be a mapping"),
+        ({"task": ["a"]}, "task must be a text"),
+        ({"test_split": "nope"}, "nope"),
+    ],
+)
+def test_values_of_a_wrong_type_in_a_file_of_the_harness(files, data_root, tmp_path, changes, message):
+    given = yaml.safe_load((files / "xcopa_ta.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(given | changes))
+    with pytest.raises(UserError, match=message):
+        taskload.load([str(tmp_path / "mine.yaml")], "ta", data_root)
 
 
 def test_items_of_a_harness_task_are_sampled_by_seed(files, data_root, tmp_path):

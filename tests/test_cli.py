@@ -70,6 +70,11 @@ def test_help_of_run_names_every_preset(capsys: pytest.CaptureFixture) -> None:
             ["evaluate", "{tmp}", "--tasks", "x.yaml", "--lang", "bn", "--data-root", "{tmp}"],
             "x.yaml does not",
         ),
+        (["evaluate", "{tmp}", "--tasks", " topik ", "--lang", "bn", "--data-root", "{tmp}"], "task 'topik'"),
+        (
+            ["evaluate", "{tmp}", "--tasks", "topic", "--lang", "bn", "--data-root", "{tmp}", "--limit", "0"],
+            "limit 0 is out of range",
+        ),
         (["report", "{tmp}/none"], "no such run folder"),
         (
             ["merge", "ties", "--base", "b", "--model", "ct", "--out", "o", "--density", "1"],

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from lrnb import answers, evaluate, scorer, taskload
 from lrnb.evaluate import Scorer
-from lrnb.harness import run
+from lrnb.harness import choice, run
 from lrnb.params import UserError
 
 
@@ -258,6 +258,13 @@ def test_normalisations_divide_by_what_they_say(root, name, metric, size):
     assert (plain["prediction"].tolist() != expected) == (name != "none")
 
 
+@pytest.mark.parametrize(("metric", "best"), [("acc", 1), ("acc_norm", 1), ("acc_bytes", 0)])
+def test_bytes_are_not_characters(metric, best):
+    """Two Bengali letters are six bytes: -1 a byte but -3 a character; four Latin ones -1.25 either way."""
+    judge = Scorer(pico_model(), pico_tokenizer())
+    assert choice([-6.0, -5.0], ["কখ", "abcd"], metric, [], judge) == best
+
+
 def test_swapped_weights_score_as_opened_ones(root, tmp_path):
     folders = {f"m{seed}": save_pico(tmp_path / f"m{seed}", seed=seed) for seed in range(2)}
     _, together = evaluate.score_models(folders, load_tasks(root))
@@ -314,6 +321,19 @@ def test_a_tokenizer_without_the_script_is_refused(data_root, pico_llama):
     given = {"limit": 9, "prompts": "native"}
     with pytest.raises(UserError, match=r"99% of the tokens of task 'tatoeba_choice'.*falls back to bytes"):
         evaluate.evaluate_folder(pico_llama, ["tatoeba_choice"], "bn", data_root, given=given)
+
+
+def test_code_in_a_model_folder_is_never_run(tmp_path, pico_llama, monkeypatch):
+    """Not even where the user would say yes to the question that transformers asks by default."""
+    config = json.loads((pico_llama / "config.json").read_text())
+    config |= {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.Theirs"}}
+    (pico_llama / "config.json").write_text(json.dumps(config))
+    mark = tmp_path / "code ran"
+    (pico_llama / "theirs.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="code of its own.*not run"):
+        Scorer.from_folder(pico_llama)
+    assert not mark.exists()
 
 
 def test_evaluate_folder_names_what_is_missing(root, tmp_path, pico_llama):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from conftest import save_pico
 from test_evaluate import load_tasks, root  # noqa: F401 (a fixture)
 
-from lrnb import evaluate, scorecache
+from lrnb import environment, evaluate, scorecache
 from lrnb.scorer import Scorer
 
 
@@ -81,13 +82,96 @@ def test_changed_weights_are_scored_again(root, tmp_path, models, scored):  # no
     assert scored == [("label", "choice")]
 
 
-def test_changed_code_is_another_key(root, models, monkeypatch):  # noqa: F811
-    cache = scorecache.ScoreCache(Path("unused"), {})
-    before = cache.keys(models["m0"], load_tasks(root))
-    assert before == cache.keys(models["m0"], load_tasks(root))
-    monkeypatch.setattr(scorecache, "code_hash", lambda: "other code")
-    after = cache.keys(models["m0"], load_tasks(root))
-    assert not set(before.values()) & set(after.values())
+@pytest.mark.parametrize("name", ["tokenizer.json", "pytorch_model.bin", "spiece.model", "added_tokens.json"])
+def test_every_file_that_a_model_is_read_from_counts(tmp_path, models, name):
+    before = scorecache.model_hash(models["m0"])
+    with (models["m0"] / name).open("a") as file:
+        file.write(" ")
+    assert scorecache.model_hash(models["m0"]) != before
+
+
+def test_what_is_written_about_a_model_does_not_count(models):
+    before = scorecache.model_hash(models["m0"])
+    for name in ("manifest.json", "README.md", ".lock"):
+        (models["m0"] / name).write_text("about it")
+    assert scorecache.model_hash(models["m0"]) == before
+
+
+def test_weights_in_a_bin_file_are_scored_again(root, tmp_path, models, scored):  # noqa: F811
+    import torch
+    from safetensors.torch import load_file
+
+    for path in models.values():
+        torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+        (path / "model.safetensors").unlink()
+    task = load_tasks(root, names=("label",))
+    found = [
+        evaluate.score_models({"m": folder}, task, cache=tmp_path / "cache")[1] for folder in models.values()
+    ]
+    assert len(scored) == 2
+    assert found[0]["loglikelihoods"].tolist() != found[1]["loglikelihoods"].tolist()
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"max_length": 40}])
+def test_another_way_of_scoring_is_another_entry(root, tmp_path, models, scored, options):  # noqa: F811
+    task, one = load_tasks(root, names=("label",), limit=4), {"m0": models["m0"]}
+    evaluate.score_models(one, task, cache=tmp_path / "cache", device="cpu")
+    other = evaluate.score_models(one, task, cache=tmp_path / "cache", device="cpu", **options)
+    assert len(scored) == 2
+    same(other, evaluate.score_models(one, task, device="cpu", **options))
+
+
+def test_another_device_is_another_entry(root, tmp_path, models, scored, monkeypatch):  # noqa: F811
+    task, one = load_tasks(root, names=("label",), limit=4), {"m0": models["m0"]}
+    evaluate.score_models(one, task, cache=tmp_path / "cache", device="cpu")
+    monkeypatch.setattr(evaluate, "device_name", lambda: "a GPU")
+    evaluate.score_models(one, task, cache=tmp_path / "cache")
+    assert len(scored) == 2
+
+
+def test_a_corrected_answer_is_scored_again(root, tmp_path, models, scored):  # noqa: F811
+    """The requests stay the same: only what counts as right changes."""
+    one, path = {"m0": models["m0"]}, root / "eval" / "label" / "bn" / "test.jsonl"
+    first = evaluate.score_models(one, load_tasks(root, names=("label",)), cache=tmp_path / "cache")[1]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[3]["label"] = next(label for label in ("red", "blue", "house") if label != rows[3]["label"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = evaluate.score_models(one, load_tasks(root, names=("label",)), cache=tmp_path / "cache")[1]
+    assert len(scored) == 2
+    assert (first["gold"] != again["gold"]).tolist() == [i == 3 for i in range(len(first))]
+
+
+MAKES_A_SCORE = "scorer tree weights generate harness harnesstask numerals bpb"
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch) -> Path:
+    """A copy of the package's files that `code_hash` reads in place of the package's own."""
+    folder = Path(shutil.copytree(Path(scorecache.__file__).parent, tmp_path / "code"))
+    monkeypatch.setattr(scorecache, "__file__", str(folder / "scorecache.py"))
+    yield folder
+    scorecache.code_hash.cache_clear()
+
+
+def key_now() -> str:
+    scorecache.code_hash.cache_clear()
+    return scorecache.ScoreCache(Path("unused"), {}).key("model", "task")
+
+
+@pytest.mark.parametrize("name", MAKES_A_SCORE.split())
+def test_changed_code_is_another_key(code, name):
+    before = key_now()
+    assert key_now() == before
+    with (code / f"{name}.py").open("a") as file:
+        file.write("\n# changed\n")
+    assert key_now() != before
+
+
+@pytest.mark.parametrize("name", ["lm-eval", "tokenizers", "torch", "transformers"])
+def test_another_library_is_another_key(code, name, monkeypatch):
+    before, real = key_now(), environment.version
+    monkeypatch.setattr(environment, "version", lambda asked: "0" if asked == name else real(asked))
+    assert key_now() != before
 
 
 def test_a_broken_entry_counts_as_absent(root, tmp_path, models, scored):  # noqa: F811

@@ -268,3 +268,38 @@ def test_parallel_languages_give_the_same_rows(data_root):
     assert [d["item"] for d in bengali] == [d["item"] for d in english]
     assert [d["options"] for d in bengali] == [d["options"] for d in english]
     assert bengali[0]["prompt"] != english[0]["prompt"]
+
+
+META = TASK["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output_type": ["multiple_choice"]}, "output_type must be multiple_choice"),
+        ({"labels": 5}, "labels must be a list, not 5"),
+        ({"target_delimiter": 3}, "target_delimiter must be a text, not 3"),
+        ({"task": ["a"]}, "task must be a text"),
+        ({"metadata": {**META, "native": ["bn"]}}, "native must be a mapping"),
+        ({"metadata": {**META, "native": {"bn": 3}}}, "native prompt in 'bn' must be a template"),
+        ({"metadata": {**META, "native": {"bn": {"doc_to_text": "x", "labels": 5}}}}, "must be a mapping"),
+        ({"output_type": "generate_until", "metadata": {**META, "metric": "exact_match"},
+          "generation_kwargs": ["x"]}, "generation_kwargs must be a mapping"),
+        ({5: 1, "code": 2}, "'5' is not allowed here"),
+    ],
+)  # fmt: skip
+def test_values_of_a_wrong_type_are_named(tmp_path, changes, message):
+    path = tmp_path / "colour.yaml"
+    top = {k: v for k, v in changes.items() if k != "labels"}
+    meta = {**top.pop("metadata", META), **{k: v for k, v in changes.items() if k == "labels"}}
+    path.write_text(yaml.safe_dump({**TASK, "metadata": meta, **top}))
+    with pytest.raises(UserError, match=message):
+        taskdata.spec(str(path))
+
+
+@pytest.mark.parametrize("text", ["{{ 1 / 0 }}", "{{ text + 1 }}", "{% include '/etc/passwd' %}"])
+def test_a_template_that_fails_names_row_and_file(tmp_path, text):
+    task = taskdata.spec(write_task(tmp_path, doc_to_text=text))
+    path = write_rows(tmp_path, labelled(3))
+    with pytest.raises(UserError, match=r"test\.jsonl:1: .*needed by doc_to_text of .*colour\.yaml"):
+        taskdata.documents(task, path, lang="bn")

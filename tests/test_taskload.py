@@ -242,11 +242,18 @@ def docs_of_colour(name: str, root: Path) -> list[dict]:
         ({"fields": {"text": "t.__class__.__mro__", "label": "c"}}, "unsafe|no such field"),
         ({"path": "../elsewhere"}, "inside the data root"),
         ({"fields": None, "code": None}, "needs path, code"),
+        ({"files": "../../../secret.jsonl"}, "inside the data root"),
+        ({"files": "{code}.jsonl", "code": {"bn": "../../../secret"}}, "inside the data root"),
+        ({"files": "{code}.jsonl", "code": {"bn": "/secret"}}, "inside the data root"),
+        ({"files": ["bn.jsonl"]}, "files, texts"),
+        ({"fields": {"text": "1 / 0", "label": "c"}}, "division by zero"),
+        ({"files": "{nope}.jsonl"}, "cannot be filled in"),
         ({"files": "{code}/none.jsonl"}, "cannot be had.*Check the network"),
     ],
 )
-def test_hub_sections_that_break_the_rules(colours, changes, message):
+def test_hub_sections_that_break_the_rules(colours, tmp_path, changes, message):
     assert colours()[0]["prompt"] == "x in Bengali?"
+    lines(tmp_path / "secret.jsonl", [{"t": "secret", "c": "red"}])  # beside the data root's hub folder
     with pytest.raises(UserError, match=message):
         colours(**changes)
 
@@ -260,3 +267,38 @@ def test_an_empty_split_on_the_hub_is_refused(colours, tmp_path):
     (tmp_path / "hub" / "me" / "colours" / "bn.jsonl").write_text("")
     with pytest.raises(UserError, match="me/colours.*(is empty|cannot be had)"):
         colours()
+
+
+# values out of range, two tasks of one name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "limit 0 is out of range; it is at least 1"),
+        ({"limit": -5}, "limit -5 is out of range"),
+        ({"shots": -1}, "shots -1 is out of range; it is at least 0"),
+        ({"shots": 4}, "shots 4 is out of range for task 'colour': it has 0 to 3"),
+        ({"seed": -1}, "seed -1 is out of range"),
+        ({"prompts": "klingon"}, "prompts 'klingon' is not known; it is one of english, native"),
+        ({"normalisation": "foo"}, "normalisation 'foo' is not known; it is one of task, none"),
+        ({"split": "train"}, "split 'train' is not known; it is one of test, dev"),
+    ],
+)
+def test_options_out_of_range_are_named(tmp_path, options, message):
+    write_rows(tmp_path, labelled(6))
+    write_rows(tmp_path, labelled(3), "eval/colour/bn/train.jsonl")
+    name = write_task(tmp_path)
+    assert len(taskload.load([name], "bn", tmp_path, limit=1, shots=3, seed=0)["colour"]) == 1
+    with pytest.raises(UserError, match=message):
+        taskload.load([name], "bn", tmp_path, **options)
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path):
+    write_rows(tmp_path, labelled(6))
+    first = Path(write_task(tmp_path))
+    second = first.with_name("other.yaml")
+    second.write_text(first.read_text())
+    assert list(taskload.load([str(first)] * 2, "bn", tmp_path)) == ["colour"]
+    with pytest.raises(UserError, match=r"two tasks are called 'colour', the second is .*other\.yaml"):
+        taskload.load([str(first), str(second)], "bn", tmp_path)
