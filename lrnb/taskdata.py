@@ -11,7 +11,6 @@ import functools
 import json
 import zlib
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import jinja2
 import numpy as np
 
 from lrnb.hubrows import covers, read_hub
-from lrnb.numerals import canonical
+from lrnb.numerals import exact
 from lrnb.params import ENGLISH, ROOT, UserError, read_yaml
 from lrnb.taskspec import Prompt, Spec, available, spec
 
@@ -99,10 +98,12 @@ def _document(
 
 
 def _number(row: dict[str, Any], where: str) -> str:
-    answer = row.get("answer")
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        raise UserError(f"{where}: needs 'answer', a number, since the answer is written")
-    return canonical(format(Decimal(str(answer)), "f"))
+    if not (answer := exact(row.get("answer"))):
+        raise UserError(
+            f"{where}: 'answer' is {row.get('answer')!r}; a written answer needs one number, as 1200 or 1.5: "
+            "correct the row, or leave it out"
+        )
+    return answer
 
 
 @functools.cache
@@ -201,7 +202,8 @@ def split_rows(
     if path.is_file() or not covers(task, lang, split):
         path = data_file(task, lang, split, data_root)
         return read_rows(path), str(path)
-    return read_hub(task, lang, split, data_root, seed), task.hub["path"]  # type: ignore[index]
+    where = f"{task.hub['path']} ({lang}, {split})"  # type: ignore[index]
+    return read_hub(task, lang, split, data_root, seed), where
 
 
 def has_split(task: Spec, lang: str, split: str, data_root: str | Path) -> bool:
