@@ -13,7 +13,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import jinja2
 import numpy as np
@@ -194,7 +194,7 @@ def _near(answer: int, rng: np.random.Generator) -> list[int]:
     return [number for number in numbers if _shape(number) == _shape(answer)]
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
