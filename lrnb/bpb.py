@@ -9,22 +9,44 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+WINDOW = 512
+
 
 @torch.no_grad()
-def bits_per_byte(model: Any, tokenizer: Any, texts: Sequence[str], window: int = 512) -> float:
+def bits_per_byte(model: Any, tokenizer: Any, texts: Sequence[str], window: int = WINDOW) -> float:
     """Bits per UTF-8 byte of the texts: comparable between tokenizers, as loss per token is not.
 
-    Long texts are cut into windows of `window` tokens. Source: the bpb metric of karpathy/nanochat.
+    See `log_likelihood`. Without a start token nothing predicts a text's first token, and its bytes
+    are not counted. Source: the bpb metric of karpathy/nanochat.
     """
-    was_training, total = model.training, 0.0
+    was_training = model.training
     model.eval()
-    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    for text in texts:
-        ids = start + tokenizer(text, add_special_tokens=False)["input_ids"]
-        for first in range(0, max(len(ids) - 1, 1), window):
-            piece = torch.tensor([ids[first : first + window + 1]], device=model.device)
-            if piece.shape[1] > 1:
-                logits = model(piece[:, :-1], use_cache=False).logits.float()
-                total += functional.cross_entropy(logits[0], piece[0, 1:], reduction="sum").item()
+    nats = -sum(log_likelihood(model, tokenizer, text, window) for text in texts)
     model.train(was_training)
-    return total / math.log(2) / max(sum(len(text.encode()) for text in texts), 1)
+    return nats / math.log(2) / max(sum(_predicted_bytes(tokenizer, text) for text in texts), 1)
+
+
+@torch.no_grad()
+def log_likelihood(model: Any, tokenizer: Any, text: str, window: int = WINDOW) -> float:
+    """Log-likelihood (nats) of a text, cut into windows of `window` predicted tokens.
+
+    Every window begins with the start token: models trained with one (Gemma) predict badly without.
+    Of a tokenizer that has none a window begins with the last token of the one before.
+    """
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    bos, total = tokenizer.bos_token_id, 0.0
+    for first in range(0, len(ids), window):
+        piece = ids[first : first + window + 1] if bos is None else [bos, *ids[first : first + window]]
+        if len(piece) > 1:
+            row = torch.tensor([piece], device=model.device)
+            logits = model(row[:, :-1], use_cache=False).logits.float()
+            total -= functional.cross_entropy(logits[0], row[0, 1:], reduction="sum").item()
+    return total
+
+
+def _predicted_bytes(tokenizer: Any, text: str) -> int:
+    size = len(text.encode())
+    if tokenizer.bos_token_id is not None:
+        return size
+    first = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
+    return size - len(tokenizer.decode(first).encode())

@@ -7,7 +7,7 @@ towards the middle of the grid, and `choices.csv` says how many candidates were 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +30,15 @@ TOKENS_AN_ITEM = 256  # eval_batch counts items of this size
 
 
 class Dev(NamedTuple):
-    """Score of one candidate: percent right, the mean of the dev tasks; items; chance level in percent."""
+    """One candidate: percent right, the mean of the dev tasks; items; chance level in percent; the tasks;
+    standard error of the score in points, from the items of each task.
+    """
 
     score: float
     n: int
     chance: float
     tasks: tuple[str, ...]
+    error: float = float("nan")
 
 
 DevScore = Callable[[Mapping[str, np.ndarray]], Dev]
@@ -105,7 +108,8 @@ def score_candidates(
 ) -> pd.DataFrame:
     """One row a candidate: preset, lang, method, ct_tokens, its options, and what it scored on dev.
 
-    dev_score and chance in percent, n items, dev_tasks (their names, by spaces), tied, chosen.
+    dev_score and chance in percent, dev_error (its standard error), n items, dev_tasks (their names, by
+    spaces), tied, chosen.
     """
     from lrnb.driver import merge_state
     from lrnb.vectors import TaskVectors
@@ -124,6 +128,7 @@ def score_candidates(
                 "ct_tokens": budget,
                 **named,
                 "dev_score": dev.score,
+                "dev_error": dev.error,
                 "n": dev.n,
                 "chance": dev.chance,
                 "dev_tasks": " ".join(dev.tasks),
@@ -194,6 +199,15 @@ def dev_tasks(study: Study) -> list[str]:
     return found
 
 
+def standard_error(scores: Sequence[float], sizes: Sequence[int]) -> float:
+    """Of the mean of the tasks' scores, all in percent; one right and one wrong item are added to each
+    task, as scores of 0 and 100 are not certain either (Agresti and Caffo 2000).
+    """
+    n = np.array(sizes) + 2.0
+    p = (np.array(scores) / 100 * (n - 2) + 1) / n
+    return 100 * float(np.sqrt((p * (1 - p) / n).sum())) / len(n)
+
+
 def dev_scorer(study: Study) -> DevScore:
     """A function from merged weights to their `Dev` score.
 
@@ -221,6 +235,8 @@ def dev_scorer(study: Study) -> DevScore:
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
-        return Dev(evaluate.dev_score(scorer, tasks)["mean"], n, chance, tuple(tasks))
+        found = evaluate.dev_score(scorer, tasks)
+        error = standard_error([found[name] for name in tasks], [len(task) for task in tasks.values()])
+        return Dev(found["mean"], n, chance, tuple(tasks), error)
 
     return dev_score

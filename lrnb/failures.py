@@ -249,6 +249,8 @@ def _slope(own: pd.DataFrame, kept_by: pd.Series) -> dict[str, float]:
     if size["budgets"] < MIN_BUDGETS or not away.any():
         return size | dict.fromkeys(("slope", "ci_low", "ci_high", "p"), float("nan"))
     slopes = np.round(1000 * right.to_numpy() @ away / (away @ away), 9) + 0.0  # (items,), no -0
+    if not slopes.any():  # the exact bound on shares says nothing about slopes
+        return size | {"slope": 0.0} | dict.fromkeys(("ci_low", "ci_high", "p"), float("nan"))
     found = stats.macro_difference([(slopes, np.zeros_like(slopes))])
     return size | {"slope": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high, "p": found.p}
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from lm_eval.api.model import TemplateLM
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from lrnb.bpb import log_likelihood
 from lrnb.generate import MOST, greedy
 from lrnb.memory import keep_freed_memory
 from lrnb.params import UserError
@@ -31,7 +31,6 @@ BUDGETS = {
     "cpu": 1024,
     "cuda": 32768,
 }  # padded tokens a batch: measured on CPU, where less fits caches
-ROLLING_LENGTH = 1024  # tokens of a window in loglikelihood_rolling: bounds its attention
 
 
 class Scorer(TemplateLM):
@@ -141,18 +140,8 @@ class Scorer(TemplateLM):
         return results
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-        """Log-likelihood (nats) of whole texts, in windows whose predictions do not overlap."""
-        windows, owner = [], []
-        size = min(self.max_length, ROLLING_LENGTH)
-        for index, request in enumerate(requests):
-            ids = self.tok_encode(request.args[0], add_special_tokens=False)
-            for pair in get_rolling_token_windows(ids, self.prefix_token_id, size, 1):
-                windows.append((None, *make_disjoint_window(pair)))
-                owner.append(index)
-        totals = np.zeros(len(requests))
-        for index, (value, _) in zip(owner, self._loglikelihood_tokens(windows), strict=True):
-            totals[index] += value
-        return totals.tolist()
+        """Log-likelihood (nats) of whole texts, as `bpb.bits_per_byte` counts them."""
+        return [log_likelihood(self.model, self.tokenizer, request.args[0]) for request in requests]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
         """Greedy continuations cut before the first stop string, batched with prompts of like length."""

@@ -82,7 +82,7 @@ def differences(folders: Iterable[Path], baseline: str = "ct_then_sft") -> pd.Da
 
 def _difference(deltas: list[list[pd.Series]]) -> dict[str, Any]:
     means = [float(np.mean([delta.mean() for delta in tasks])) for tasks in deltas]
-    low, high = stats.hierarchical_interval(deltas)
+    low, high = stats.hierarchical_interval(deltas, least=-1.0)
     found = {"difference": 100 * float(np.mean(means)), "ci_low": 100 * low, "ci_high": 100 * high}
     return found | {"p": stats.seeds_p(means), "seeds": len(means)}
 

@@ -81,14 +81,16 @@ def _rule_of_three(n: int, level: float) -> float:
 
 
 def hierarchical_interval(
-    samples: Sequence[Sequence[Values]], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
+    samples: Sequence[Sequence[Values]], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0,
+    least: float = 0.0,
+) -> tuple[float, float]:  # fmt: skip
     """Percentile bootstrap interval over seeds and, within each drawn seed, over the items of each task.
 
     samples: per seed one array per task. The statistic is the mean over seeds of the mean over tasks
     (Davison and Hinkley 1997, section 3.8). One seed: over items alone. With two or three seeds the
-    interval tends to be too narrow, since so few cannot show how far seeds lie apart. ValueError
-    without items.
+    interval tends to be too narrow, since so few cannot show how far seeds lie apart. Where all items of
+    a seed's task are alike, the exact bounds widen it (`_widened`). least: the lowest possible value, -1
+    for differences. ValueError without items.
     """
     checked = [[_items(values) for values in tasks] for tasks in samples]
     if not checked or not all(checked):
@@ -100,8 +102,27 @@ def hierarchical_interval(
         for draws in range(1, len(checked) + 1):  # a seed drawn twice has its items drawn twice
             rows = np.flatnonzero((drawn == place).sum(axis=1) >= draws)
             means[rows] += np.mean([_resampled(values, rng, len(rows)) for values in tasks], axis=0)
-    low, high = np.quantile(means / len(checked), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    ends = np.quantile(means / len(checked), [(1 - level) / 2, (1 + level) / 2])
+    value = float(np.mean([[values.mean() for values in tasks] for tasks in checked]))
+    low, high = _widened(value, ends, [values for tasks in checked for values in tasks], level, least)
+    return max(least, low), min(1.0, high)
+
+
+def _widened(
+    value: float, ends: np.ndarray, parts: list[np.ndarray], level: float, least: float
+) -> tuple[float, float]:
+    """The interval `ends` of a mean of parts, widened for those parts whose items are all alike.
+
+    Resampling sees no spread in them; the distance to their exact bounds is added by squares, as in the
+    method of variance estimates recovery (Zou and Donner 2008).
+    """
+    down, up = float(value - ends[0]) ** 2, float(ends[1] - value) ** 2
+    for part in parts:
+        if part.min() == part.max() and abs(part[0]) in (0.0, 1.0):
+            bound = _rule_of_three(len(part), level)
+            down += (min(bound, part[0] - least) / len(parts)) ** 2
+            up += (min(bound, 1 - part[0]) / len(parts)) ** 2
+    return value - down**0.5, value + up**0.5
 
 
 def seeds_p(values: Values) -> float:
@@ -162,7 +183,8 @@ def macro_difference(
 ) -> Difference:
     """Mean over tasks of a - b: items are resampled within each task; p flips the signs of items.
 
-    pairs: one (a, b) per task. The p is of a permutation test with RESAMPLES draws.
+    pairs: one (a, b) per task. The p is of a permutation test with RESAMPLES draws. Tasks whose items all
+    differ alike widen the interval by their exact bounds (`_widened`).
     """
     deltas = [np.subtract(*_pair(a, b)) for a, b in pairs]
     value = float(np.mean([delta.mean() for delta in deltas]))
@@ -170,8 +192,9 @@ def macro_difference(
     boot = np.mean([_resampled(delta, rng, RESAMPLES) for delta in deltas], axis=0)  # (RESAMPLES,)
     null = np.mean([_flipped(delta, rng) for delta in deltas], axis=0)
     p = (1 + (np.abs(null) >= abs(value) - 1e-12).sum()) / (1 + RESAMPLES)
-    low, high = np.quantile(boot, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(value, float(low), float(high), float(p), sum(map(len, deltas)))
+    ends = np.quantile(boot, [(1 - level) / 2, (1 + level) / 2])
+    low, high = _widened(value, ends, deltas, level, -1.0)
+    return Difference(value, low, high, float(p), sum(map(len, deltas)))
 
 
 def _resampled(values: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:

@@ -85,16 +85,16 @@ def _means(scores: pd.DataFrame, items: pd.DataFrame) -> list[pd.DataFrame]:
             tasks = part[part["task"].str.endswith("_en") == english]
             if len(tasks) > 1:
                 answers = [right[model, task] for task in tasks["task"]]
-                found = stats.macro_difference([(a, np.zeros_like(a)) for a in answers])
+                low, high = stats.hierarchical_interval([answers])
                 rows.append(
                     tasks.head(1).assign(
                         task=name,
                         family="mean",
                         metric="mean",
                         value=tasks["value"].mean(),
-                        ci_low=100 * found.ci_low,
-                        ci_high=100 * found.ci_high,
-                        n=found.n,
+                        ci_low=100 * low,
+                        ci_high=100 * high,
+                        n=sum(map(len, answers)),
                         chance=tasks["chance"].mean(),
                     )
                 )

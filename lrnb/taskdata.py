@@ -1,8 +1,9 @@
 """The study's items: rows of local files made into prompts and options; English SFT rows.
 
 A row is one of: `label` among the task's labels; `options` with `answer` (index); `answer` alone, a
-whole number, for which three near numbers are made. Rows may hold any other field that the task's
-template uses. Options are shuffled for each item by seed, so that ties do not favour the right one.
+whole number, beside which stand the answers of three other rows, alike in size and roundness. Rows may
+hold any other field that the task's template uses. Options are shuffled for each item by seed, so that
+ties do not favour the right one.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import functools
 import json
 import zlib
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
 from lrnb.hubrows import covers, read_hub
-from lrnb.numerals import canonical
+from lrnb.numerals import exact
 from lrnb.params import ENGLISH, ROOT, UserError, read_yaml
 from lrnb.taskspec import Prompt, Spec, available, spec
 
+Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
 __all__ = ["available", "data_file", "distractors", "documents", "sft_examples", "spec"]
 
 
@@ -68,8 +69,17 @@ def prepare(
     """`documents` of rows that are already read; `where` names them in messages."""
     labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
     prompt = task.prompt_in(lang, prompts)
-    keep = _sample(len(rows), limit, [seed, zlib.crc32(task.data.encode())])
-    return [_document(task, rows[i], labels, prompt, lang, seed, where) for i in keep]
+    keep, others = _sample(len(rows), limit, [seed, zlib.crc32(task.data.encode())]), _answers(rows)
+    return [_document(task, rows[i], labels, prompt, lang, seed, where, others) for i in keep]
+
+
+def _answers(rows: list[dict[str, Any]]) -> dict[Shape, list[int]]:
+    """The whole answers of a file by shape, each as often as it stands there."""
+    found: dict[Shape, list[int]] = {}
+    for row in rows:
+        if _whole(answer := row.get("answer")) and not {"options", "label"} & row.keys():
+            found.setdefault(_shape(answer), []).append(answer)
+    return found
 
 
 def _sample(n: int, limit: int | None, seed: Sequence[int]) -> list[int]:
@@ -79,14 +89,15 @@ def _sample(n: int, limit: int | None, seed: Sequence[int]) -> list[int]:
 
 
 def _document(
-    task: Spec, row: dict[str, Any], labels: Sequence[str], prompt: Prompt, lang: str, seed: int, where: str
-) -> dict[str, Any]:
+    task: Spec, row: dict[str, Any], labels: Sequence[str], prompt: Prompt, lang: str, seed: int, where: str,
+    others: dict[Shape, list[int]],
+) -> dict[str, Any]:  # fmt: skip
     where = f"{where}:{row['item'] + 1}"
     doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
     if task.kind == "generate_until":
         return doc | {"answer": _number(row, where)}
     rng = np.random.default_rng([seed, zlib.crc32(task.data.encode()), row["item"]])
-    options, answer, names = _options(row, labels, rng, where)
+    options, answer, names = _options(row, labels, others, rng, where)
     if prompt.labels and "label" in row and "options" not in row:
         options = list(prompt.labels)
     order = rng.permutation(len(options)).tolist()
@@ -98,10 +109,12 @@ def _document(
 
 
 def _number(row: dict[str, Any], where: str) -> str:
-    answer = row.get("answer")
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        raise UserError(f"{where}: needs 'answer', a number, since the answer is written")
-    return canonical(format(Decimal(str(answer)), "f"))
+    if not (answer := exact(row.get("answer"))):
+        raise UserError(
+            f"{where}: 'answer' is {row.get('answer')!r}; a written answer needs one number, as 1200 or 1.5: "
+            "correct the row, or leave it out"
+        )
+    return answer
 
 
 @functools.cache
@@ -121,8 +134,9 @@ def _prompt(task: Spec, prompt: Prompt, row: dict[str, Any], lang: str, where: s
 
 
 def _options(
-    row: dict[str, Any], labels: Sequence[str], rng: np.random.Generator, where: str
-) -> tuple[list[str], int, list[str]]:
+    row: dict[str, Any], labels: Sequence[str], others: dict[Shape, list[int]], rng: np.random.Generator,
+    where: str,
+) -> tuple[list[str], int, list[str]]:  # fmt: skip
     """Options, index of the right one and names, before shuffling."""
     if "options" in row:
         options, answer = row["options"], row.get("answer")
@@ -136,9 +150,9 @@ def _options(
             raise UserError(f"{where}: label {row['label']!r} is not among {list(labels)}")
         return list(labels), labels.index(str(row["label"])), list(labels)
     answer = row.get("answer")
-    if isinstance(answer, bool) or not isinstance(answer, int):
+    if not _whole(answer):
         raise UserError(f"{where}: needs 'label', or 'options' and 'answer', or a whole 'answer'")
-    numbers = [str(n) for n in (answer, *distractors(answer, rng))]
+    numbers = [str(n) for n in (answer, *distractors(answer, others.get(_shape(answer), []), rng))]
     return numbers, 0, numbers
 
 
@@ -146,24 +160,41 @@ def _checked_answer(options: Any, answer: Any, where: str) -> int:
     good = isinstance(options, list) and all(isinstance(o, str) and o.strip() for o in options)
     if not good or len(options) < 2:
         raise UserError(f"{where}: 'options' must be two or more texts that are not empty")
-    index = isinstance(answer, int) and not isinstance(answer, bool)
-    if not index or not 0 <= answer < len(options):
+    if not _whole(answer) or not 0 <= answer < len(options):
         raise UserError(f"{where}: 'answer' must be an index into the {len(options)} options")
     if options.count(options[answer]) > 1:
         raise UserError(f"{where}: the right option stands there twice")
     return answer
 
 
-def distractors(answer: int, rng: np.random.Generator, n: int = 3) -> list[int]:
-    """`n` distinct numbers near `answer`, none equal to it, none of the other sign.
+def distractors(answer: int, others: Sequence[int], rng: np.random.Generator, n: int = 3) -> list[int]:
+    """`n` distinct wrong numbers, so chosen that roundness, size and rank do not give the answer away.
 
-    Slips that a reader makes: one or two off, ten off, doubled, halved, a tenth more or less.
+    others: answers of the file with the shape of `answer` (sign, digits, zeros at the end), drawn as often
+    as they stand there; where they are too few, near numbers of that shape, in a stretch of ten in which
+    `answer` is at a random place.
     """
-    shifts = (1, -1, 2, -2, 10, -10)
-    pool = [answer + s for s in shifts] + [answer * 2, answer // 2]
-    pool += [answer + answer // 10, answer - answer // 10]
-    pool = sorted({p for p in pool if p != answer and (p < 0) == (answer < 0)})
-    return [int(p) for p in rng.choice(pool, size=n, replace=False)]
+    found = list(dict.fromkeys(o for o in rng.permutation(others).tolist() if o != answer))
+    if len(found) < n:  # not both kinds: near numbers beside far ones would point at the answer
+        found = [o for o in rng.permutation(_near(answer, rng)).tolist() if o != answer]
+    return [int(o) for o in found[:n]]
+
+
+def _shape(number: int) -> Shape:
+    digits = str(abs(number))
+    return number < 0, len(digits), len(digits) - len(digits.rstrip("0")) if number else 0
+
+
+def _near(answer: int, rng: np.random.Generator) -> list[int]:
+    negative, digits, zeros = _shape(answer)
+    unit, low, high = 10**zeros, 10 ** (digits - zeros - 1), 10 ** (digits - zeros)
+    first = min(max(abs(answer) // unit - int(rng.integers(10)), low), max(high - 10, low))
+    numbers = [(-1) ** negative * unit * k for k in range(first, min(first + 10, high))]
+    return [number for number in numbers if _shape(number) == _shape(answer)]
+
+
+def _whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # What the study asks for
@@ -200,7 +231,8 @@ def split_rows(
     if path.is_file() or not covers(task, lang, split):
         path = data_file(task, lang, split, data_root)
         return read_rows(path), str(path)
-    return read_hub(task, lang, split, data_root, seed), task.hub["path"]  # type: ignore[index]
+    where = f"{task.hub['path']} ({lang}, {split})"  # type: ignore[index]
+    return read_hub(task, lang, split, data_root, seed), where
 
 
 def has_split(task: Spec, lang: str, split: str, data_root: str | Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb import stats, summary
+from lrnb import choose, stats, summary
 from lrnb.choose import SEARCHED, read_choices
 from lrnb.store import RunPaths
 from lrnb.style import MERGED
@@ -74,10 +74,16 @@ def _dev_test(row: dict[str, Any], items: pd.DataFrame) -> dict[str, Any]:
     test = 100 * float(np.mean([values.mean() for values in right]))
     low, high = (100 * end for end in stats.hierarchical_interval([right]))
     optimism = row["dev_score"] - test
-    errors = [row["dev_score"] * (100 - row["dev_score"]) / row["n"], ((high - low) / 3.92) ** 2]
-    margin = 1.96 * float(np.sqrt(sum(errors)))
+    margin = 1.96 * float(np.hypot(_dev_error(row, len(tasks)), (high - low) / 3.92))
     found |= {"test": test, "ci_low": low, "ci_high": high, "n_test": sum(map(len, right))}
     return found | {"optimism": optimism, "low": optimism - margin, "high": optimism + margin}
+
+
+def _dev_error(row: dict[str, Any], tasks: int) -> float:
+    """Standard error of a dev score; older choices.csv do not hold it: then as of equal tasks."""
+    if pd.notna(error := row.get("dev_error", np.nan)):
+        return float(error)
+    return choose.standard_error([row["dev_score"]] * tasks, [row["n"] / tasks] * tasks)
 
 
 def detectable(items: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from conftest import pico_model, pico_tokenizer
 from test_evaluate import sharp
 
 from lrnb import evaluate, scorer, taskdata, taskload
-from lrnb.numerals import number
+from lrnb.numerals import exact, number
 from lrnb.params import UserError
 
 
@@ -34,7 +34,31 @@ from lrnb.params import UserError
         ("5-3", "3"),  # no minus after a digit
         ("x-3", "3"),
         ("2, 3", "3"),
-        ("1,23", "23"),  # no group of thousands
+        ("కోవిడ్-19", "19"),  # no minus after a vowel sign or virama
+        ("1 000 000", "1000000"),
+        ("1\u00a0000\u00a0000", "1000000"),
+        ("12\u202f000 km", "12000"),
+        ("10 00 000", "1000000"),
+        ("১২،৩৪৫", "12345"),  # Arabic comma
+        ("1.000.000", "1000000"),
+        ("1.000", "1"),  # one point is a decimal point
+        ("1,234.50 and 2024 1 000", "1000"),
+        ("12 345 6789", "6789"),
+        ("5, 100", "100"),
+        ("123456789012345678901234567890.10", "123456789012345678901234567890.1"),
+        ("1,23", ""),  # decimal comma or list: refused, as every form that is not certain
+        ("1,5", ""),
+        ("1,2345", ""),
+        ("1 2345", "2345"),
+        ("1 000,5", ""),
+        ("12 then 3/4", ""),
+        ("3 / 4", ""),
+        ("2 1/2", ""),
+        ("১½", ""),
+        ("12, then ½", ""),
+        ("1.2.3", ""),
+        ("1234 000", ""),
+        ("12 / 4 = 3", "3"),
         ("007.0", "7"),
         ("-0", "0"),
         ("18.", "18"),
@@ -49,6 +73,22 @@ def test_numbers_are_read_in_any_digits(text, expected):
 def test_the_rule_says_which_number_counts():
     text = "first 12 eggs, then 34"
     assert (number(text, "first"), number(text, "last")) == ("12", "34")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *((12, "12"), (12.0, "12"), (-1.5, "-1.5"), (1e22, "1" + 22 * "0")),
+        *(("1,200", "1200"), ("12 km", "12")),
+        *((None, ""), ("A", ""), (True, ""), (float("nan"), ""), ("12 or 13", ""), ("1,5", ""), ([3], "")),
+    ],
+)
+def test_a_right_answer_is_read_whole_or_refused(value, expected):
+    assert exact(value) == expected
+
+
+def test_the_first_number_is_not_a_part_of_a_mixed_one():
+    assert (number("2 1/2", "first"), number("2 ½ or 3", "first")) == ("", "")
 
 
 def asked(prompts: list[str], **options) -> list[SimpleNamespace]:
@@ -168,7 +208,7 @@ def test_real_sums_have_the_same_answers_as_choices(data_root):
 def test_an_answer_that_is_no_number_is_refused(sums):
     path = sums / "eval" / "math" / "bn" / "test.jsonl"
     path.write_text(json.dumps({"question": "x", "answer": "seven"}) + "\n")
-    with pytest.raises(UserError, match=r"test\.jsonl:1: needs 'answer', a number"):
+    with pytest.raises(UserError, match=r"test\.jsonl:1: 'answer' is 'seven'; .* needs one number"):
         taskdata.documents(taskdata.spec("math_generate"), path, lang="bn")
 
 

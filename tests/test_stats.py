@@ -65,7 +65,9 @@ def test_interval_over_one_seed_is_the_one_over_items():
     one = stats.hierarchical_interval([[values]], resamples=20_000)
     assert one == pytest.approx(binom.ppf([0.025, 0.975], 150, values.mean()) / 150, abs=0.0068)
     uneven = [[np.ones(10), np.zeros(1000)]]  # tasks count alike, however many items they have
-    assert stats.hierarchical_interval(uneven) == (0.5, 0.5)
+    tasks = [stats.bootstrap_interval(values) for values in uneven[0]]
+    margins = (1 - tasks[0][0]) / 2, tasks[1][1] / 2
+    assert stats.hierarchical_interval(uneven) == pytest.approx((0.5 - margins[0], 0.5 + margins[1]))
     far = stats.hierarchical_interval([[np.ones(50)], [np.zeros(50)]])
     assert far == (0.0, 1.0)  # two seeds that disagree wholly say nothing
     with pytest.raises(ValueError, match="at least one seed"):
@@ -191,6 +193,30 @@ def test_macro_difference_weighs_tasks_equally():
     assert found.value == pytest.approx(0.5)
     assert found.p < 0.01
     assert found.n == 1010
+
+
+def test_means_of_tasks_without_spread_are_not_certain():
+    z, o, mixed = np.zeros(200), np.ones(50), np.tile([1.0, 0.0], 100)
+    bound = stats.bootstrap_interval(z)[1]
+    both = (-bound / 2**0.5, bound / 2**0.5)
+    assert stats.hierarchical_interval([[z]]) == pytest.approx((0, bound))
+    assert stats.hierarchical_interval([[z, z]]) == pytest.approx((0, bound / 2**0.5))
+    assert stats.hierarchical_interval([[z, z]], least=-1.0) == pytest.approx(
+        (-bound / 2**0.5, bound / 2**0.5)
+    )
+    found = stats.macro_difference([(z, z), (z, z)])
+    assert (found.ci_low, found.ci_high) == pytest.approx(both)
+    found = stats.macro_difference([(o, 0 * o), (o, 0 * o)])
+    assert found.ci_high == 1
+    assert found.ci_low == pytest.approx(1 - (1 - stats.bootstrap_interval(o)[0]) / 2**0.5)
+    alone, beside = (stats.macro_difference([(mixed, z), *more]) for more in ([], [(z, z)]))
+    half = np.hypot((alone.ci_high - alone.value) / 2, bound / 2)
+    assert beside.ci_high - beside.value == pytest.approx(half, rel=0.05)
+
+
+def test_p_of_a_permutation_test_is_never_zero():
+    found = stats.macro_difference([(np.ones(100), np.zeros(100))])
+    assert found.p == 1 / (1 + stats.RESAMPLES)  # no flip of signs reaches it: only the data itself
 
 
 def test_holm_known_case():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lrnb import taskdata, taskload, taskspec
+from lrnb import stats, taskdata, taskload, taskspec
 from lrnb.params import UserError
 
 TASK = {
@@ -98,20 +98,53 @@ def test_names_are_indices_in_the_file_for_long_options(tmp_path):
         assert doc["options"][doc["names"].index("2")] == "three c"
 
 
-@pytest.mark.parametrize("answer", [0, 1, 2, 7, 18, 70000, -3])
-def test_distractors_are_near_distinct_and_wrong(answer):
+@pytest.mark.parametrize("answer", [0, 1, 2, 7, 18, 99, 100, 1001, 70000, 276000, -3, 10**20])
+@pytest.mark.parametrize("others", [[], [7, 2], [12, 18, 18, 57, 94, 31]])
+def test_distractors_are_distinct_wrong_and_of_one_shape(answer, others):
+    alike = [o for o in others if taskdata._shape(o) == taskdata._shape(answer)]
     for seed in range(50):
-        found = taskdata.distractors(answer, np.random.default_rng(seed))
+        found = taskdata.distractors(answer, alike, np.random.default_rng(seed))
         assert len({answer, *found}) == 4
-        assert all((n < 0) == (answer < 0) for n in found)
-        assert max(abs(n - answer) for n in found) <= max(10, abs(answer))
+        assert {taskdata._shape(n) for n in found} == {taskdata._shape(answer)}
+        assert set(found) <= set(others) or len(set(alike) - {answer}) < 3
 
 
 def test_distractors_follow_the_seed():
     first, again, other = (
-        [taskdata.distractors(50, np.random.default_rng([s, i])) for i in range(20)] for s in (0, 0, 1)
+        [taskdata.distractors(50, [], np.random.default_rng([s, i])) for i in range(20)] for s in (0, 0, 1)
     )
     assert first == again != other
+
+
+def zeros(number: int) -> int:
+    return len(str(number)) - len(str(number).rstrip("0"))
+
+
+RULES = {  # options of an item -> how good each looks to one who has not read the question
+    "roundest": lambda options: [zeros(n) for n in options],
+    "central": lambda options: [-abs(n - np.median(options)) for n in options],
+    "lowest": lambda options: [-n for n in options],
+    "nearest to the others": lambda options: [-sum(abs(n - m) for m in options) for n in options],
+}
+
+
+@pytest.mark.parametrize("rows", ["all", "few"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lang", ["bn", "en"])
+def test_math_cannot_be_guessed_without_the_question(data_root, tmp_path, lang, rule, rows):
+    """Of the real MGSM items 250 over four seeds; "few": eight a file, so near numbers stand in."""
+    path = taskdata.data_file(taskdata.spec("math"), lang, "test", data_root)
+    lines, right, several = path.read_text().splitlines(keepends=True), [], 250 if rows == "all" else 8
+    for seed, first in [(s, k) for s in range(4) for k in range(0, len(lines), several)]:
+        (tmp_path / "rows.jsonl").write_text("".join(lines[first : first + several]))
+        drawn = {"seed": 1000 * seed + first}  # draws go by seed and place in the file
+        docs = taskdata.documents(taskdata.spec("math"), tmp_path / "rows.jsonl", lang=lang, **drawn)
+        for doc in docs:
+            looks = RULES[rule]([int(n) for n in doc["options"]])
+            right.append((looks[doc["answer"]] == max(looks)) / looks.count(max(looks)))
+    assert len(right) == 4 * 250
+    low, high = stats.bootstrap_interval(right) if len(set(right)) > 1 else (right[0],) * 2
+    assert low <= 0.25 <= high
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,18 @@ def test_milic_eval_from_its_layout(tmp_path):
     assert task.instances[0].args[0].startswith("Question: Q train_2\nAnswer: 12\n\nQuestion: Q test")
 
 
+@pytest.mark.parametrize("answer", [None, "A", "1,5"])
+def test_a_milic_answer_that_is_no_number_is_refused_not_zero(tmp_path, answer):
+    path = hub(tmp_path, "pkupie/milic-eval") / "math" / "bo" / "test.json"
+    path.parent.mkdir(parents=True)
+    rows = [{"question": "Q", "answer": "1,200"}, {"question": "Q", "answer": "12 km"}]
+    path.write_text(json.dumps(rows))
+    assert [doc["answer"] for doc in docs("milic_math", "bo", tmp_path)] == ["1200", "12"]
+    path.write_text(json.dumps([*rows, {"question": "Q", "answer": answer}]))
+    with pytest.raises(UserError, match=rf"pkupie/milic-eval \(bo, test\):3: 'answer' is {answer!r};"):
+        docs("milic_math", "bo", tmp_path)
+
+
 @pytest.fixture
 def colours(tmp_path):
     """A task file whose rows are on the Hub only; returns a function that loads it."""

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import pico_model, pico_tokenizer, save_pico
 from safetensors.numpy import load_file
+from test_evaluate import sharp
 
 from lrnb import bpb, finetune, packing, train
 from lrnb.params import UserError
@@ -153,6 +154,27 @@ def test_bits_per_byte_of_a_uniform_model_is_known(tmp_path: Path) -> None:
     torch.nn.init.zeros_(model.model.embed_tokens.weight)
     measured = bpb.bits_per_byte(model, pico_tokenizer(), ["the cat sees"])
     assert measured == pytest.approx(3 * 6 / 12)  # three words of log2(64) bits over twelve bytes
+    tokenizer = pico_tokenizer()
+    tokenizer.bos_token = None
+    measured = bpb.bits_per_byte(model, tokenizer, ["the cat sees"])
+    assert measured == pytest.approx(2 * 6 / 9)  # nothing predicts the first word: its bytes do not count
+
+
+def test_every_window_of_a_text_begins_with_the_start_token() -> None:
+    model, tokenizer = sharp("llama"), pico_tokenizer()
+    text = "the cat sees a dog the red house"
+    words = text.split()
+    parts = [" ".join(words[k : k + 3]) for k in range(0, len(words), 3)]
+    alone = sum(bpb.bits_per_byte(model, tokenizer, [part]) * len(part) for part in parts)
+    found = bpb.bits_per_byte(model, tokenizer, [text], window=3)
+    assert found == pytest.approx(alone / len(text))
+    assert found != pytest.approx(bpb.bits_per_byte(model, tokenizer, [text]))
+    tokenizer.bos_token = None  # then a window goes on from the last token of the one before
+    whole = tokenizer(text)["input_ids"]
+    pairs = torch.tensor([whole[:-1], whole[1:]]).T
+    logits = model(pairs[:, :1]).logits[:, 0]
+    expected = -torch.nn.functional.cross_entropy(logits, pairs[:, 1], reduction="sum").item()
+    assert bpb.log_likelihood(model, tokenizer, text, window=1) == pytest.approx(expected)
 
 
 EXAMPLES = [{"prompt": "the cat sees", "completion": f" {n} {n}"} for n in range(10)] * 4

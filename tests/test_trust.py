@@ -74,9 +74,23 @@ def test_dev_score_stands_beside_the_test_score_of_the_same_tasks(made: Path, ru
     assert row["test"] == pytest.approx(100 * own["correct"].mean())  # topic alone was on dev
     assert row["optimism"] == pytest.approx(row["dev"] - row["test"])
     assert (row["dev"], row["n_dev"], row["n_test"], row["tried"]) == (42.0, 100, 60, 3)
-    error = np.sqrt(42 * 58 / 100 + ((row["ci_high"] - row["ci_low"]) / 3.92) ** 2)
+    error = np.hypot(choose.standard_error([42], [100]), (row["ci_high"] - row["ci_low"]) / 3.92)
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * error)
     assert row["options"] == "density 0.8, λ 1"
+
+
+def test_the_error_of_a_dev_score_is_that_of_its_tasks() -> None:
+    """A task of 10 items weighs as much as one of 1000, and its noise too; 0 right is not certain."""
+    rng = np.random.default_rng(0)
+    means = (rng.binomial(10, 0.5, 20_000) / 10 + rng.binomial(1000, 0.2, 20_000) / 1000) / 2
+    found = choose.standard_error([50, 20], [10, 1000])
+    assert found == pytest.approx(100 * means.std(), rel=0.1)
+    assert found > 4 * choose.standard_error([20.3], [1010])  # as if the items were one pool
+    assert choose.standard_error([0], [20]) > 3
+    row = {"dev_score": 35.0, "n": 1010, "dev_tasks": "a b", "dev_error": found}
+    items = pd.DataFrame({"task": np.repeat(["a", "b"], 500), "correct": np.tile([0, 1], 500)})
+    tested = trust._dev_test(row, items)
+    assert tested["high"] - tested["low"] > 2 * 1.96 * found
 
 
 def test_merges_that_did_not_record_their_dev_tasks_have_no_test_score(made: Path, run, tmp_path) -> None:
