@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from lrnb.environment import versions
 from lrnb.harness import KeptTask, quiet
-from lrnb.store import atomic_file, make_folder, sha256, versions
+from lrnb.store import atomic_file, make_folder, sha256
 
 CODE = (
     "scorer",
