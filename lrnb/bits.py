@@ -15,7 +15,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-SOURCES = ("bits.py", "kernels.py", "merge_kernels.py", "conflict_kernels.py", "whatif_kernels.py")
+SOURCES = (
+    "bits.py",
+    "kernels.py",
+    "merge_kernels.py",
+    "conflict_kernels.py",
+    "whatif_kernels.py",
+    "slack_kernels.py",
+)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

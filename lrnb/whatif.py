@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lrnb import slack_kernels
 from lrnb import whatif_kernels as kernels
 from lrnb.atlas import PER, Atlas, Histograms
 from lrnb.conflicts import slack_of, with_model, with_shares
@@ -99,8 +100,9 @@ class WhatIf:
 
     def _margins(self, some: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lost, won = np.zeros(len(edges)), np.zeros(len(edges))
+        scratch = _scratch(self.atlas.histograms)
         for t in some:
-            kernels.margins(*self._of(t), self.xi[t], self.level[t], edges, lost, won)
+            slack_kernels.margins(*self._of(t), self.xi[t], self.level[t], scratch, edges, lost, won)
         return lost, won
 
 
@@ -166,19 +168,23 @@ def _tensor(h: Histograms, t: int) -> tuple[np.ndarray, ...]:
     return h.same[t], h.opposite[t], h.ties[t], h.full[t]
 
 
+def _scratch(h: Histograms) -> np.ndarray:
+    return np.empty((h.same.shape[1] ** 2, 9))
+
+
 def _slack(found: WhatIf, share: float, trim_scope: str) -> tuple[np.ndarray, np.ndarray]:
     """(xi, level) of every tensor, over the whole model or each by itself. As in a merge, of the losses by
     just xi those with the lowest index are won back: the first tensors' before the others'."""
     h = found.atlas.histograms
-    out = np.empty((h.same.shape[1], kernels.RESULTS))
+    scratch = _scratch(h)
     if trim_scope == "model":
         views = _views(h.whole, 0, found.thresholds[0])
         model = (*_tensor(h.whole, 0), *views, found.weights, found.zeros[0])
-        xi, quota = kernels.slack_margin(*model, share, out)
+        xi, quota = slack_kernels.slack_margin(*model, share, scratch)
         at_xi = np.array([kernels.at_margin(*found._of(t), xi) for t in range(len(found.views))])
         before = np.cumsum(at_xi) - at_xi
         return np.full(len(at_xi), xi), np.clip((quota - before) / np.maximum(at_xi, 1e-30), 0, 1)
-    pairs = [kernels.slack_margin(*found._of(t), share, out) for t in range(len(found.views))]
+    pairs = [slack_kernels.slack_margin(*found._of(t), share, scratch) for t in range(len(found.views))]
     xi, quotas = np.array(pairs).reshape(-1, 2).T
     at_xi = np.array([kernels.at_margin(*found._of(t), xi[t]) for t in range(len(xi))])
     return xi, np.clip(quotas / np.maximum(at_xi, 1e-30), 0, 1)

@@ -17,8 +17,6 @@ from lrnb.bits import compiled
 CT, SFT = 0, 1
 N, MASS, LOW, HIGH, ATOM, ROWS = 0, 1, 2, 3, 4, 5  # rows of a view: kept entries, their sum, where they lie
 OVERLAP, CONFLICTS, LOST, RESERVED, LOST_MASS, WON, CEDED, RESULTS = 0, 1, 2, 4, 5, 7, 8, 9
-STEPS = 80  # of the search for xi at most
-SOME = 0.01  # share of a bin from which its atom is looked at
 CLOSE = 1e-9  # two margins that differ by less, relative to the magnitudes, are the same
 
 
@@ -96,19 +94,16 @@ def _points(a, p, xi, level):
 
 
 @compiled
-def _above(ct, i, sft, j, weights, xi, level, apart):
-    """Share of a cell's pairs with |w CT| - |w SFT| > xi, and 1 - level of those at xi.
+def above(a, b, p, q, e, f, xi, level, apart):
+    """Share of the pairs u in [a, b], v in [p, q] with u - v > xi, and 1 - level of those at xi.
 
-    Each bin is an atom at its lower end and a rest that is spread evenly. apart: the atoms of these bins are
+    The shares e and f of the entries are atoms at a and p, the rest is spread evenly. apart: the atoms are
     not in one pair, since ties are counted by themselves.
     """
-    a, b = ct[LOW, i] * weights[CT], ct[HIGH, i] * weights[CT]
-    p, q = sft[LOW, j] * weights[SFT], sft[HIGH, j] * weights[SFT]
     if a - q > xi:
         return 1.0
     if b - p < xi:
         return 0.0
-    e, f = ct[ATOM, i], sft[ATOM, j]
     both = 0.0 if apart else e * f
     whole = 1 - e * f + both
     if whole <= 0:
@@ -121,7 +116,7 @@ def _above(ct, i, sft, j, weights, xi, level, apart):
 
 
 @compiled
-def _pairs(opposite, ties, full, ct, sft, weights, i, j):
+def pairs(opposite, ties, full, ct, sft, weights, i, j):
     """Kept entries of opposite signs in a cell, and whether ties at equal weights were left out."""
     if sft[N, j] == 0:
         return 0.0, False
@@ -144,18 +139,20 @@ def decide(same, opposite, ties, full, ct, sft, weights, zero, xi, level, out):
     for i in range(1, same.shape[0]):
         if ct[N, i] == 0:
             continue
-        part, mean = ct[N, i] / full[CT, i], ct[MASS, i] / ct[N, i]
+        part, mean, e = ct[N, i] / full[CT, i], ct[MASS, i] / ct[N, i], ct[ATOM, i]
+        a, b = ct[LOW, i] * weights[CT], ct[HIGH, i] * weights[CT]
         for j in range(1, same.shape[0]):
             if sft[N, j] == 0 or (same[i, j] == 0 and opposite[i, j] == 0):
                 continue
-            share, size = sft[N, j] / full[SFT, j], sft[MASS, j] / sft[N, j]
+            share, size, f = sft[N, j] / full[SFT, j], sft[MASS, j] / sft[N, j], sft[ATOM, j]
             out[j, OVERLAP] += same[i, j] * part * share
-            rest, apart = _pairs(opposite, ties, full, ct, sft, weights, i, j)
+            rest, apart = pairs(opposite, ties, full, ct, sft, weights, i, j)
             if apart:
                 _ties(ties, i, zero, min(part, share), xi, level, mean, out[j])
             if rest > 0:
-                loses = rest * _above(ct, i, sft, j, weights, 0.0, 1.0, apart)
-                keeps = rest * _above(ct, i, sft, j, weights, xi, level, apart) if xi > 0 else loses
+                p, q = sft[LOW, j] * weights[SFT], sft[HIGH, j] * weights[SFT]
+                loses = rest * above(a, b, p, q, e, f, 0.0, 1.0, apart)
+                keeps = rest * above(a, b, p, q, e, f, xi, level, apart) if xi > 0 else loses
                 _add(rest, loses, loses - keeps, mean, size, out[j])
 
 
@@ -182,111 +179,29 @@ def _ties(ties, bin, zero, share, xi, level, mean, out):
 
 
 @compiled
+def even(ties, full, ct, sft, zero):
+    """Ties that SFT loses at equal weights."""
+    found = 0.0
+    for i in range(1, ties.shape[1]):
+        if ct[N, i] > 0 and sft[N, i] > 0:
+            share = min(ct[N, i] / full[CT, i], sft[N, i] / full[SFT, i])
+            found += np.float64(ties[1 if zero > 0 else 0, i]) * share
+    return found
+
+
+@compiled
 def at_margin(same, opposite, ties, full, ct, sft, weights, zero, xi):
     """Entries that SFT loses by just xi: ties for 0, else those of two atoms."""
+    if xi == 0:
+        return even(ties, full, ct, sft, zero) if weights[CT] == weights[SFT] else 0.0
     found = 0.0
     for i in range(1, same.shape[0]):
-        for j in range(1, same.shape[0]) if ct[N, i] > 0 else range(0):
-            n, apart = _pairs(opposite, ties, full, ct, sft, weights, i, j)
-            if apart and xi == 0 and sft[N, i] > 0:
-                share = min(ct[N, i] / full[CT, i], sft[N, i] / full[SFT, i])
-                found += np.float64(ties[1 if zero > 0 else 0, i]) * share
-            if n > 0 and xi > 0 and not apart:
-                a, p = ct[LOW, i] * weights[CT], sft[LOW, j] * weights[SFT]
-                if abs(a - p - xi) <= CLOSE * (a + p):
-                    found += n * ct[ATOM, i] * sft[ATOM, j]
+        a = ct[LOW, i] * weights[CT]
+        if ct[ATOM, i] == 0 or a < xi:
+            continue
+        for j in range(1, same.shape[0]):
+            p = sft[LOW, j] * weights[SFT]
+            if abs(a - p - xi) <= CLOSE * (a + p) and opposite[i, j] > 0 and sft[ATOM, j] > 0:
+                n, apart = pairs(opposite, ties, full, ct, sft, weights, i, j)
+                found += 0.0 if apart else n * ct[ATOM, i] * sft[ATOM, j]
     return found
-
-
-@compiled
-def widest(opposite, ties, full, ct, sft, weights):
-    """The largest margin by which SFT may lose."""
-    found = 0.0
-    for i in range(1, opposite.shape[0]):
-        for j in range(1, opposite.shape[0]) if ct[N, i] > 0 else range(0):
-            if _pairs(opposite, ties, full, ct, sft, weights, i, j)[0] > 1e-6:
-                top = ct[LOW, i] if ct[ATOM, i] == 1 else ct[HIGH, i]
-                found = max(found, top * weights[CT] - sft[LOW, j] * weights[SFT])
-    return found
-
-
-@compiled
-def _nearest_atom(opposite, ct, sft, weights, low, high, xi):
-    """The margin of two atoms nearest to xi, between low and high; below 0 if there is none."""
-    found, equal = -1.0, weights[CT] == weights[SFT]
-    for i in range(1, opposite.shape[0]):
-        for j in range(1, opposite.shape[0]) if ct[ATOM, i] > SOME else range(0):
-            if opposite[i, j] > 0 and sft[ATOM, j] > SOME and not (i == j and equal):
-                d = ct[LOW, i] * weights[CT] - sft[LOW, j] * weights[SFT]
-                inside = low * (1 + CLOSE) < d < high * (1 - CLOSE)
-                found = d if inside and (found < 0 or abs(d - xi) < abs(found - xi)) else found
-    return found
-
-
-@compiled
-def slack_margin(same, opposite, ties, full, ct, sft, weights, zero, slack, out):
-    """xi that wins back the share `slack` of SFT's losses, and how many of those by just xi it takes.
-
-    A bracketed search, by secants (Illinois) and halving in turn, that tries the margins of atoms where there
-    are some: there the number of those won back jumps.
-    """
-    decide(same, opposite, ties, full, ct, sft, weights, zero, -1.0, 0.0, out)
-    lost = out[:, LOST + SFT].sum()
-    wanted = slack * lost
-    if wanted <= 0:
-        return -1.0, 0.0
-    even = at_margin(same, opposite, ties, full, ct, sft, weights, zero, 0.0)
-    if wanted <= even:
-        return 0.0, wanted
-    low, high = 0.0, widest(opposite, ties, full, ct, sft, weights)
-    if slack >= 1:
-        return high, lost
-    high *= 1 + 1e-6
-    f_low, f_high, side = even - wanted, lost - wanted, 0
-    for step in range(STEPS):
-        xi = (low + high) / 2 if step % 3 == 2 else (low * f_high - high * f_low) / (f_high - f_low)
-        atom = _nearest_atom(opposite, ct, sft, weights, low, high, xi)
-        xi = atom if atom > 0 else xi
-        decide(same, opposite, ties, full, ct, sft, weights, zero, xi, 1.0, out)
-        f = out[:, RESERVED].sum() - wanted
-        if abs(f) <= 1e-5 * wanted or high - low < CLOSE * high:
-            return xi, lost
-        if atom > 0 and f > 0:
-            decide(same, opposite, ties, full, ct, sft, weights, zero, xi, 0.0, out)
-            f = out[:, RESERVED].sum() - wanted
-            if f <= 0:
-                return xi, -f
-        if f > 0:
-            f_low = f_low / 2 if side == 1 else f_low
-            high, f_high, side = xi, f, 1
-        else:
-            f_high = f_high / 2 if side == -1 else f_high
-            low, f_low, side = xi, f, -1
-    return high, lost
-
-
-@compiled
-def margins(same, opposite, ties, full, ct, sft, weights, zero, xi, level, edges, lost, won):
-    """Add SFT's losses, and those that slack wins back, by margin |w CT| - |w SFT| to lost and won, (b + 1,):
-    bins of edges (b + 1,) from 0 at equal steps, the last for what lies beyond."""
-    last = len(edges) - 1
-    even, width = at_margin(same, opposite, ties, full, ct, sft, weights, zero, 0.0), edges[last] / last
-    lost[0] += even
-    won[0] += even if xi > 0 else (even * level if xi == 0 else 0.0)
-    for i in range(1, opposite.shape[0]):
-        for j in range(1, opposite.shape[0]) if ct[N, i] > 0 else range(0):
-            n, apart = _pairs(opposite, ties, full, ct, sft, weights, i, j)
-            top = ct[HIGH, i] * weights[CT] - sft[LOW, j] * weights[SFT]
-            if n <= 0 or top <= 0:
-                continue
-            kept = n * _above(ct, i, sft, j, weights, xi, level, apart) if xi > 0 else n
-            bottom = ct[LOW, i] * weights[CT] - sft[HIGH, j] * weights[SFT]
-            k, left = (
-                min(max(int(bottom / width), 0), last),
-                n * _above(ct, i, sft, j, weights, 0.0, 1.0, apart),
-            )
-            while k <= last and left > 0:
-                beyond = n * _above(ct, i, sft, j, weights, edges[k + 1], 1.0, apart) if k < last else 0.0
-                lost[k] += left - beyond
-                won[k] += max(left - max(beyond, kept), 0.0) if xi > 0 else 0.0
-                left, k = beyond, k + 1

@@ -18,7 +18,7 @@ params sweep memory environment store progress style
 world_text world packing corpus
 vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels conflict_kernels
-whatif_kernels workers vectors
+whatif_kernels slack_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 numerals taskspec hubrows harness taskdata harnesstask taskload
 tree weights generate scorer scorecache stats answers evaluate
