@@ -131,6 +131,7 @@ def bench(given: argparse.Namespace) -> None:
         for name, folder in folders.items():
             for widget in WIDGETS:
                 seconds = latencies(chrome, lab, folder, widget, given.moves)
+                print(f"{name}: {widget}: {median(seconds):.3f} s", file=sys.stderr, flush=True)
                 row = {"atlas": name, "widget": widget, "tensors": tensors[name]}
                 result["rows"].append(row | {"seconds": [round(s, 4) for s in seconds]})
     write(result, given.results, "widgets", markdown(result))
