@@ -4,7 +4,7 @@
 
 Debian's chromium, driven by playwright, opens SlackExplorer, the sign-conflict histogram and BudgetPlayer on
 an atlas of the nano study and on the 7B-shaped one of `benchmarks.atlas`. A move is a key press on the
-slider of density; its time ends when plotly has drawn the answer. Uses the rig of tests/browser.py. Writes
+slider of slack; its time ends when plotly has drawn the answer. Uses the rig of tests/browser.py. Writes
 results/<date>-widgets.json and .md.
 """
 
@@ -32,7 +32,7 @@ WIDGETS = {
 }
 TIMED = """([css, key]) => new Promise(done => {
   const box = document.querySelector(css), figure = box.querySelector('.js-plotly-plot');
-  const handle = box.querySelector('.lrnb-control-density .noUi-handle');
+  const handle = box.querySelector('.lrnb-control-slack .noUi-handle');
   let drawn = null, first = null;
   figure.on('plotly_afterplot', () => { drawn = performance.now(); });
   first = performance.now();
@@ -67,7 +67,7 @@ def notebook(atlas: Path, expression: str) -> dict[str, Any]:
 
 
 def latencies(chrome: Any, lab: Any, atlas: Path, name: str, moves: int) -> list[float]:
-    """Seconds of `moves` moves of the density slider, after five that are not counted."""
+    """Seconds of `moves` moves of the slack slider, after five that are not counted."""
     from browser import Notebook
 
     path = lab.root / f"{atlas.name}-{name}.ipynb"

@@ -7,7 +7,6 @@ library is imported.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lrnb.params import UserError
-
-SMOOTH = 0.05  # seconds: a slower redraw waits until the slider is let go
 
 WIDTH = 840  # pixels, what JupyterLab leaves of 1280
 
@@ -99,7 +96,8 @@ class Explorer:
     what to try. draw(**state): a Figure for {key: value of the control}; what it raises is shown.
     controls: {key: Slider, Choice, Check or any ipywidgets widget with a value}.
     numbers(**state): {word: number or text} to read below the figure. below: further widgets.
-    While the kernel draws, JupyterLab keeps only the latest value of a slider that moves.
+    While the kernel draws, JupyterLab keeps only the latest value of a slider that moves, so that sliders
+    may speak while they move however long a redraw takes.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class Explorer:
 
         self._draw, self._numbers = draw, numbers
         self._click: Callable[[Any, Any], None] | None = None
-        self._held, self._fastest = False, float("inf")
+        self._held = False
         self.controls = {key: _control(key, control, w) for key, control in controls.items()}
         self._error, self._text = html_part("", "lrnb-error"), html_part("", "lrnb-numbers")
         self.figure = go.FigureWidget()
@@ -161,16 +159,7 @@ class Explorer:
 
     def _changed(self, _: Any = None) -> None:
         if not self._held:
-            started = time.perf_counter()
             self.redraw()
-            self._pace(time.perf_counter() - started)
-
-    def _pace(self, seconds: float) -> None:
-        """Sliders redraw while they move, unless even the fastest redraw since the first is slow."""
-        self._fastest = min(self._fastest, seconds)
-        for control in self.controls.values():
-            if hasattr(control, "readout"):
-                control.continuous_update = self._fastest < SMOOTH
 
     def _transplant(self, fig: go.Figure) -> None:
         """Bring the living figure to `fig`, in one message that holds only what differs.

@@ -105,14 +105,6 @@ def test_a_fault_of_the_program_is_shown_too_and_goes_to_the_log() -> None:
     assert explorer.figure.data[0].y == (1,)
 
 
-def test_slow_figures_wait_until_the_slider_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    explorer = bar_explorer()
-    assert explorer.controls["heights"].continuous_update
-    monkeypatch.setattr("lrnb.widgets_base.SMOOTH", 0.0)
-    explorer.controls["heights"].value = 4
-    assert not explorer.controls["heights"].continuous_update
-
-
 def test_differences_name_changed_added_and_removed_properties() -> None:
     y, other = ({"dtype": "i1", "bdata": data} for data in ("AQID", "AQIE"))
     old = {"a": {"b": 1, "c": [1, 2]}, "y": y, "x": y, "gone": 1}
