@@ -91,7 +91,7 @@ def _run(given: argparse.Namespace) -> int:
             f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
             "use preset paper or smol"
         )
-    taskload.require_known([*studies[0].tasks, *studies[0].tasks_en, *studies[0].dev_tasks])
+    taskload.require_known([*studies[0].compared, *studies[0].tasks_written, *studies[0].dev_tasks])
     plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
     if given.dry_run:
         return _show_plan(studies[0], given.keep_code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,19 @@ def scripts(items: pd.DataFrame, script: str) -> pd.DataFrame:
         rows.append(key | wrong | kinds)
     columns = [*KEYS, "n", "wrong", "ci_low", "ci_high", "x", "latin", "other", "none"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def across(root: Path, name: str) -> pd.DataFrame:
+    """One table of `failures/` (`unparsable` or `scripts`) of every language below `root`, with column lang.
+
+    Of every kind of model the one with the most CT tokens; tasks in the language itself only.
+    """
+    files = sorted(root.glob(f"*/failures/{name}.csv"))
+    found = [pd.read_csv(path).assign(lang=path.parent.parent.name) for path in files]
+    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["lang", *KEYS])
+    own = table[~table["task"].astype(str).str.endswith("_en")]
+    most = own.groupby(["lang", "task", "method"])["ct_tokens"].transform("max")
+    return own[own["ct_tokens"] == most].reset_index(drop=True)
 
 
 def script_of(text: str, script: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as harness_evaluate
 
-from lrnb.numerals import number
+from lrnb.writing import said, same
 
 SHAPES = (
     "limit",
@@ -87,9 +87,9 @@ class StudyTask(KeptTask):
         self.dataset = {name: datasets.Dataset.from_list(docs) for name, docs in self._splits.items()}
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
-        """The harness's counting; a written answer is right where its number is the right one."""
+        """The harness's counting; a written answer is judged by the task's own rule."""
         if self.writes:
-            return {"exact_match": float(number(results[0], self.number) == doc["answer"])}
+            return {"exact_match": float(same(results[0], doc["answer"], self.number))}
         return super().process_results(doc, results)
 
     def item(self, sample: dict[str, Any], scorer: Encoder) -> dict[str, Any]:
@@ -97,11 +97,11 @@ class StudyTask(KeptTask):
         head = {"item": doc["item"], "context": doc["prompt"]}
         if self.writes:
             text = sample["filtered_resps"][0]
-            return head | written(text, doc["answer"], number(text, self.number), sample["exact_match"])
+            return head | written(text, doc["answer"], said(text, self.number), sample["exact_match"])
         values = [float(pair[0]) for pair in sample["filtered_resps"]]
-        said = choice(values, doc["options"], self.metric, sample["arguments"], scorer)
+        best = choice(values, doc["options"], self.metric, sample["arguments"], scorer)
         gold, names = doc["answer"], doc["names"]
-        row = scored(names, values, names[gold], names[said], said == gold)
+        row = scored(names, values, names[gold], names[best], best == gold)
         return head | row | {"texts": doc["options"]}  # the names may be mere positions
 
 

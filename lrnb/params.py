@@ -104,6 +104,7 @@ class Study(BaseModel):
     # scoring
     tasks: list[str] = []  # scored in X
     tasks_en: list[str] = []  # scored in English
+    tasks_written: list[str] = []  # answers written out, to see why they fail; in no mean; NAME_en: English
     dev_tasks: list[str] = []  # used to choose merges; [] uses every task that has a dev split
     dev_limit: int = Field(100, ge=1)  # items a task
     test_limit: int = Field(200, ge=1)  # items a task
@@ -140,7 +141,14 @@ class Study(BaseModel):
             raise ValueError(
                 f"preset nano has only the synthetic languages {SYNTHETIC}; for {self.lang!r} use smol"
             )
+        if twice := sorted(set(self.tasks_written) & {*self.compared}):
+            raise ValueError(f"{twice[0]!r} is in tasks_written and in tasks: name it once")
         return self
+
+    @property
+    def compared(self) -> list[str]:
+        """The tasks that models are compared by, in X and in English."""
+        return [*self.tasks, *(f"{task}_en" for task in self.tasks_en)]
 
     @property
     def trains(self) -> bool:

@@ -88,6 +88,27 @@ def shares(table: pd.DataFrame, column: str, task: str, title: str, what: str) -
     return fig.update_layout(showlegend="expected" in rows, legend={"y": -60 / (height - 112)})
 
 
+def across(table: pd.DataFrame, column: str, title: str, what: str) -> go.Figure:
+    """Percent `column` by language and task, one mark a method; table: of `failures.across`."""
+    rows = table[table[column].notna()] if column in table else table
+    if not len(rows):
+        return nothing(f"Across languages: {title}", "no language here has written answers")
+    fig = go.Figure()
+    for method, own in rows.groupby("method", sort=False):
+        fig.add_scatter(
+            x=own[column],
+            y=[f"{r.lang}, {task_name(r.task)} (n = {r.n})" for r in own.itertuples()],
+            error_x=_spread(own, column, colour(str(method))),
+            mode="markers",
+            name=label(str(method)),
+            marker={"symbol": METHODS[str(method)][2], "size": 10, "color": colour(str(method))},
+        )
+    fig.update_yaxes(autorange="reversed").update_xaxes(rangemode="tozero")
+    places = len(rows[["lang", "task"]].drop_duplicates())
+    title = f"Across languages: {title} (95% intervals)"
+    return finish(fig, title, what, "", 220 + 40 * places).update_layout(scattermode="group")
+
+
 def against_kept(points: pd.DataFrame, slopes: pd.DataFrame, task: str) -> go.Figure:
     """Score of a task against the percent of SFT's entries that the election kept, and the fitted line.
 

@@ -232,7 +232,9 @@ def failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
     folder = require(paths.lang / "failures")
     names = ("unparsable", "scripts", "overlap", "kept", "fragility")
     broken, wrong, near, points, slopes = (pd.read_csv(folder / f"{name}.csv") for name in names)
+    right = pd.read_csv(folder / "written.csv")
     asked = (
+        (right, "value", "right", "written answers that are right (%)"),
         (broken, "replaced", "broken bytes", "written answers with broken bytes (%)"),
         (wrong, "wrong", "wrong script", "written answers in another script (%)"),
         (near, "nearest", "overlap", "errors that take the nearest wrong option (%)"),

@@ -6,7 +6,7 @@ Nothing here needs torch. What the tables say in words is in `lrnb/findings.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lrnb.store import MANIFEST, RunPaths, require
 from lrnb.style import MERGED, METHODS
 
 MEAN, MEAN_EN = "mean", "mean_en"
+COMPARED, WRITTEN = ("scores.csv", "items.parquet"), ("written.csv", "written.parquet")
 Models = list[dict[str, Any]]
 
 
@@ -59,12 +60,34 @@ def stages(paths: RunPaths, budgets: Sequence[int] = ()) -> list[dict[str, Any]]
     return sorted(found, key=lambda row: (row["finished"], row["stage"]))
 
 
+def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, written: Iterable[str]) -> None:
+    """Write what `gather` reads: of the tasks `written` apart from the others."""
+    for (table, rows), apart in ((COMPARED, False), (WRITTEN, True)):
+        score, item = (part[part["task"].isin(list(written)) == apart] for part in (scores, items))
+        score.to_csv(out / table, index=False)
+        item.to_parquet(out / rows, index=False)
+
+
 def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(scores, items) of both groups in the order of METHODS, with rows for the mean of the tasks."""
+    scores, items = _both(paths, *COMPARED)
+    return _ordered(pd.concat([scores, *_means(scores, items)], ignore_index=True)), items
+
+
+def gather_written(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scores, items) of `tasks_written`, as `gather`; they are in no mean and in no comparison."""
+    return _both(paths, *WRITTEN)
+
+
+def _both(paths: RunPaths, table: str, rows: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     groups = [require(paths.scores / name) for name in ("parents", "merged")]
-    items = pd.concat([pd.read_parquet(g / "items.parquet") for g in groups], ignore_index=True)
-    scores = pd.concat([pd.read_csv(g / "scores.csv") for g in groups], ignore_index=True)
-    scores = pd.concat([scores, *_means(scores, items)], ignore_index=True)
+    if missing := [group / rows for group in groups if not (group / rows).is_file()]:
+        raise UserError(
+            f"{missing[0]} is not there: an earlier version scored these models. Score again with this one: "
+            "notebooks/02_merge/04_evaluate.ipynb"
+        )
+    scores = pd.concat([pd.read_csv(group / table) for group in groups], ignore_index=True)
+    items = pd.concat([pd.read_parquet(group / rows) for group in groups], ignore_index=True)
     return _ordered(scores), _ordered(items)
 
 

@@ -18,9 +18,9 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 
 from lrnb.hubrows import covers, read_hub
-from lrnb.numerals import exact
 from lrnb.params import ENGLISH, ROOT, UserError, read_yaml
 from lrnb.taskspec import Prompt, Spec, available, spec
+from lrnb.writing import right
 
 Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
 __all__ = ["available", "data_file", "distractors", "documents", "sft_examples", "spec"]
@@ -55,7 +55,7 @@ def documents(
 
     The options are shuffled and `answer` is an index; `names` are the options' names for result tables: the
     label or number itself, else the option's index in the file. Of a task whose answers are written `answer`
-    is the number as `numerals.number` reads it. `limit` takes a sample by a seeded permutation (never the
+    is the right one as `writing.right` gives it. `limit` takes a sample by a seeded permutation (never the
     first rows: published files are sorted by label); a smaller limit is a subset of a larger one, and
     parallel files of several languages give the same rows. prompts: "english" or "native".
     """
@@ -95,7 +95,7 @@ def _document(
     where = f"{where}:{row['item'] + 1}"
     doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
     if task.kind == "generate_until":
-        return doc | {"answer": _number(row, where)}
+        return doc | {"answer": right(row, task.number, where)}
     rng = np.random.default_rng([seed, zlib.crc32(task.data.encode()), row["item"]])
     options, answer, names = _options(row, labels, others, rng, where)
     if prompt.labels and "label" in row and "options" not in row:
@@ -106,15 +106,6 @@ def _document(
         "answer": order.index(answer),
         "names": [names[i] for i in order],
     }
-
-
-def _number(row: dict[str, Any], where: str) -> str:
-    if not (answer := exact(row.get("answer"))):
-        raise UserError(
-            f"{where}: 'answer' is {row.get('answer')!r}; a written answer needs one number, as 1200 or 1.5: "
-            "correct the row, or leave it out"
-        )
-    return answer
 
 
 @functools.cache

@@ -2,14 +2,14 @@
 
 `doc_to_text` is a Jinja template (rendered in a sandbox) over a row's fields plus `language`; options and
 the right index are made by `taskdata`. `output_type` is multiple_choice or generate_until; a file of the
-second kind has `generation_kwargs` (until, max_gen_toks), and the answer is a number.
+second kind has `generation_kwargs` (until, max_gen_toks).
 
 `metadata` holds: family; metric, the number that is reported (METRICS: acc without normalisation,
 acc_tokens, acc_bytes, acc_norm per token, byte and character of the option, exact_match for generated
 answers); data, the folder under <data root>/eval/; sft (English training rows under the data root, or
 null); labels (class names; without it those of the rows); native (prompts by language, see
-`tasks/native/`); hub (where the rows are on the Hub, see `hubrows`); number (`last` or `first`, which number
-of a generated text is the answer).
+`tasks/native/`); hub (where the rows are on the Hub, see `hubrows`); number (the answer in a
+generated text: its `last` or `first` number, or `text`: all of it).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import jinja2
 import yaml
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from lrnb.numerals import RULES
 from lrnb.params import UserError
+from lrnb.writing import RULES
 
 FOLDER = Path(__file__).parent / "tasks"
 FAMILIES = (

@@ -15,6 +15,7 @@ from lrnb.store import RunPaths
 from lrnb.style import MERGED
 
 BUDGETS = [16_384, 65_536]
+WRITTEN = "written_words"  # of tasks_written: in no mean
 EVIL = "</script><script>alert('x')</script>"  # what a hostile corpus might call a class
 CLASSES = ["sea", "farm", "city", EVIL]
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -196,21 +197,21 @@ def write_made_run(runs: Path, n: int = 80, tasks: tuple[str, ...] = ("topic", "
     groups = {"parents": [], "merged": []}
     for method, budget, skill in made_models():
         name = f"{method}@{budget_name(budget)}" if budget else method
-        for task in (*tasks, "topic_en"):
+        for task in (*tasks, "topic_en", WRITTEN):
             groups["merged" if method in MERGED else "parents"] += made_items(
                 name, method, budget, task, skill, n
             )
     for group, rows in groups.items():
         manifest(paths.scores / group)
         items = pd.DataFrame(rows)
-        items.to_parquet(paths.scores / group / "items.parquet", index=False)
-        score_rows(items).to_csv(paths.scores / group / "scores.csv", index=False)
+        summary.write_group(paths.scores / group, score_rows(items), items, [WRITTEN])
     write_tables(study, paths)
     return paths.lang
 
 
 def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -> None:
     """What the notebook 03_analysis/05_failures writes."""
+    items = pd.concat([items, summary.gather_written(paths)[1]], ignore_index=True)
     points = failures.against_kept(scores, made_shares())
     made = {
         "unparsable": failures.unparsable(items),
@@ -218,6 +219,7 @@ def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -
         "overlap": failures.overlap_errors(items),
         "kept": points,
         "fragility": failures.fragility(items, made_shares()),
+        "written": summary.gather_written(paths)[0],
     }
     manifest(paths.lang / "failures")
     for name, table in made.items():
