@@ -93,20 +93,26 @@ def across(table: pd.DataFrame, column: str, title: str, what: str) -> go.Figure
     rows = table[table[column].notna()] if column in table else table
     if not len(rows):
         return nothing(f"Across languages: {title}", "no language here has written answers")
+    places = rows["lang"] + ", " + rows["task"].map(task_name) + " (n = " + rows["n"].astype(str) + ")"
+    names, methods = list(dict.fromkeys(places)), list(dict.fromkeys(rows["method"]))
     fig = go.Figure()
     for method, own in rows.groupby("method", sort=False):
+        beside = 0.7 * ((methods.index(method) + 0.5) / len(methods) - 0.5)
         fig.add_scatter(
             x=own[column],
-            y=[f"{r.lang}, {task_name(r.task)} (n = {r.n})" for r in own.itertuples()],
+            y=[names.index(place) + beside for place in places[own.index]],
             error_x=_spread(own, column, colour(str(method))),
             mode="markers",
             name=label(str(method)),
-            marker={"symbol": METHODS[str(method)][2], "size": 10, "color": colour(str(method))},
+            marker={"symbol": METHODS[str(method)][2], "size": 9, "color": colour(str(method))},
+            customdata=places[own.index],
+            hovertemplate="%{customdata}: %{x:.1f}%<extra>%{fullData.name}</extra>",
         )
-    fig.update_yaxes(autorange="reversed").update_xaxes(rangemode="tozero")
-    places = len(rows[["lang", "task"]].drop_duplicates())
-    title = f"Across languages: {title} (95% intervals)"
-    return finish(fig, title, what, "", 220 + 40 * places).update_layout(scattermode="group")
+    ticks = {"tickvals": list(range(len(names))), "ticktext": names}
+    fig.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5]).update_xaxes(rangemode="tozero")
+    height = 150 + 110 * len(names)
+    finish(fig, f"Across languages: {title} (95% intervals)", what, "", height)
+    return fig.update_layout(legend={"y": -60 / (height - 112)})
 
 
 def against_kept(points: pd.DataFrame, slopes: pd.DataFrame, task: str) -> go.Figure:
@@ -147,8 +153,8 @@ def _line(fig: go.Figure, rows: pd.DataFrame, slope: pd.DataFrame) -> str:
     y = rows["value"].mean() + own["slope"] / 10 * (x - rows["kept"].mean())
     line = {"color": INK, "width": 1.2}
     fig.add_scatter(x=x, y=y, mode="lines", line=line, name="fitted", hoverinfo="skip")
-    text = f"{own['slope']:+.1f} points per 10% kept, 95% {own['ci_low']:+.1f} to {own['ci_high']:+.1f}"
-    return text.replace("-", "−")
+    ends = "" if np.isnan(own["ci_low"]) else f", 95% {own['ci_low']:+.1f} to {own['ci_high']:+.1f}"
+    return f"{own['slope']:+.1f} points per 10% kept{ends}".replace("-", "−")
 
 
 # examples

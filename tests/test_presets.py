@@ -24,7 +24,7 @@ BN = ROOT / "params" / "bn.yaml"
 TOPICS = {"sports": "খেলা", "health": "ডাক্তার", "travel": "ভ্রমণ", "politics": "নির্বাচন"}
 COLUMNS = "preset lang model method ct_tokens task family metric value ci_low ci_high n chance shots seed"
 FEW = {"alphas": [0.5], "lams": [1.0], "densities": [0.5], "slacks": [0.3]}
-ITEMS = {"tasks": ["topic"], "tasks_en": ["topic"], "dev_limit": 6, "test_limit": 12}
+ITEMS = {"tasks": ["topic"], "tasks_en": ["topic"], "tasks_written": [], "dev_limit": 6, "test_limit": 12}
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

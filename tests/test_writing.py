@@ -133,9 +133,12 @@ def test_languages_stand_side_by_side_each_kind_of_model_at_its_largest_budget(t
     ]  # fmt: skip
     fig = plots_failures.across(found, "replaced", "broken bytes", "answers (%)")
     shown = {
-        trace.name: dict(zip([y.split(",")[0] for y in trace.y], trace.x, strict=True)) for trace in fig.data
+        trace.name: dict(zip([place[:2] for place in trace.customdata], trace.x, strict=True))
+        for trace in fig.data
     }
     assert shown == {"base": {"bn": 5.0, "bo": 80.0}, "TIES": {"bn": 5.0, "bo": 80.0}}
+    assert [round(y) for trace in fig.data for y in trace.y] == [0, 1] * 2
+    assert [text[:2] for text in fig.layout.yaxis.ticktext] == ["bn", "bo"]
 
 
 def test_no_written_answers_anywhere_is_said(tmp_path: Path) -> None:
