@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -174,19 +175,24 @@ def test_released_weights_that_cannot_be_loaded_are_named(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("preset", ["released", "paper"])
-@pytest.mark.parametrize("lang", ["bo", "ug", "mn"])
+@pytest.mark.parametrize(
+    ("lang", "preset"),
+    [("or", "paper"), *itertools.product(["ta", "te", "bn", "bo", "ug", "mn"], ["released", "paper"])],
+)
 def test_the_paper_s_presets_score_what_the_hub_has_in_the_text_s_script(lang: str, preset: str) -> None:
     from lrnb import hubrows, taskspec
 
     study = load_study(ROOT / "params" / f"{lang}.yaml", preset)
-    milic = {"milic_reading", "milic_response", "milic_math"}
-    assert milic <= {*study.tasks} & {*study.tasks_en}
     for task in study.tasks:
         assert hubrows.covers(taskspec.spec(task), lang, "test")
-        traditional = task in milic
+        traditional = task.startswith("milic")
         assert traditional or study.script != "Mongolian"  # all else in Mongolian is Cyrillic
     assert all(hubrows.covers(taskspec.spec(task), "en", "test") for task in study.tasks_en)
+    topic = set() if lang == "mn" else {"text_classification"}  # SIB-200 has Mongolian in Cyrillic only
+    maths = {"math"} if lang in ("te", "bn", "bo", "ug", "mn") else set()
+    families = {"reading_comprehension", "response_selection"} | topic | maths
+    assert {taskspec.spec(task).family for task in study.tasks} == families
+    assert {taskspec.spec(task).family for task in study.tasks_en} >= families
 
 
 # preset smol
