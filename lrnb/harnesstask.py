@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lrnb.harness import KeptTask, choice, quiet, scored, written
+from lrnb.hubrows import cannot_be_had
 from lrnb.params import UserError
 from lrnb.taskspec import NORMALISATIONS, available, read_file
 
@@ -76,12 +77,8 @@ class HarnessTask(KeptTask):
         try:
             self.dataset = datasets.load_dataset(path=path, name=self.DATASET_NAME, **(dataset_kwargs or {}))
         except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise UserError(
-                f"the data of harness task {self.config.task!r} ({self.DATASET_PATH}) cannot be had "
-                f"({type(error).__name__}: {reason[0] if reason else ''}). Check the network and the terms "
-                f"to accept on the Hub, or put the data set's files into {mirror}"
-            ) from None
+            what = f"the data of harness task {self.config.task!r} ({self.DATASET_PATH})"
+            raise cannot_be_had(what, error, mirror) from None
 
     def item(self, sample: dict[str, Any], scorer: Any) -> dict[str, Any]:
         doc = sample["doc"]
@@ -154,10 +151,13 @@ def load_file(path: Path, shots: int, *, english: bool = False, **options: Any) 
     return _build(config, name, shots, options)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, above: tuple[Path, ...] = ()) -> None:
+    """UserError for code, and for what cannot be read; above: the files that include this one."""
     path = path.resolve()
     if path.is_relative_to(OWN):
         return
+    if path in above:
+        raise UserError(f"{path} includes itself; include one of the harness's files, in {OWN}")
     raw = read_file(path)
     if not isinstance(raw, dict) or raw.keys() - KEYS:
         found = sorted(raw.keys() - KEYS) if isinstance(raw, dict) else ["no mapping"]
@@ -166,7 +166,7 @@ def _check_file(path: Path) -> None:
     for part in given if isinstance(given, list) else [given]:
         if not isinstance(part, str) or not (path.parent / part).is_file():
             raise UserError(f"{path}: include {str(part)!r} does not exist; the harness's files are in {OWN}")
-        _check_file(path.parent / part)
+        _check_file(path.parent / part, (*above, path))
 
 
 def _check_types(config: dict[str, Any], path: Path) -> None:

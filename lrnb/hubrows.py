@@ -28,7 +28,7 @@ def covers(task: Spec, lang: str, split: str) -> bool:
 
 
 def checked(task: Spec) -> dict[str, Any] | None:
-    """The task's `metadata.hub`. UserError where it lacks a key or has an unknown one."""
+    """The task's `metadata.hub`. UserError for a missing or unknown key, or a wrong type."""
     hub = task.hub
     if hub is None:
         return None
@@ -40,7 +40,18 @@ def checked(task: Spec) -> dict[str, Any] | None:
             f"{task.path}: metadata.hub needs path, code, splits, fields; it may have config or files, texts"
         )
     inside(hub["path"], task.path)
+    _check_splits(hub["splits"], task)
     return hub
+
+
+def _check_splits(splits: dict[str, Any], task: Spec) -> None:
+    for split, name in splits.items():
+        names = name if isinstance(name, list) else [name]
+        if not names or not all(isinstance(one, str) and one for one in names):
+            raise UserError(
+                f"{task.path}: splits in metadata.hub: {split!r} is {name!r}; "
+                "write the split's name on the Hub, or a list with one name or more"
+            )
 
 
 def read_hub(task: Spec, lang: str, split: str, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
@@ -56,17 +67,22 @@ def read_hub(task: Spec, lang: str, split: str, data_root: str | Path, seed: int
         table = _open(hub, file, filled, Path(data_root) / "hub" / hub["path"])
         rows = [dict(row) for row in table]
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"data set {where} of task {task.name!r} cannot be had ({type(error).__name__}: "
-            f"{reason[0] if reason else ''}). Check the network and the terms to accept on the Hub, put the "
-            f"data set's files into <data root>/hub/{hub['path']}, or rows of your own into "
-            f"<data root>/eval/{task.data}/{lang}/{split}.jsonl"
-        ) from None
+        files = f"<data root>/hub/{hub['path']}"
+        own = f", or rows of your own into <data root>/eval/{task.data}/{lang}/{split}.jsonl"
+        raise cannot_be_had(f"data set {where} of task {task.name!r}", error, files, own) from None
     if not rows:
         raise UserError(f"data set {where} is empty; leave the task {task.name!r} out")
     fields = {key: _expression(text, task) for key, text in hub["fields"].items()}
     return [{**_row(fields, row, f"{where} row {i}"), "item": i} for i, row in enumerate(rows)]
+
+
+def cannot_be_had(what: str, error: Exception, files: str | Path, otherwise: str = "") -> UserError:
+    """What to raise where a data set did not load; files: the folder that its own files may be put into."""
+    reason = str(error).strip().splitlines()
+    return UserError(
+        f"{what} cannot be had ({type(error).__name__}: {reason[0] if reason else ''}). Check the network "
+        f"and the terms to accept on the Hub, or put the data set's files into {files}{otherwise}"
+    )
 
 
 def _inside_set(hub: dict[str, Any], filled: dict[str, str], task: Spec) -> str:

@@ -14,8 +14,11 @@ from typing import Any
 import regex
 
 RULES = ("last", "first")
-_SPACES = r" \u00a0\u2009\u202f"
+_NO_BREAK = r"\u00a0\u2009\u202f"
 _FRACTIONS = r"[\u00bc-\u00be\u2150-\u215f\u2189\u09f4-\u09f9\u0b72-\u0b77\u0f2a-\u0f33]"
+_POINT = r"[.\u066b]"
+_MINUS = r"[-\u2212\u2013]"
+_POWERS = r"[\u00b2\u00b3\u00b9\u2070\u2074-\u207b]"
 
 
 def _grouped(signs: str, name: str) -> str:
@@ -23,21 +26,26 @@ def _grouped(signs: str, name: str) -> str:
     three, indian = name, name + "_indian"
     return (
         rf"[1-9]\d{{0,2}}(?P<{three}>[{signs}])\d{{3}}(?:(?P={three})\d{{3}})*(?!\d)"
-        rf"|[1-9]\d?(?P<{indian}>[{signs}])\d{{2}}(?:(?P={indian})\d{{2}})*(?P={indian})\d{{3}}(?!\d)"
+        rf"|[1-9]\d?(?P<{indian}>[{signs}])\d{{2}}(?:(?P={indian})\d{{2}})*(?P={indian})\d{{3}}"
+        rf"(?!\d|(?P={indian})\d{{3}}(?!\d))"  # in "10 20 30 400 500" it is "30 400 500" that may be one
     )
 
 
-# What stands together as one number, readable or not, in ASCII digits. A minus counts where no letter,
-# vowel sign or digit stands before it: in "5-3" and "কোভিড-19" it is none.
+# Split by plain spaces, "10 200 300" may be a list. A group that begins with 0 is no number of a list.
+_SPACED = r"[1-9]\d{0,2}(?: 0\d{2})+|[1-9]\d?(?: 0\d)+ 0\d{2}"
+# What stands together as one number, readable or not, in ASCII digits. A minus, and a point before the
+# first digit, count where no letter, vowel sign or digit stands before them: in "5-3", "কোভিড-19" and "No.5"
+# they do not; nor does the last point of an ellipsis.
 _WRITTEN = regex.compile(
-    r"(?:(?<![\p{L}\p{M}\p{N}_])[-\u2212\u2013])?"
-    rf"(?:{_grouped(_SPACES, 's')}|\d+)(?:[.,\u066b\u066c\u060c]\d+)*"
-    rf"(?: ?[/\u2044] ?\d+| \d+[/\u2044]\d+| ?{_FRACTIONS})*"
+    rf"(?:(?<![\p{{L}}\p{{M}}\p{{N}}_]){_MINUS})?"
+    rf"(?:{_grouped(' ' + _NO_BREAK, 's')}|\d+|(?<![\p{{L}}\p{{M}}\p{{N}}_.\u066b]){_POINT}\d+)"
+    rf"(?:[.,\u066b\u066c\u060c]\d+| {_POINT}\d+| ?[/\u2044] ?{_POINT}?\d+| \d+[/\u2044]\d+| ?{_FRACTIONS}"
+    rf"|{_POINT}?[eE](?:{_MINUS}|\+)?\d+|(?:\^|\*\*){_MINUS}?\d+|{_POWERS}+)*"
     rf"|{_FRACTIONS}"
 )
 _READABLE = regex.compile(
-    rf"(?P<sign>-?)(?:(?P<whole>{_grouped(_SPACES, 's')}|{_grouped(',', 'c')}|\d+)(?:\.(?P<part>\d+))?"
-    r"|(?P<dotted>[1-9]\d{0,2}(?:\.\d{3}){2,}))"
+    rf"(?P<sign>-?)(?:(?P<whole>{_grouped(_NO_BREAK, 's')}|{_SPACED}|{_grouped(',', 'c')}|\d+)?"
+    r"(?:\.(?P<part>\d+))?|(?P<dotted>[1-9]\d{0,2}(?:\.\d{3}){2,}))"
 )
 _ASCII = str.maketrans("\u2212\u2013\u066b\u066c\u060c", "--.,,")
 
@@ -46,7 +54,8 @@ def number(text: str, rule: str = "last") -> str:
     """The first or last number of a text in ASCII digits without separators; "" where there is none.
 
     "৳ ১,২০০.৫০।" -> "1200.5"; equal numbers give equal strings. Where that number is written in a form
-    that cannot be read for certain ("1,5", "3/4", "½") it is "" as well, not a part or another number.
+    that cannot be read for certain ("1,5", "3/4", "1e5", "10 200") it is "" as well, not a part of it or
+    another number.
     """
     found = _written(text)
     return _read(found[-1 if rule == "last" else 0]) if found else ""
@@ -70,7 +79,7 @@ def _read(written: str) -> str:
     match = _READABLE.fullmatch(written.translate(_ASCII))
     if match is None:
         return ""
-    digits = regex.sub(r"\D", "", match["whole"] or match["dotted"])
+    digits = regex.sub(r"\D", "", match["whole"] or match["dotted"] or "")
     whole, part = digits.lstrip("0"), (match["part"] or "").rstrip("0")
     if len(digits) > 1 and not whole + part and match["part"] is None:
         return ""  # "000" is the end of a number whose groups are not understood

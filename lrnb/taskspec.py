@@ -135,11 +135,18 @@ def read_spec(path: Path) -> Spec:
 
 
 def read_file(path: Path) -> Any:
-    """YAML without code. UserError for a missing or broken file and for tags as `!function`."""
+    """YAML without code. UserError for a missing, unreadable or broken file and for tags as `!function`."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"task file {path} does not exist; give the path of a .yaml file") from None
+    except IsADirectoryError:
+        raise UserError(f"task file {path} is a folder; give the path of a .yaml file in it") from None
+    except OSError as error:
+        raise UserError(
+            f"task file {path} cannot be read ({error.strerror or error}); "
+            "check the path and the file's permissions and run again"
+        ) from None
     except yaml.constructor.ConstructorError as error:
         raise UserError(
             f"{path}: {error.problem}; task files may not run code (!function): "

@@ -70,6 +70,40 @@ def test_tree_equals_one_by_one(kind):
     assert any(greedy for _, greedy in scorer._loglikelihood_tokens(_likeliest(model)))
 
 
+def long_options() -> list[tuple]:
+    """Options of up to 100 tokens, as of next_passage, where the rounding of many tokens adds up."""
+    rng = np.random.default_rng(1)
+    return [
+        (None, context, rng.integers(4, 29, rng.integers(20, 101)).tolist())
+        for context in rng.integers(4, 29, (12, 30)).tolist()
+        for _ in range(4)
+    ]
+
+
+def apart(found, expected) -> np.ndarray:
+    """Differences of log-likelihoods, in nats."""
+    return np.array([f[0] - e[0] for f, e in zip(found, expected, strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_in_float64_the_tree_is_the_plain_way(kind):
+    model, pairs = sharp(kind).double(), long_options()
+    found = Scorer(model, pico_tokenizer())
+    assert found.tree
+    assert np.abs(apart(found._loglikelihood_tokens(pairs), one_by_one(model, pairs))).max() < 1e-9
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_in_float32_the_tree_is_as_near_to_float64_as_the_plain_way(kind):
+    model, pairs = sharp(kind), long_options()
+    tree, plain = Scorer(model, pico_tokenizer())._loglikelihood_tokens(pairs), one_by_one(model, pairs)
+    exact = one_by_one(model.double(), pairs)
+    noise = apart(plain, exact).std()
+    assert 0 < noise < 1e-2
+    assert np.abs(apart(tree, exact)).mean() < 3 * noise
+    assert np.abs(apart(tree, plain)).mean() < 3 * noise
+
+
 def _likeliest(model) -> list[tuple]:
     """Contexts followed by the model's own first choice."""
     pairs = []

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import pico_model, pico_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 from test_evaluate import sharp
 
 from lrnb import evaluate, scorer, taskdata, taskload
@@ -62,6 +64,46 @@ from lrnb.params import UserError
         ("007.0", "7"),
         ("-0", "0"),
         ("18.", "18"),
+        (".5", "0.5"),  # a point before the first digit
+        ("about .5 of it", "0.5"),
+        ("$.50", "0.5"),
+        ("-.5", "-0.5"),
+        ("৳ .৫", "0.5"),
+        ("٫٥", "0.5"),
+        ("5-.5", "0.5"),
+        ("No.5", "5"),  # of a word, an ellipsis
+        ("সংখ্যা.৫", "5"),
+        ("it is ...5", "5"),
+        ("12 .5", ""),
+        (".5.5", ""),
+        ("1/.5", ""),
+        ("3/4.5", ""),
+        ("1e5", ""),
+        ("1E5", ""),
+        ("1.5e3", ""),
+        ("1e-3", ""),
+        ("1e\u22123", ""),
+        ("১e৫", ""),
+        (".5e3", ""),
+        ("1.e5", ""),
+        ("1e5 or 7", "7"),
+        ("10^5", ""),
+        ("10⁵", ""),
+        ("2**10", ""),
+        ("2e 5", "5"),
+        ("7 m²", "7"),
+        ("10 20 30", "30"),  # a list
+        ("১০ ২০ ৩০", "30"),
+        ("10 200 300", ""),  # a list, or groups of one number
+        ("12 500 km", ""),
+        ("1 500 000", ""),
+        ("1 000 500", ""),
+        ("10 20 300", ""),
+        ("10 20 30 400 500", ""),
+        ("10\u00a0200\u00a0300", "10200300"),
+        ("1 050", "1050"),
+        ("1 000.50", "1000.5"),
+        ("5 1 000", "1000"),
         ("no number, ½ neither", ""),
         ("", ""),
     ],
@@ -79,12 +121,39 @@ def test_the_rule_says_which_number_counts():
     ("value", "expected"),
     [
         *((12, "12"), (12.0, "12"), (-1.5, "-1.5"), (1e22, "1" + 22 * "0")),
-        *(("1,200", "1200"), ("12 km", "12")),
+        *(("1,200", "1200"), ("12 km", "12"), (".5", "0.5"), (0.5, "0.5"), (1e-07, "0.0000001")),
+        *(("1e5", ""), ("10 200 300", ""), ("10 20 30", "")),
         *((None, ""), ("A", ""), (True, ""), (float("nan"), ""), ("12 or 13", ""), ("1,5", ""), ([3], "")),
     ],
 )
 def test_a_right_answer_is_read_whole_or_refused(value, expected):
     assert exact(value) == expected
+
+
+whole = st.integers(0, 10**10)
+digits = st.sampled_from(["0123456789", "০১২৩৪৫৬৭৮৯", "༠༡༢༣༤༥༦༧༨༩", "٠١٢٣٤٥٦٧٨٩"])
+
+
+@given(st.lists(whole, min_size=1), digits, st.sampled_from(["{}", "so {}.", "({})"]))
+def test_a_list_gives_its_last_number_or_none(numbers, script, around):
+    text = around.format(" ".join(map(str, numbers))).translate(str.maketrans("0123456789", script))
+    assert number(text) in (str(numbers[-1]), "")
+    assert number(text, "first") in (str(numbers[0]), "")
+    if all(len(str(n)) != 3 for n in numbers):  # no group of thousands is there
+        assert (number(text), number(text, "first")) == (str(numbers[-1]), str(numbers[0]))
+
+
+@given(whole, st.integers(0, 9), st.integers(1, 6), digits)
+def test_every_way_to_write_a_number_gives_it_or_nothing(n, tenth, power, script):
+    def read(text: str) -> str:
+        return number(text.translate(str.maketrans("0123456789", script)))
+
+    grouped = f"{n:,}"
+    assert read(grouped) == read(grouped.replace(",", "\u202f")) == str(n)
+    later = grouped.split(",")[1:]
+    assert read(grouped.replace(",", " ")) == (str(n) if all(g[0] == "0" for g in later) else "")
+    assert read(f".{n}{tenth}") == read(f"0.{n}{tenth}")
+    assert read(f"{n}.{tenth}e{power}") == read(f"{n}E-{power}") == read(f"{n}^{power}") == ""
 
 
 def test_the_first_number_is_not_a_part_of_a_mixed_one():

@@ -260,7 +260,13 @@ def docs_of_colour(name: str, root: Path) -> list[dict]:
         ({"files": ["bn.jsonl"]}, "files, texts"),
         ({"fields": {"text": "1 / 0", "label": "c"}}, "division by zero"),
         ({"files": "{nope}.jsonl"}, "cannot be filled in"),
-        ({"files": "{code}/none.jsonl"}, "cannot be had.*Check the network"),
+        ({"files": "{code}/none.jsonl"}, "cannot be had.*Check the network.*/hub/me/colours, or rows"),
+        ({"splits": {"test": []}}, r"colour\.yaml: splits in metadata\.hub: 'test' is \[\]; write"),
+        ({"splits": {"test": "test", "train": []}}, "'train' is .*a list with one name or more"),
+        ({"splits": {"test": ["test", 3]}}, r"'test' is \['test', 3\]"),
+        ({"splits": {"test": None}}, "'test' is None"),
+        ({"splits": {"test": ""}}, "'test' is ''"),
+        ({"splits": {"test": {"name": "test"}}}, "'test' is {'name'"),
     ],
 )
 def test_hub_sections_that_break_the_rules(colours, tmp_path, changes, message):
@@ -314,3 +320,55 @@ def test_two_tasks_of_one_name_are_refused(tmp_path):
     assert list(taskload.load([str(first)] * 2, "bn", tmp_path)) == ["colour"]
     with pytest.raises(UserError, match=r"two tasks are called 'colour', the second is .*other\.yaml"):
         taskload.load([str(first), str(second)], "bn", tmp_path)
+
+
+# files that cannot be read
+
+
+def test_a_folder_named_as_a_task_file_is_refused(tmp_path):
+    folder = tmp_path / "colour.yaml"
+    folder.mkdir()
+    for use in (taskspec.spec, lambda name: taskload.load([name], "bn", tmp_path), harness_file):
+        with pytest.raises(UserError, match=r"colour\.yaml is a folder; give the path of a \.yaml file"):
+            use(str(folder))
+
+
+def harness_file(name: str) -> object:
+    from lrnb import harnesstask
+
+    return harnesstask.load_file(Path(name), 0, mirrors=Path(name), limit=None, seed=0)
+
+
+def test_a_task_file_without_permission_is_refused(tmp_path, monkeypatch):
+    name, read = write_task(tmp_path), Path.read_text
+
+    def denied(path: Path, *given: object, **options: object) -> str:
+        if str(path) == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *given, **options)
+
+    assert taskspec.spec(name).name == "colour"
+    monkeypatch.setattr(Path, "read_text", denied)  # root may read every file
+    for use in (taskspec.spec, lambda name: taskload.load([name], "bn", tmp_path), harness_file):
+        with pytest.raises(UserError, match=r"colour\.yaml cannot be read \(Permission denied\); check"):
+            use(name)
+
+
+def test_files_that_include_each_other_are_refused(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("include: two.yaml\n")
+    two.write_text("include: one.yaml\n")
+    with pytest.raises(UserError, match=r"one\.yaml includes itself"):
+        taskload.load([str(one)], "bn", tmp_path)
+
+
+def test_a_harness_task_without_its_data_says_where_they_go(tmp_path):
+    from lrnb import harnesstask
+
+    path = tmp_path / "local_xcopa.yaml"
+    task = {"include": str(harnesstask.OWN / "xcopa" / "default_ta.yaml"), "dataset_path": "me/nowhere"}
+    path.write_text(yaml.safe_dump(task))
+    (tmp_path / "hub" / "me" / "nowhere").mkdir(parents=True)
+    message = r"the data of harness task .* \(me/nowhere\) cannot be had .*files into .*hub/me/nowhere$"
+    with pytest.raises(UserError, match=message):
+        taskload.load([str(path)], "ta", tmp_path)
