@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from lrnb import cloze
 from lrnb.hubrows import covers, read_hub
 from lrnb.params import ENGLISH, ROOT, UserError, read_yaml
 from lrnb.taskspec import Prompt, Spec, available, spec
@@ -69,7 +70,7 @@ def prepare(
     """`documents` of rows that are already read; `where` names them in messages."""
     labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
     prompt = task.prompt_in(lang, prompts)
-    keep, others = _sample(len(rows), limit, [seed, zlib.crc32(task.data.encode())]), _answers(rows)
+    keep, others = _sample(rows, limit, [seed, zlib.crc32(task.data.encode())]), _answers(rows)
     return [_document(task, rows[i], labels, prompt, lang, seed, where, others) for i in keep]
 
 
@@ -82,10 +83,13 @@ def _answers(rows: list[dict[str, Any]]) -> dict[Shape, list[int]]:
     return found
 
 
-def _sample(n: int, limit: int | None, seed: Sequence[int]) -> list[int]:
-    if limit is None or limit >= n:
-        return list(range(n))
-    return sorted(np.random.default_rng(seed).permutation(n)[:limit].tolist())
+def _sample(rows: list[dict[str, Any]], limit: int | None, seed: Sequence[int]) -> list[int]:
+    if limit is None or limit >= len(rows):
+        return list(range(len(rows)))
+    of = rows[0].get(cloze.OF)  # then by line, since files that are parallel may lack different ones
+    places = {row["item"] if of else i: i for i, row in enumerate(rows)}
+    order = np.random.default_rng(seed).permutation(of or len(rows)).tolist()
+    return sorted([places[n] for n in order if n in places][:limit])
 
 
 def _document(
@@ -200,10 +204,10 @@ def existing(data_root: str | Path) -> Path:
 
 def data_file(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
     """Path of a split; UserError says which splits and languages there are."""
-    root = existing(data_root)
-    path = root / "eval" / task.data / lang / f"{split}.jsonl"
+    path = _local(task, lang, split, existing(data_root))
     if not path.is_file():
-        there = sorted(p.parent.name + "/" + p.stem for p in path.parent.parent.glob("*/*.jsonl"))
+        files = {p for folder in _folders(task, data_root) for p in folder.glob("*/*.jsonl")}
+        there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
         raise UserError(
             f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}. "
             "Leave the task out for this language or split, or set data_root to where the file is"
@@ -214,14 +218,12 @@ def data_file(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
 def split_rows(
     task: Spec, lang: str, split: str, data_root: str | Path, seed: int
 ) -> tuple[list[dict[str, Any]], str]:
-    """Rows of a split and where they came from: a local file, else the task's data set on the Hub.
-
-    UserError where neither is there.
-    """
+    """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
     path = _local(task, lang, split, existing(data_root))
     if path.is_file() or not covers(task, lang, split):
-        path = data_file(task, lang, split, data_root)
-        return read_rows(path), str(path)
+        rows = read_rows(path := data_file(task, lang, split, data_root))
+        made = task.cloze_from and path.parents[1] == _folders(task, data_root)[1]
+        return cloze.items(rows, str(path), seed) if made else rows, str(path)
     where = f"{task.hub['path']} ({lang}, {split})"  # type: ignore[index]
     return read_hub(task, lang, split, data_root, seed), where
 
@@ -232,7 +234,13 @@ def has_split(task: Spec, lang: str, split: str, data_root: str | Path) -> bool:
 
 
 def _local(task: Spec, lang: str, split: str, data_root: str | Path) -> Path:
-    return Path(data_root) / "eval" / task.data / lang / f"{split}.jsonl"
+    """The task's own file, or where there is none that of which its items are made."""
+    paths = [folder / lang / f"{split}.jsonl" for folder in _folders(task, data_root)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _folders(task: Spec, data_root: str | Path) -> list[Path]:
+    return [Path(data_root) / "eval" / name for name in (task.data, task.cloze_from) if name]
 
 
 def solved(

@@ -8,8 +8,9 @@ second kind has `generation_kwargs` (until, max_gen_toks).
 acc_tokens, acc_bytes, acc_norm per token, byte and character of the option, exact_match for generated
 answers); data, the folder under <data root>/eval/; sft (English training rows under the data root, or
 null); labels (class names; without it those of the rows); native (prompts by language, see
-`tasks/native/`); hub (where the rows are on the Hub, see `hubrows`); number (the answer in a
-generated text: its `last` or `first` number, or `text`: all of it).
+`tasks/native/`); hub (where the rows are on the Hub, see `hubrows`); cloze_from (another folder under
+<data root>/eval/, of whose rows cloze items are made where `data` has none, see `cloze`); number (the
+answer in a generated text: its `last` or `first` number, or `text`: all of it).
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ KEYS = {
     *("fewshot_delimiter", "metric_list", "generation_kwargs", "metadata"),
 }
 TYPES = {  # of values that are not checked otherwise
-    **dict.fromkeys(("task", "target_delimiter", "fewshot_delimiter", "data", "sft"), str),
+    **dict.fromkeys(("task", "target_delimiter", "fewshot_delimiter", "data", "sft", "cloze_from"), str),
     "labels": list,
     "generation_kwargs": dict,
     "native": dict,
 }
-META = {"version", "family", "metric", "chance", "data", "sft", "labels", "native", "hub", "number"}
+META = {
+    *("version", "family", "metric", "chance", "data", "sft", "labels", "native", "hub", "number"),
+    "cloze_from",
+}
 JINJA = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
 )
@@ -80,6 +84,7 @@ class Spec:
     hub: dict[str, Any] | None = None
     generation: dict[str, Any] = field(default_factory=dict)
     number: str = "last"
+    cloze_from: str | None = None
 
     def prompt_in(self, lang: str, prompts: str) -> Prompt:
         """The prompt in English or, for `native`, in the language. UserError where there is none."""
@@ -185,6 +190,7 @@ def _checked(raw: Any, path: Path) -> Spec:
         hub=meta.get("hub"),
         generation=_generation(raw, path),
         number=number,
+        cloze_from=inside(meta["cloze_from"], path) if meta.get("cloze_from") else None,
     )
 
 

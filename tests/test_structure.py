@@ -20,7 +20,7 @@ vocabulary pretrained base bpb train finetune
 checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels conflict_kernels
 whatif_kernels slack_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
-numerals writing taskspec hubrows harness taskdata harnesstask taskload
+numerals writing taskspec hubrows harness cloze taskdata harnesstask taskload
 tree weights generate scorer scorecache stats answers evaluate
 conflicts atlas whatif choose playground saturation summary trust findings failures hand
 recipe plots_merge plots_atlas plots_budgets plots_hand plots plots_playground plots_failures seeds report
