@@ -32,7 +32,7 @@ from lrnb.store import atomic_folder, write_text
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Cpu, Joint, Operands, Worker
 
-FORMAT = 1
+FORMAT = 2  # 1 had no masses of overlap and conflicts
 TABLE, ARRAYS, FACTS = "tensors.parquet", "joint.npz", "atlas.json"
 ARRAY_NAMES = ("same", "opposite", "own", "ties")
 SCOPES = ("model", "tensor")

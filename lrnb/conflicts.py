@@ -27,7 +27,8 @@ COUNTS = [
     "ct_kept", "sft_kept", "ct_discarded", "sft_discarded", "overlap", "conflicts", "reserved",
 ]  # fmt: skip
 MASSES = [
-    "ct_kept_mass", "sft_kept_mass", "ct_discarded_mass", "sft_discarded_mass", "reserved_mass", "ceded_mass",
+    "ct_kept_mass", "sft_kept_mass", "ct_discarded_mass", "sft_discarded_mass", "ct_overlap_mass",
+    "sft_overlap_mass", "ct_conflict_mass", "sft_conflict_mass", "ceded_mass", "reserved_mass",
 ]  # fmt: skip
 SHARES = {  # share: (of what, in what)
     "ct_discarded_share": ("ct_discarded", "ct_kept"),
@@ -55,9 +56,9 @@ def shares(
     `base`, `ct`, `sft` are folders or dicts of arrays, or `base` alone a `TaskVectors` of ct and
     sft, opened once for many calls. Columns: tensor, layer (-1 outside layers), module, n; kept;
     discarded (by the election of plain TIES, before slack); overlap (kept by both); conflicts (signs
-    differ); reserved (the part of sft_discarded that slack wins back); the masses of these;
-    ceded_mass (CT's at the reserved entries: what slack costs CT); xi (the margin up to which slack wins
-    back, NaN without slack; of the tensor's scope); SHARES in [0, 1].
+    differ); reserved (the part of sft_discarded that slack wins back); the masses of these, at overlap and
+    conflicts of both parents; ceded_mass (CT's at the reserved entries: what slack costs CT); xi (the
+    margin up to which slack wins back, NaN without slack; of the tensor's scope); SHARES in [0, 1].
     """
     vectors = open_vectors(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
@@ -114,7 +115,7 @@ def _row(
     name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_slack: bool
 ) -> dict[str, Any]:
     counts = sum((a.counts for a in found), np.zeros(len(COUNTS), np.int64))
-    masses = sum((a.masses for a in found), np.zeros(len(MASSES)))
+    masses = sum((a.masses.reshape(-1) for a in found), np.zeros(len(MASSES)))
     return {
         **place(name, vectors.base[name].size),
         **dict(zip(COUNTS, counts.tolist(), strict=True)),

@@ -72,8 +72,12 @@ class WhatIf:
             "sft_kept_mass": kept[:, 1, 1],
             "ct_discarded_mass": r[:, kernels.LOST_MASS],
             "sft_discarded_mass": r[:, kernels.LOST_MASS + 1],
-            "reserved_mass": r[:, kernels.WON],
+            "ct_overlap_mass": r[:, kernels.OVERLAP_MASS],
+            "sft_overlap_mass": r[:, kernels.OVERLAP_MASS + 1],
+            "ct_conflict_mass": r[:, kernels.CONFLICT_MASS],
+            "sft_conflict_mass": r[:, kernels.CONFLICT_MASS + 1],
             "ceded_mass": r[:, kernels.CEDED],
+            "reserved_mass": r[:, kernels.WON],
             "xi": np.where(self.xi >= 0, self.xi, np.nan),
         }
         head = self.atlas.tensors[["tensor", "layer", "module", "n"]]

@@ -21,6 +21,8 @@ OF = {  # count: what it is a share of
     "ct_kept": "n", "sft_kept": "n", "overlap": "n", "conflicts": "sft_kept", "sft_discarded": "sft_kept",
     "ct_discarded": "ct_kept", "reserved": "sft_kept", "sft_discarded_mass": "sft_kept_mass",
     "ct_discarded_mass": "ct_kept_mass", "reserved_mass": "sft_kept_mass", "ceded_mass": "ct_kept_mass",
+    "ct_overlap_mass": "ct_kept_mass", "sft_overlap_mass": "sft_kept_mass",
+    "ct_conflict_mass": "ct_kept_mass", "sft_conflict_mass": "sft_kept_mass",
 }  # fmt: skip
 
 
@@ -201,12 +203,12 @@ def test_folders_that_hold_no_atlas_are_refused(tmp_path, built):
     folder = atlas.save(built, tmp_path / "a")
     facts = json.loads((folder / "atlas.json").read_text()) | {"format": 99}
     (folder / "atlas.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match="an atlas of format 99, this is 1"):
+    with pytest.raises(UserError, match="an atlas of format 99, this is 2"):
         atlas.load(folder)
     (folder / "atlas.json").write_text("[1]")
     with pytest.raises(UserError, match="the atlas is damaged"):
         atlas.load(folder)
-    (folder / "atlas.json").write_text(json.dumps(facts | {"format": 1}))
+    (folder / "atlas.json").write_text(json.dumps(facts | {"format": 2}))
     table = pd.read_parquet(folder / "tensors.parquet")
     table.iloc[1:].to_parquet(folder / "tensors.parquet")
     with pytest.raises(UserError, match="same does not fit"):
