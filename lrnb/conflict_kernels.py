@@ -150,8 +150,7 @@ def _count_lost(m, pad, p, counts):
 
 @compiled
 def _add_masses(m, pad, p, lanes):
-    """Add |x| of parent p to its sums; LANES of each, side by side, so that the processor adds several at once
-    and float64 sums depend on no order but this one."""
+    """Add |x| of parent p to its sums, LANES of each: the processor adds several at once."""
     for start in range(0, m, LANES):
         stop = min(start + LANES, m)
         x, y = pad[ROWS + p][start:stop], pad[ROWS + 1 - p][start:stop]

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb.election import PerParent, Rules, Scope, elect, rules
+from lrnb.election import PerParent, Rules, Scope, cuts, elect, quotas, rules
+from lrnb.histograms import Histograms
 from lrnb.merge import Look, Looks, run
 from lrnb.params import UserError
+from lrnb.select import Bracket
 from lrnb.ties_sv import ShareSlack, ThresholdSlack, slack_rule
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Account, Cpu, Operands, Worker
@@ -86,12 +88,21 @@ def slack_of(slack: float | None, slack_threshold: float | None) -> ShareSlack |
 
 
 def accounts(
-    vectors: TaskVectors, rules: Rules, rule: ShareSlack | ThresholdSlack, trim_scope: str
+    vectors: TaskVectors,
+    rules: Rules,
+    rule: ShareSlack | ThresholdSlack,
+    trim_scope: str,
+    known: Histograms | None = None,
 ) -> pd.DataFrame:
-    """The rows of all tensors: PLACE, COUNTS, MASSES, xi and `zero`, the sign that exact ties took."""
+    """The rows of all tensors: PLACE, COUNTS, MASSES, xi and `zero`, the sign that exact ties took.
+
+    known: histograms of these vectors; they spare most of the search for the thresholds.
+    """
     own, scopes = vectors.parents.index("sft"), {}
 
     def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], Look[Account]]:
+        if known:
+            cuts(mine, names, rules, _brackets(mine, names, rules, known))
         scope = elect(mine, names, rules, rule)
         scope = replace(scope, ballot=replace(scope.ballot, own=own))
         scopes.update(dict.fromkeys(names, scope))
@@ -109,6 +120,14 @@ def accounts(
     no_slack = isinstance(rule, ShareSlack) and not rule.slack
     rows = [_row(name, vectors, sums[name], scopes[name], no_slack) for name in vectors.names]
     return pd.DataFrame(rows, columns=[*PLACE, *COUNTS, *MASSES, "xi", "zero"])
+
+
+def _brackets(vectors: TaskVectors, names: list[str], rules: Rules, known: Histograms) -> list[Bracket]:
+    """What is known of a scope's thresholds: one tensor's, or the whole model's."""
+    ks = [max(k, 1) for k in quotas(rules, vectors.size(names))]
+    if names == vectors.names:
+        return known.whole.brackets(0, ks)
+    return known.brackets(vectors.names.index(names[0]), ks)
 
 
 def _row(

@@ -19,9 +19,10 @@ import pandas as pd
 
 from lrnb import slack_kernels
 from lrnb import whatif_kernels as kernels
-from lrnb.atlas import PER, Atlas, Histograms
+from lrnb.atlas import Atlas
 from lrnb.conflicts import slack_of, with_model, with_shares
 from lrnb.election import PerParent, rules
+from lrnb.histograms import PER, Histograms
 from lrnb.params import UserError
 from lrnb.ties_sv import ThresholdSlack
 

@@ -91,8 +91,8 @@ def test_masses_equal_numpys(dtype, density):
     won = lost & (np.abs(s) + xi >= np.abs(c))
     where = {
         "ct_kept": c != 0, "sft_kept": s != 0, "ct_discarded": conflict & ~lost, "sft_discarded": lost,
-        "ct_overlap": c * s != 0, "sft_overlap": c * s != 0, "ct_conflict": conflict, "sft_conflict": conflict,
-        "ceded": won, "reserved": won,
+        "ct_overlap": c * s != 0, "sft_overlap": c * s != 0, "ct_conflict": conflict,
+        "sft_conflict": conflict, "ceded": won, "reserved": won,
     }  # fmt: skip
     for name, mask in where.items():
         x = c if name.startswith("ct") or name == "ceded" else s
