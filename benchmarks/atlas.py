@@ -63,7 +63,7 @@ def atlas_7b(root: Path) -> Path:
     """The folder of the 7B-shaped atlas, made if it is not there."""
     from lrnb import atlas, vectors
 
-    folder = root / "atlas-7b"
+    folder = root / f"atlas-7b-format{atlas.FORMAT}"
     if not (folder / atlas.FACTS).is_file():
         folders = generate("tinyllama", root)
         models = {label: enlarged(path) for label, path in folders.items()}

@@ -27,65 +27,17 @@ from lrnb import conflict_kernels as loops
 from lrnb.conflicts import COUNTS, MASSES, MODEL, accounts, open_vectors, place, slack_of, with_shares
 from lrnb.election import PerParent, rules
 from lrnb.environment import versions
+from lrnb.histograms import Histograms, cropped, sparse
 from lrnb.params import UserError, budget_name
 from lrnb.store import atomic_folder, write_text
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Cpu, Joint, Operands, Worker
 
-FORMAT = 1
+FORMAT = 2  # 1 had no masses of overlap and conflicts
 TABLE, ARRAYS, FACTS = "tensors.parquet", "joint.npz", "atlas.json"
 ARRAY_NAMES = ("same", "opposite", "own", "ties")
 SCOPES = ("model", "tensor")
 SIZES = ["ct_l1", "sft_l1", "ct_l2", "sft_l2", "ct_max", "sft_max", "ct_nonzero", "sft_nonzero", "cosine"]
-PER = loops.FINE // loops.COARSE  # fine bins in a coarse one
-
-
-@dataclass(frozen=True)
-class Histograms:
-    """Both task vectors by magnitude, T tensors, B coarse bins (4 an octave) and F fine ones (128).
-
-    same, opposite: (T, B, B) uint32, entries whose signs agree or differ; row |tau_CT|, column |tau_SFT|.
-    own: (T, 2, 2 F) uint32, each parent's entries above a fine bin's lower edge, and at it. ties: (T, 2, B)
-    uint32, opposite entries of equal magnitude where SFT is above 0, and below. Bin 0 holds the entries
-    that are exactly 0. first: the number of coarse bins cut off below, where there was nothing.
-    """
-
-    same: np.ndarray
-    opposite: np.ndarray
-    own: np.ndarray
-    ties: np.ndarray
-    first: int
-
-    @cached_property
-    def fine(self) -> np.ndarray:
-        """(F + 1,) lower edges of the fine bins, and the upper one of the last; the first, of zeros, is 0."""
-        steps = np.arange(self.own.shape[2] // 2) + self.first * PER
-        octave, part = np.divmod(steps, loops.FINE)
-        edges = np.ldexp(1 + part / loops.FINE, octave + loops.LOWEST)
-        return np.concatenate([[0.0], edges])
-
-    @cached_property
-    def edges(self) -> np.ndarray:
-        """(B + 1,) lower edges of the coarse bins, as `fine`."""
-        return np.concatenate([[0.0], self.fine[1::PER]])
-
-    @cached_property
-    def full(self) -> np.ndarray:
-        """(T, 2, B) all entries by coarse bin and parent, float64."""
-        both = self.own.reshape(*self.own.shape[:2], -1, 2).sum(axis=3, dtype=np.float64)
-        inner = both[..., 1:].reshape(*both.shape[:2], -1, PER).sum(axis=3)
-        return np.concatenate([both[..., :1], inner], axis=2)
-
-    @cached_property
-    def whole(self) -> Histograms:
-        """All tensors as one: T = 1, counts in uint64."""
-
-        def total(x: np.ndarray) -> np.ndarray:
-            return x.sum(axis=0, keepdims=True, dtype=np.uint64)
-
-        return Histograms(
-            total(self.same), total(self.opposite), total(self.own), total(self.ties), self.first
-        )
 
 
 @dataclass(frozen=True)
@@ -156,11 +108,11 @@ def build(
     for name in vectors.names:
         joint = _joint(vectors, name)
         rows.append(_sizes(vectors, name, joint))
-        found.append([_sparse(x) for x in joint[:3]])  # dense, many small tensors would fill the memory
-    table = pd.DataFrame(rows)
+        found.append([sparse(x) for x in joint[:3]])  # dense, many small tensors would fill the memory
+    table, histograms = pd.DataFrame(rows), cropped(found)
     _warn_of_size(table)
     for scope in SCOPES:
-        exact = accounts(vectors, checked, rule, scope)
+        exact = accounts(vectors, checked, rule, scope, histograms)
         own = exact[[*COUNTS, *MASSES, "xi", "zero"]].add_prefix(f"{scope}_")
         table = with_shares(pd.concat([table, own], axis=1), f"{scope}_")
     given = {
@@ -170,7 +122,7 @@ def build(
         "slack_threshold": slack_threshold,
         "zero_sign": zero_sign,
     }
-    return Atlas(table, _cropped(found), dict(facts or {}) | given)
+    return Atlas(table, histograms, dict(facts or {}) | given)
 
 
 def _joint(vectors: TaskVectors, name: str) -> Joint:
@@ -187,6 +139,8 @@ def _joint(vectors: TaskVectors, name: str) -> Joint:
 
     moments = [total.moments, *vectors.run(vectors.spans([name]), one)]
     total.moments[:] = np.sum(moments, axis=0)
+    if not np.isfinite(total.moments[:, loops.L1]).all():
+        vectors.refuse_deltas()
     total.moments[:, loops.MAX] = np.max([m[:, loops.MAX] for m in moments], axis=0)
     return total
 
@@ -229,33 +183,6 @@ def _warn_of_size(table: pd.DataFrame) -> None:
             f"{large.iloc[0]!r}: a task vector holds values of {top:g} and more; what-ifs will be off there"
         )
         warnings.warn(text, stacklevel=3)
-
-
-def _sparse(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(places, counts) of what is not 0 in an array, flattened."""
-    places = np.flatnonzero(x)
-    return places, x.reshape(-1)[places]
-
-
-def _cropped(joints: list[list[tuple[np.ndarray, np.ndarray]]]) -> Histograms:
-    """Sparse table, own and ties of every tensor as histograms, without the bins that none of them uses."""
-    used = np.unique(
-        np.concatenate([np.r_[p // loops.BINS % loops.BINS, p % loops.BINS] for (p, _), *_ in joints])
-    )
-    used = used[used > 0]
-    first, last = (int(used[0]) - 1, int(used[-1])) if len(used) else (0, 1)
-    size, fine = last - first + 1, 2 * (1 + (last - first) * PER)
-    shapes = ((2, size, size), (2, fine), (2, size))
-    dense = [np.zeros((len(joints), *shape), np.uint32) for shape in shapes]
-    full = ((2, loops.BINS, loops.BINS), (2, loops.PLACES), (2, loops.BINS))
-    cuts = (first, 2 * first * PER, first)
-    for t, parts in enumerate(joints):
-        for out, (places, counts), shape, cut, keep in zip(dense, parts, full, cuts, (1, 2, 1), strict=True):
-            half, *rest = np.unravel_index(places, shape)
-            new: Any = tuple(np.where(at >= keep, at - cut, at) for at in rest)
-            out[(t, half, *new)] = counts
-    table, own, ties = dense
-    return Histograms(table[:, 0], table[:, 1], own, ties, first)
 
 
 def save(atlas: Atlas, folder: Path | str) -> Path:

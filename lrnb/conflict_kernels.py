@@ -13,14 +13,12 @@ from lrnb.bits import compiled
 from lrnb.kernels import (
     BASE,
     BLOCK,
-    BOTTOM,
     ONE,
     ROWS,
     TOP,
     TOTAL,
     ZERO,
     deltas,
-    mark_signs,
     trim_and_sum,
 )
 from lrnb.merge_kernels import shortfall
@@ -35,8 +33,7 @@ LAST, REST, MAGNITUDE = np.uint32(OCTAVES * FINE), np.uint32(0xFFFF), np.uint32(
 OPPOSITE, PER = np.uint32(0x80000000), np.uint32(FINE // COARSE)
 L1, L2, MAX, CROSS, MOMENTS = 0, 1, 2, 3, 4  # of `moments`, (2, MOMENTS); CROSS in row 0 only
 KEPT, LOST, BOTH, CONFLICTS, RESERVED, COUNTS = 0, 2, 4, 5, 6, 7  # of an account; KEPT, LOST a parent each
-LANES = 16
-WON, CEDED, MASSES = 4, 5, 6  # of its masses, after KEPT and LOST: reserved of own's, given up by the other
+MASSES, LANES = 5, 256  # of a parent: its entries kept, lost, in BOTH, in CONFLICTS, RESERVED; sums of each
 
 
 @compiled
@@ -102,44 +99,37 @@ def joint(base, parents, pad, places, table, own, ties, moments):
 
 
 @compiled
-def account(base, parents, pad, lanes, thresholds, weights, zero, own, xi, by_sum, counts, masses):
+def account(base, parents, pad, thresholds, weights, zero, own, xi, by_sum, counts, lanes):
     """Count an election of two parents and what slack changes in it; ballot as in `merge_kernels.ties`.
 
-    counts: (COUNTS,) int64; masses: (MASSES,) float64, sums of |task vector|; lanes: (LANES,) float64.
-    LOST is what plain TIES discards, RESERVED the part of `own`'s that slack wins back.
+    counts: (COUNTS,) int64; lanes: (2, MASSES * LANES) float64, of each parent sums of |task vector|, to be
+    added up; both are added to. LOST is what plain TIES discards, RESERVED what slack wins back for `own`.
     """
     for start in range(0, len(base), BLOCK):
         m = min(BLOCK, len(base) - start)
         deltas(base, parents, start, m, pad)
         trim_and_sum(m, pad, thresholds, weights)
-        mark_signs(m, pad)
         shortfall(m, pad, weights, own, by_sum, xi)
         _mark_won(m, pad, own, zero, xi, counts)
         for p in range(2):
-            _mark_lost(m, pad, p, counts)
-            masses[LOST + p] += _sum(pad[BOTTOM], m, lanes)
-            masses[KEPT + p] += _sum(pad[ROWS + p], m, lanes)
-        _keep_where(pad[TOP], pad[ROWS + own], m, pad[BOTTOM])
-        masses[WON] += _sum(pad[BOTTOM], m, lanes)
-        _keep_where(pad[TOP], pad[ROWS + 1 - own], m, pad[BOTTOM])
-        masses[CEDED] += _sum(pad[BOTTOM], m, lanes)
+            _count_lost(m, pad, p, counts)
+            _add_masses(m, pad, p, lanes[p])
 
 
 @compiled
 def _mark_won(m, pad, own, zero, xi, counts):
     """TOTAL becomes the elected sign, TOP 1 where slack wins back; counts what concerns both parents."""
-    x, y, total, up, down, short = (
-        pad[ROWS + own], pad[ROWS + 1 - own], pad[TOTAL], pad[TOP], pad[BOTTOM], pad[BASE],
-    )  # fmt: skip
+    x, y, total, mark, short = pad[ROWS + own], pad[ROWS + 1 - own], pad[TOTAL], pad[TOP], pad[BASE]
     both, conflicts, won = 0, 0, 0
     for i in range(m):
-        value, sign, unlike = x[i], total[i], (up[i] != 0) & (down[i] != 0)
+        value, other, sign = x[i], y[i], total[i]
         sign = sign if sign != 0 else zero
+        unlike = ((value > 0) & (other < 0)) | ((value < 0) & (other > 0))
         loses = ((value > 0) & (sign < 0)) | ((value < 0) & (sign > 0))
         wins = loses & unlike & (short[i] <= xi)
         total[i] = sign
-        up[i] = ONE if wins else ZERO
-        both += (value != 0) & (y[i] != 0)
+        mark[i] = ONE if wins else ZERO
+        both += (value != 0) & (other != 0)
         conflicts += unlike
         won += wins
     counts[BOTH] += both
@@ -148,32 +138,30 @@ def _mark_won(m, pad, own, zero, xi, counts):
 
 
 @compiled
-def _mark_lost(m, pad, p, counts):
-    """BOTTOM becomes the entries of parent p that lose, 0 elsewhere; counts them and those it kept."""
-    x, sign, out, kept, lost = pad[ROWS + p], pad[TOTAL], pad[BOTTOM], 0, 0
+def _count_lost(m, pad, p, counts):
+    x, sign, kept, lost = pad[ROWS + p], pad[TOTAL], 0, 0
     for i in range(m):
         value = x[i]
-        loses = ((value > 0) & (sign[i] < 0)) | ((value < 0) & (sign[i] > 0))
-        out[i] = value if loses else ZERO
         kept += value != 0
-        lost += loses
+        lost += ((value > 0) & (sign[i] < 0)) | ((value < 0) & (sign[i] > 0))
     counts[KEPT + p] += kept
     counts[LOST + p] += lost
 
 
 @compiled
-def _keep_where(mark, x, m, out):
-    for i in range(m):
-        value = x[i]
-        out[i] = value if mark[i] != 0 else ZERO
-
-
-@compiled
-def _sum(x, m, lanes):
-    """Sum of |x| in float64, in an order that lets the processor add several at once."""
-    lanes[:] = 0.0
+def _add_masses(m, pad, p, lanes):
+    """Add |x| of parent p to its sums, LANES of each: the processor adds several at once."""
     for start in range(0, m, LANES):
-        part = x[start : min(start + LANES, m)]
-        for i in range(len(part)):
-            lanes[i] += np.float64(abs(part[i]))
-    return lanes.sum()
+        stop = min(start + LANES, m)
+        x, y = pad[ROWS + p][start:stop], pad[ROWS + 1 - p][start:stop]
+        signs, won = pad[TOTAL][start:stop], pad[TOP][start:stop]
+        for i in range(len(x)):
+            value, other, sign, wins = x[i], y[i], signs[i], won[i]
+            size = abs(value)
+            loses = ((value > 0) & (sign < 0)) | ((value < 0) & (sign > 0))
+            unlike = ((value > 0) & (other < 0)) | ((value < 0) & (other > 0))
+            lanes[i] += np.float64(size)
+            lanes[LANES + i] += np.float64(size if loses else ZERO)
+            lanes[2 * LANES + i] += np.float64(size if other != 0 else ZERO)
+            lanes[3 * LANES + i] += np.float64(size if unlike else ZERO)
+            lanes[4 * LANES + i] += np.float64(size if wins != 0 else ZERO)

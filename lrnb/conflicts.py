@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrnb.election import PerParent, Rules, Scope, elect, rules
+from lrnb.election import PerParent, Rules, Scope, cuts, elect, quotas, rules
+from lrnb.histograms import Histograms
 from lrnb.merge import Look, Looks, run
 from lrnb.params import UserError
+from lrnb.select import Bracket
 from lrnb.ties_sv import ShareSlack, ThresholdSlack, slack_rule
 from lrnb.vectors import Model, Span, TaskVectors
 from lrnb.workers import Account, Cpu, Operands, Worker
@@ -27,7 +29,8 @@ COUNTS = [
     "ct_kept", "sft_kept", "ct_discarded", "sft_discarded", "overlap", "conflicts", "reserved",
 ]  # fmt: skip
 MASSES = [
-    "ct_kept_mass", "sft_kept_mass", "ct_discarded_mass", "sft_discarded_mass", "reserved_mass", "ceded_mass",
+    "ct_kept_mass", "sft_kept_mass", "ct_discarded_mass", "sft_discarded_mass", "ct_overlap_mass",
+    "sft_overlap_mass", "ct_conflict_mass", "sft_conflict_mass", "ceded_mass", "reserved_mass",
 ]  # fmt: skip
 SHARES = {  # share: (of what, in what)
     "ct_discarded_share": ("ct_discarded", "ct_kept"),
@@ -55,9 +58,9 @@ def shares(
     `base`, `ct`, `sft` are folders or dicts of arrays, or `base` alone a `TaskVectors` of ct and
     sft, opened once for many calls. Columns: tensor, layer (-1 outside layers), module, n; kept;
     discarded (by the election of plain TIES, before slack); overlap (kept by both); conflicts (signs
-    differ); reserved (the part of sft_discarded that slack wins back); the masses of these;
-    ceded_mass (CT's at the reserved entries: what slack costs CT); xi (the margin up to which slack wins
-    back, NaN without slack; of the tensor's scope); SHARES in [0, 1].
+    differ); reserved (the part of sft_discarded that slack wins back); the masses of these, at overlap and
+    conflicts of both parents; ceded_mass (CT's at the reserved entries: what slack costs CT); xi (the
+    margin up to which slack wins back, NaN without slack; of the tensor's scope); SHARES in [0, 1].
     """
     vectors = open_vectors(base, ct, sft)
     checked = rules(vectors.parents, density, weights, zero_sign, at_threshold)
@@ -85,12 +88,21 @@ def slack_of(slack: float | None, slack_threshold: float | None) -> ShareSlack |
 
 
 def accounts(
-    vectors: TaskVectors, rules: Rules, rule: ShareSlack | ThresholdSlack, trim_scope: str
+    vectors: TaskVectors,
+    rules: Rules,
+    rule: ShareSlack | ThresholdSlack,
+    trim_scope: str,
+    known: Histograms | None = None,
 ) -> pd.DataFrame:
-    """The rows of all tensors: PLACE, COUNTS, MASSES, xi and `zero`, the sign that exact ties took."""
+    """The rows of all tensors: PLACE, COUNTS, MASSES, xi and `zero`, the sign that exact ties took.
+
+    known: histograms of these vectors; they spare most of the search for the thresholds.
+    """
     own, scopes = vectors.parents.index("sft"), {}
 
     def prepare(mine: TaskVectors, names: list[str]) -> tuple[list[Span], Look[Account]]:
+        if known:
+            cuts(mine, names, rules, _brackets(mine, names, rules, known))
         scope = elect(mine, names, rules, rule)
         scope = replace(scope, ballot=replace(scope.ballot, own=own))
         scopes.update(dict.fromkeys(names, scope))
@@ -110,11 +122,19 @@ def accounts(
     return pd.DataFrame(rows, columns=[*PLACE, *COUNTS, *MASSES, "xi", "zero"])
 
 
+def _brackets(vectors: TaskVectors, names: list[str], rules: Rules, known: Histograms) -> list[Bracket]:
+    """What is known of a scope's thresholds: one tensor's, or the whole model's."""
+    ks = [max(k, 1) for k in quotas(rules, vectors.size(names))]
+    if names == vectors.names:
+        return known.whole.brackets(0, ks)
+    return known.brackets(vectors.names.index(names[0]), ks)
+
+
 def _row(
     name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_slack: bool
 ) -> dict[str, Any]:
     counts = sum((a.counts for a in found), np.zeros(len(COUNTS), np.int64))
-    masses = sum((a.masses for a in found), np.zeros(len(MASSES)))
+    masses = sum((a.masses.reshape(-1) for a in found), np.zeros(len(MASSES)))
     return {
         **place(name, vectors.base[name].size),
         **dict(zip(COUNTS, counts.tolist(), strict=True)),

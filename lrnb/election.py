@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lrnb.params import UserError
-from lrnb.select import ALL, Bracket, Kth, kth_largest, sample_size
+from lrnb.select import ALL, Bracket, Kth, kth_largest, locate, sample_size
 from lrnb.vectors import Span, TaskVectors
 from lrnb.workers import Ballot, Operands, Scan, Tally, View, Worker
 
@@ -142,38 +142,63 @@ def rules(
     return Rules(densities, [np.float32(w) for w in numbers], zero_sign, at_threshold, bool(normalize))
 
 
-def cuts(vectors: TaskVectors, names: list[str], rules: Rules) -> list[Cut]:
+def cuts(
+    vectors: TaskVectors, names: list[str], rules: Rules, near: Sequence[Bracket] | None = None
+) -> list[Cut]:
     """Where each parent is trimmed over the scope `names`; remembered in `vectors`.
 
     k = round(density * n) entries are kept (design, section 3). "keep-all" keeps every entry that
     equals the k-th magnitude, so that the result does not depend on order; "exact" keeps the ones
-    with the lowest index until k are kept. UserError where a task vector is not finite.
+    with the lowest index until k are kept. near: of each parent two magnitudes between which its
+    k-th lies, or twice the k-th itself, where a look at all (finite) entries has told them; else a
+    sample is taken. UserError where a task vector is not finite.
     """
     key = (tuple(rules.densities), rules.at_threshold, tuple(names))
     if key not in vectors.cuts:
-        vectors.cuts[key] = _find_cuts(vectors, names, rules)
+        vectors.cuts[key] = _find_cuts(vectors, names, rules, near)
     return vectors.cuts[key]
 
 
-def _find_cuts(vectors: TaskVectors, names: list[str], rules: Rules) -> list[Cut]:
-    n, spans = vectors.size(names), vectors.spans(names)
-    ks = [round(density * n) for density in rules.densities]
-    some = vectors.sample(names, sample_size(n))[0] if n > ALL else np.empty((len(ks), 0), np.float32)
+def quotas(rules: Rules, n: int) -> list[int]:
+    """How many of n entries each parent keeps."""
+    return [round(density * n) for density in rules.densities]
 
-    def scan(bounds: list[Bracket]) -> list[list[Scan]]:
+
+def _find_cuts(
+    vectors: TaskVectors, names: list[str], rules: Rules, near: Sequence[Bracket] | None
+) -> list[Cut]:
+    n, spans = vectors.size(names), vectors.spans(names)
+    ks = quotas(rules, n)
+    if not n:
+        return [Cut(NEVER, 0) for _ in ks]
+    if near and rules.at_threshold == "keep-all" and all(low == high for low, high in near):
+        return [Cut(low, n) if k else Cut(NEVER, 0) for k, (low, _) in zip(ks, near, strict=True)]
+    found = _kths(vectors, names, spans, [max(k, 1) for k in ks], near)
+    if rules.at_threshold == "keep-all":
+        return [Cut(kth.value, n) if k else Cut(NEVER, 0) for k, kth in zip(ks, found, strict=True)]
+    return [_exact_cut(vectors, spans, i, k, kth) for i, (k, kth) in enumerate(zip(ks, found, strict=True))]
+
+
+def _kths(
+    vectors: TaskVectors, names: list[str], spans: list[Span], ks: list[int], near: Sequence[Bracket] | None
+) -> list[Kth]:
+    """Every parent's k-th largest magnitude."""
+
+    def scan(bounds: Sequence[Bracket]) -> list[list[Scan]]:
         both = np.array(bounds, np.float32).T.copy()
         found = vectors.run(spans, lambda worker, span, data: worker.scan(data, (both[0], both[1])))
         if any(bad for _, bad in found):
             vectors.refuse_deltas()
         return [[scans[i] for scans, _ in found] for i in range(len(ks))]
 
-    if not n:
-        return [Cut(NEVER, 0) for _ in ks]
+    if near:
+        found = [locate(*each) for each in zip(ks, near, scan(near), strict=True)]
+        if None not in found:
+            return found  # type: ignore[return-value]
+    n = vectors.size(names)
+    some = vectors.sample(names, sample_size(n))[0] if n > ALL else np.empty((len(ks), 0), np.float32)
     np.abs(some, out=some).sort(axis=1)
-    found = kth_largest(scan, list(some), [max(k, 1) for k in ks], n)
-    if rules.at_threshold == "keep-all":
-        return [Cut(kth.value, n) if k else Cut(NEVER, 0) for k, kth in zip(ks, found, strict=True)]
-    return [_exact_cut(vectors, spans, i, k, kth) for i, (k, kth) in enumerate(zip(ks, found, strict=True))]
+    return kth_largest(scan, list(some), ks, n)
 
 
 def _exact_cut(vectors: TaskVectors, spans: list[Span], i: int, k: int, kth: Kth) -> Cut:

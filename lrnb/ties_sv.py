@@ -156,8 +156,10 @@ class ShareSlack:
     ) -> Scope:
         def at_xi(span: Span) -> np.ndarray:
             deltas = [scope.vectors.delta(parent, span) for parent in scope.vectors.parents]
-            margins, lost = margins_of(deltas, scope.at(span))
-            return lost & (margins == xi)
+            near = np.abs(weighted_sum(trimmed(deltas, scope.at(span)), scope.ballot)) == xi
+            _, lost = margins_of([x[near] for x in deltas], scope.at(span))  # of few entries: it is slow
+            near[near] = lost
+            return near
 
         stop = stop_after(spans, counts, quota, at_xi)
         return replace(scope, ballot=replace(scope.ballot, xi=xi), xi_stop=stop)
@@ -178,12 +180,23 @@ def _observe(worker: Worker, data: Operands, ballot: Ballot, *, bounds: Bracket)
     return worker.observe(data, ballot, *bounds)
 
 
+def trimmed(deltas: Sequence[np.ndarray], ballot: Ballot) -> list[np.ndarray]:
+    """The deltas without what is below the thresholds."""
+    return [x * (np.abs(x) >= t) for x, t in zip(deltas, ballot.thresholds, strict=True)]
+
+
+def weighted_sum(kept: Sequence[np.ndarray], ballot: Ballot) -> np.ndarray:
+    """In the order of the parents, as the compiled loops add."""
+    total = kept[0] * ballot.weights[0]
+    for x, weight in zip(kept[1:], ballot.weights[1:], strict=True):
+        total = total + x * weight
+    return total
+
+
 def margins_of(deltas: Sequence[np.ndarray], ballot: Ballot) -> tuple[np.ndarray, np.ndarray]:
     """|weighted sum| of each entry, and where the protected parent loses a conflict (bool)."""
-    trimmed = [x * (np.abs(x) >= t) for x, t in zip(deltas, ballot.thresholds, strict=True)]
-    total = trimmed[0] * ballot.weights[0]
-    for x, weight in zip(trimmed[1:], ballot.weights[1:], strict=True):
-        total = total + x * weight
-    own, sign = trimmed[ballot.own], np.where(total == 0, ballot.zero, total)
-    against = np.logical_or.reduce([np.sign(x) == -np.sign(own) for x in trimmed])
+    kept = trimmed(deltas, ballot)
+    total = weighted_sum(kept, ballot)
+    own, sign = kept[ballot.own], np.where(total == 0, ballot.zero, total)
+    against = np.logical_or.reduce([np.sign(x) == -np.sign(own) for x in kept])
     return np.abs(total), (np.sign(own) == -np.sign(sign)) & (own != 0) & against

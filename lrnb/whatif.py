@@ -19,9 +19,10 @@ import pandas as pd
 
 from lrnb import slack_kernels
 from lrnb import whatif_kernels as kernels
-from lrnb.atlas import PER, Atlas, Histograms
+from lrnb.atlas import Atlas
 from lrnb.conflicts import slack_of, with_model, with_shares
 from lrnb.election import PerParent, rules
+from lrnb.histograms import PER, Histograms
 from lrnb.params import UserError
 from lrnb.ties_sv import ThresholdSlack
 
@@ -72,8 +73,12 @@ class WhatIf:
             "sft_kept_mass": kept[:, 1, 1],
             "ct_discarded_mass": r[:, kernels.LOST_MASS],
             "sft_discarded_mass": r[:, kernels.LOST_MASS + 1],
-            "reserved_mass": r[:, kernels.WON],
+            "ct_overlap_mass": r[:, kernels.OVERLAP_MASS],
+            "sft_overlap_mass": r[:, kernels.OVERLAP_MASS + 1],
+            "ct_conflict_mass": r[:, kernels.CONFLICT_MASS],
+            "sft_conflict_mass": r[:, kernels.CONFLICT_MASS + 1],
             "ceded_mass": r[:, kernels.CEDED],
+            "reserved_mass": r[:, kernels.WON],
             "xi": np.where(self.xi >= 0, self.xi, np.nan),
         }
         head = self.atlas.tensors[["tensor", "layer", "module", "n"]]

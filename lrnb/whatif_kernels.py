@@ -16,7 +16,8 @@ from lrnb.bits import compiled
 
 CT, SFT = 0, 1
 N, MASS, LOW, HIGH, ATOM, ROWS = 0, 1, 2, 3, 4, 5  # rows of a view: kept entries, their sum, where they lie
-OVERLAP, CONFLICTS, LOST, RESERVED, LOST_MASS, WON, CEDED, RESULTS = 0, 1, 2, 4, 5, 7, 8, 9
+OVERLAP, CONFLICTS, LOST, RESERVED, LOST_MASS, WON, CEDED = 0, 1, 2, 4, 5, 7, 8
+OVERLAP_MASS, CONFLICT_MASS, RESULTS = 9, 11, 13  # these two and LOST, LOST_MASS a parent each
 CLOSE = 1e-9  # two margins that differ by less, relative to the magnitudes, are the same
 
 
@@ -129,8 +130,7 @@ def pairs(opposite, ties, full, ct, sft, weights, i, j):
 
 @compiled
 def decide(same, opposite, ties, full, ct, sft, weights, zero, xi, level, out):
-    """One election into `out`, (B, RESULTS) by SFT's bins: entries and sums of magnitudes, LOST and
-    LOST_MASS by parent.
+    """One election into `out`, (B, RESULTS) by SFT's bins: entries and sums of magnitudes.
 
     full: (2, B), all entries of each bin and parent; ct, sft: their views; xi: SFT wins back its losses by a
     smaller margin, below 0 for none, and the share `level` of those by just xi. LOST is before slack.
@@ -145,7 +145,7 @@ def decide(same, opposite, ties, full, ct, sft, weights, zero, xi, level, out):
             if sft[N, j] == 0 or (same[i, j] == 0 and opposite[i, j] == 0):
                 continue
             share, size, f = sft[N, j] / full[SFT, j], sft[MASS, j] / sft[N, j], sft[ATOM, j]
-            out[j, OVERLAP] += same[i, j] * part * share
+            _add_overlap(same[i, j] * part * share, mean, size, out[j])
             rest, apart = pairs(opposite, ties, full, ct, sft, weights, i, j)
             if apart:
                 _ties(ties, i, zero, min(part, share), xi, level, mean, out[j])
@@ -157,9 +157,19 @@ def decide(same, opposite, ties, full, ct, sft, weights, zero, xi, level, out):
 
 
 @compiled
-def _add(n, loses, won, mean, size, out):
+def _add_overlap(n, mean, size, out):
     out[OVERLAP] += n
+    out[OVERLAP_MASS + CT] += n * mean
+    out[OVERLAP_MASS + SFT] += n * size
+
+
+@compiled
+def _add(n, loses, won, mean, size, out):
+    """Conflicts, of which SFT loses some and wins some of these back."""
+    _add_overlap(n, mean, size, out)
     out[CONFLICTS] += n
+    out[CONFLICT_MASS + CT] += n * mean
+    out[CONFLICT_MASS + SFT] += n * size
     out[LOST + SFT] += loses
     out[LOST + CT] += n - loses
     out[RESERVED] += won

@@ -93,7 +93,7 @@ class Joint(NamedTuple):
 
 
 class Account(NamedTuple):
-    """An election counted exactly; the indices are those of `conflict_kernels`."""
+    """An election counted exactly: (COUNTS,) and (MASSES, 2), by parent; indices of `conflict_kernels`."""
 
     counts: np.ndarray
     masses: np.ndarray
@@ -198,12 +198,12 @@ class Cpu:
         """What one election of two parents keeps, drops and wins back; needs `ballot.own`."""
         from lrnb import conflict_kernels as loops
 
-        found = Account(np.zeros(loops.COUNTS, np.int64), np.zeros(loops.MASSES))
-        b, lanes = ballot, np.empty(loops.LANES)
+        counts, lanes = np.zeros(loops.COUNTS, np.int64), np.zeros((2, loops.MASSES * loops.LANES))
+        b = ballot
         loops.account(
-            *data[:2], self.pad, lanes, b.thresholds, b.weights, b.zero, b.own, b.xi, b.by_sum, *found
+            *data[:2], self.pad, b.thresholds, b.weights, b.zero, b.own, b.xi, b.by_sum, counts, lanes
         )
-        return found
+        return Account(counts, lanes.reshape(2, loops.MASSES, loops.LANES).sum(axis=2).T)
 
     def average(
         self, data: Operands, shares: np.ndarray, keep: bool, dtype: np.dtype

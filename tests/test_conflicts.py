@@ -7,7 +7,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import save_folder
+from reference import BF16, save_folder
 from strategies import densities, models, weights
 from test_merge import children, pico
 
@@ -70,7 +70,43 @@ def test_masses_and_shares_by_hand():
     assert row[["ct_kept_mass", "sft_kept_mass"]].tolist() == [16, 10]
     assert row[["ct_discarded_mass", "sft_discarded_mass"]].tolist() == [1, 7]
     assert row[["reserved_mass", "ceded_mass", "xi"]].tolist() == [4, 5, 1]
+    assert row[["ct_overlap_mass", "sft_overlap_mass"]].tolist() == [16, 10]
+    assert row[["ct_conflict_mass", "sft_conflict_mass"]].tolist() == [11, 9]
     assert row[["sft_discarded_share", "conflict_share"]].tolist() == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16])
+@pytest.mark.parametrize("density", [0.3, {"ct": 0.9, "sft": 0.5}, 1.0])
+def test_masses_equal_numpys(dtype, density):
+    n, xi, rng = 9_001, np.float32(0.25), np.random.default_rng(0)
+    drawn = [(rng.standard_normal(n) * (rng.random(n) < 0.8)).astype(dtype) for _ in range(2)]
+    row = conflicts.shares(
+        {"w": np.zeros(n, dtype)}, *[{"w": x} for x in drawn], density=density, slack_threshold=xi
+    ).iloc[0]
+    ratios = density.values() if isinstance(density, dict) else (density, density)
+    c, s = (trimmed(x.astype(np.float32), ratio) for x, ratio in zip(drawn, ratios, strict=True))
+    conflict, to_ct = c * s < 0, np.abs(c) > np.abs(s)
+    ties = conflict & (c == -s) & (s * elected_sign(c + s) < 0)
+    lost = conflict & to_ct | ties
+    won = lost & (np.abs(s) + xi >= np.abs(c))
+    where = {
+        "ct_kept": c != 0, "sft_kept": s != 0, "ct_discarded": conflict & ~lost, "sft_discarded": lost,
+        "ct_overlap": c * s != 0, "sft_overlap": c * s != 0, "ct_conflict": conflict,
+        "sft_conflict": conflict, "ceded": won, "reserved": won,
+    }  # fmt: skip
+    for name, mask in where.items():
+        x = c if name.startswith("ct") or name == "ceded" else s
+        assert 0 < row[f"{name}_mass"] == pytest.approx(np.abs(x[mask].astype(np.float64)).sum(), rel=1e-12)
+
+
+def trimmed(x: np.ndarray, density: float) -> np.ndarray:
+    """What the largest magnitudes leave of a task vector."""
+    return np.where(np.abs(x) >= np.sort(np.abs(x))[-round(density * len(x))], x, np.float32(0))
+
+
+def elected_sign(total: np.ndarray) -> int:
+    """The sign that exact ties take: the one elected more often."""
+    return 1 if np.sign(total).sum() > 0 else -1
 
 
 def test_xi_is_the_widest_margin_won_back():

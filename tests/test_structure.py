@@ -22,7 +22,7 @@ whatif_kernels slack_kernels workers vectors
 device select election rounding merge ties_sv card jobs driver
 numerals writing taskspec hubrows harness cloze taskdata harnesstask taskload
 tree weights generate scorer scorecache stats answers evaluate
-conflicts atlas whatif choose playground saturation summary trust findings failures hand
+histograms conflicts atlas whatif choose playground saturation summary trust findings failures hand
 recipe plots_merge plots_atlas plots_budgets plots_hand plots plots_playground plots_failures seeds report
 widgets_base widgets_copy widgets_hand widgets_atlas widgets_playground widgets_scores widgets
 plan fresh batch estimate live runner tables cli_merge cli_conflicts cli __main__
