@@ -31,7 +31,7 @@ SHIFT = np.uint32(16)  # bits of a float32 below its FINE bin
 FIRST = np.uint32(((127 + LOWEST) << 7) - 1)  # what turns a float32's upper bits into a bin, from 1
 LAST, REST, MAGNITUDE = np.uint32(OCTAVES * FINE), np.uint32(0xFFFF), np.uint32(0x7FFFFFFF)
 OPPOSITE, PER = np.uint32(0x80000000), np.uint32(FINE // COARSE)
-L1, L2, MAX, CROSS, MOMENTS = 0, 1, 2, 3, 4  # of `moments`, (2, MOMENTS); CROSS in row 0 only
+L1, L2, MAX, CROSS, MOMENTS, SUMS = 0, 1, 2, 3, 4, 5  # of `moments`, (2, MOMENTS); CROSS in row 0 only
 KEPT, LOST, BOTH, CONFLICTS, RESERVED, COUNTS = 0, 2, 4, 5, 6, 7  # of an account; KEPT, LOST a parent each
 MASSES, LANES = 5, 256  # of a parent: its entries kept, lost, in BOTH, in CONFLICTS, RESERVED; sums of each
 
@@ -50,41 +50,44 @@ def _places(bits, m, places):
 
 
 @compiled
-def _moments(ct, sft, m, moments):
-    a1, a2, b1, b2, across, high_a, high_b = 0.0, 0.0, 0.0, 0.0, 0.0, np.float32(0), np.float32(0)
-    for i in range(m):
-        a, b = np.float64(ct[i]), np.float64(sft[i])
-        a1 += abs(a)
-        b1 += abs(b)
-        a2 += a * a
-        b2 += b * b
-        across += a * b
-        x, y = abs(ct[i]), abs(sft[i])
-        high_a = x if x > high_a else high_a
-        high_b = y if y > high_b else high_b
-    moments[0, L1] += a1
-    moments[1, L1] += b1
-    moments[0, L2] += a2
-    moments[1, L2] += b2
-    moments[0, CROSS] += across
-    moments[0, MAX] = max(moments[0, MAX], high_a)
-    moments[1, MAX] = max(moments[1, MAX], high_b)
+def _moments(ct, sft, m, lanes):
+    """Add to the SUMS of two task vectors, LANES of each: the processor adds several at once."""
+    for start in range(0, m, LANES):
+        stop = min(start + LANES, m)
+        x, y = ct[start:stop], sft[start:stop]
+        for i in range(len(x)):
+            a, b = np.float64(x[i]), np.float64(y[i])
+            lanes[i] += abs(a)
+            lanes[LANES + i] += abs(b)
+            lanes[2 * LANES + i] += a * a
+            lanes[3 * LANES + i] += b * b
+            lanes[4 * LANES + i] += a * b
 
 
 @compiled
-def joint(base, parents, pad, places, table, own, ties, moments):
+def _largest(bits, m, top):
+    """The bits of the largest magnitude: those of floats are in the order of their sizes."""
+    for i in range(m):
+        top = max(top, bits[i] & MAGNITUDE)
+    return top
+
+
+@compiled
+def joint(base, parents, pad, places, table, own, ties, lanes, highs):
     """Add a span of two parents to histograms of their task vectors.
 
     table: (2, BINS, BINS) uint32, entries of the same sign and of opposite signs by both magnitudes (entries
     with a zero count by the other's sign); own: (2, PLACES) uint32, each parent's magnitudes; ties: (2, BINS)
     uint32, opposite entries of equal magnitude, by the second parent's sign: +, -. places: (2, BLOCK) uint32.
+    lanes: (SUMS * LANES,) float64, to be added up: |CT|, |SFT|, CT^2, SFT^2, CT * SFT; highs: (2,) uint32.
     """
     for start in range(0, len(base), BLOCK):
         m = min(BLOCK, len(base) - start)
         deltas(base, parents, start, m, pad)
         ct, sft = pad[ROWS], pad[ROWS + 1]
-        _moments(ct, sft, m, moments)
+        _moments(ct, sft, m, lanes)
         first, second = ct.view(np.uint32), sft.view(np.uint32)
+        highs[0], highs[1] = _largest(first, m, highs[0]), _largest(second, m, highs[1])
         _places(first, m, places[0])
         _places(second, m, places[1])
         for i in range(m):

@@ -191,7 +191,11 @@ class Cpu:
         from lrnb import conflict_kernels as loops
 
         found, places = self.no_joint(), np.empty((2, self.pad.shape[1]), np.uint32)
-        loops.joint(*data[:2], self.pad, places, *found)
+        lanes, highs = np.zeros(loops.SUMS * loops.LANES), np.zeros(2, np.uint32)
+        loops.joint(*data[:2], self.pad, places, *found[:3], lanes, highs)
+        sums = lanes.reshape(loops.SUMS, loops.LANES).sum(axis=1)
+        found.moments[:, loops.L1], found.moments[:, loops.L2] = sums[:2], sums[2:4]
+        found.moments[:, loops.MAX], found.moments[0, loops.CROSS] = highs.view(np.float32), sums[4]
         return found
 
     def account(self, data: Operands, ballot: Ballot) -> Account:
