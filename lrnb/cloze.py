@@ -24,7 +24,7 @@ import regex
 from lrnb.params import UserError
 
 BLANK = "____"
-OF = "of_rows"  # field of an item: how many rows were given
+OF = "of_rows"  # field of an item: how many lines the file has
 WINDOW = 600  # characters of the passage that are shown, if an item can be made of them
 SHARE = 0.2  # of the file's passages: words that occur in more are taken for function words
 NEAREST = 7  # of the words that could be wrong options, those most like the right one
@@ -105,7 +105,7 @@ def items(rows: Sequence[dict[str, Any]], where: str, seed: int = 0) -> list[dic
     for row, (passage, follows) in zip(rows, texts, strict=True):
         rng = np.random.default_rng([seed, zlib.crc32(b"cloze"), row["item"]])
         if found := _best(book, passage, follows, right, len(made), rng):
-            made.append({**found[0], "item": row["item"], OF: len(rows)})
+            made.append({**found[0], "item": row["item"], OF: rows[-1]["item"] + 1})
             right += found[1]
     if not made:
         raise UserError(

@@ -49,7 +49,7 @@ def tokens(study: Study) -> dict[str, int]:
     sft = sum(study.sft_mix.values()) * study.sft_epochs * min(SFT_TOKENS, study.sft_max_len)
     models = 2 + 6 * budgets  # base, SFT; CT, CT-then-SFT and four merges a budget
     tests = models * sum(
-        study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.tasks_written]
+        study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.written]
     )
     dev = candidates(study) * budgets * study.dev_limit * len(study.dev_tasks or study.tasks)
     return {
@@ -135,7 +135,7 @@ def describe(study: Study) -> list[tuple[str, str]]:
             "test tasks",
             ", ".join([f"{t} ({study.lang})" for t in study.tasks] + [f"{t} (en)" for t in study.tasks_en]),
         ),
-        *([("written answers", ", ".join(study.tasks_written))] if study.tasks_written else []),
+        *([("written answers", ", ".join(study.written))] if study.written else []),
         ("CT budgets", f"{budgets} tokens"),
         *((f"tokens, {name}", f"{count:,}") for name, count in counts.items() if count),
         *(

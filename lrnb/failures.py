@@ -19,7 +19,7 @@ from scipy import stats as scipy_stats
 
 from lrnb import answers, stats, summary
 from lrnb.params import UserError
-from lrnb.store import RunPaths, require
+from lrnb.store import MANIFEST, RunPaths, require
 
 REPLACEMENT = "\ufffd"  # stands in decoded text for bytes that are no character
 GRAM = 3  # characters of an n-gram
@@ -82,9 +82,9 @@ def across(root: Path, name: str) -> pd.DataFrame:
 
     Of every kind of model the one with the most CT tokens; tasks in the language itself only.
     """
-    files = sorted(root.glob(f"*/failures/{name}.csv"))
+    files = [p for p in sorted(root.glob(f"*/failures/{name}.csv")) if p.with_name(MANIFEST).is_file()]
     found = [pd.read_csv(path).assign(lang=path.parent.parent.name) for path in files]
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["lang", *KEYS])
+    table = summary.joined([pd.DataFrame(columns=["lang", *KEYS]), *found])
     own = table[~table["task"].astype(str).str.endswith("_en")]
     most = own.groupby(["lang", "task", "method"])["ct_tokens"].transform("max")
     return own[own["ct_tokens"] == most].reset_index(drop=True)

@@ -236,7 +236,9 @@ def _of_overlap(near: pd.DataFrame, tasks: Sequence[str]) -> str:
 
 
 def _of_slopes(slopes: pd.DataFrame) -> str:
-    known = slopes.dropna(subset=["slope"]).sort_values("slope", ascending=False)
+    known = slopes.dropna(subset=["slope", "ci_low"]).sort_values("slope", ascending=False)
+    if not len(known) and slopes["slope"].notna().any():
+        return "Accuracy against the SFT entries kept: no item's answer differs between the merges."
     if not len(known):
         most = int(slopes["budgets"].max()) if len(slopes) else 0
         return f"Accuracy against the SFT entries kept: too few points ({most} budgets) for a slope."

@@ -141,14 +141,17 @@ class Study(BaseModel):
             raise ValueError(
                 f"preset nano has only the synthetic languages {SYNTHETIC}; for {self.lang!r} use smol"
             )
-        if twice := sorted(set(self.tasks_written) & {*self.compared}):
-            raise ValueError(f"{twice[0]!r} is in tasks_written and in tasks: name it once")
         return self
 
     @property
     def compared(self) -> list[str]:
         """The tasks that models are compared by, in X and in English."""
         return [*self.tasks, *(f"{task}_en" for task in self.tasks_en)]
+
+    @property
+    def written(self) -> list[str]:
+        """`tasks_written` without those that are compared anyway."""
+        return [task for task in self.tasks_written if task not in self.compared]
 
     @property
     def trains(self) -> bool:

@@ -117,7 +117,7 @@ def content(study: Study) -> dict[str, Any]:
         "methods": plots.METHODS,
         "present": set(scores["method"]),
         "parameters": study.model_dump(exclude={"runs"}),
-        "failures": failures_of(paths, list(dict.fromkeys(items["task"]))),
+        "failures": failures_of(paths, list(dict.fromkeys(items.loc[~answers.generated(items), "task"]))),
         "figures": figures(study, scores, items, table, shares),
         "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),
         "finished": max((s["finished"] for s in stages), default="")[:16].replace("T", " "),
@@ -230,9 +230,13 @@ def detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str,
 def failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
     """Why answers fail, from the tables of `03_analysis/05_failures`: sentences, and figures by question."""
     folder = require(paths.lang / "failures")
-    names = ("unparsable", "scripts", "overlap", "kept", "fragility")
-    broken, wrong, near, points, slopes = (pd.read_csv(folder / f"{name}.csv") for name in names)
-    right = pd.read_csv(folder / "written.csv")
+    names = ("unparsable", "scripts", "overlap", "kept", "fragility", "written")
+    if missing := [name for name in names if not (folder / f"{name}.csv").is_file()]:
+        raise UserError(
+            f"{folder / missing[0]}.csv is not there: an earlier version wrote this folder. Run "
+            "notebooks/03_analysis/05_failures.ipynb again"
+        )
+    broken, wrong, near, points, slopes, right = (pd.read_csv(folder / f"{name}.csv") for name in names)
     asked = (
         (right, "value", "right", "written answers that are right (%)"),
         (broken, "replaced", "broken bytes", "written answers with broken bytes (%)"),

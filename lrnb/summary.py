@@ -86,9 +86,13 @@ def _both(paths: RunPaths, table: str, rows: str) -> tuple[pd.DataFrame, pd.Data
             f"{missing[0]} is not there: an earlier version scored these models. Score again with this one: "
             "notebooks/02_merge/04_evaluate.ipynb"
         )
-    scores = pd.concat([pd.read_csv(group / table) for group in groups], ignore_index=True)
-    items = pd.concat([pd.read_parquet(group / rows) for group in groups], ignore_index=True)
-    return _ordered(scores), _ordered(items)
+    scores = joined([pd.read_csv(group / table) for group in groups])
+    return _ordered(scores), _ordered(joined([pd.read_parquet(group / rows) for group in groups]))
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables one below the other; empty ones, whose columns have no type, change no type."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb import taskdata
-from lrnb.params import ENGLISH, UserError
+from lrnb.params import ENGLISH, Study, UserError
 from lrnb.taskspec import METRICS, NORMALISATIONS, Spec, file_of, read_file, spec
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ CHOICES = {
     "prompts": ("english", "native"),
     "normalisation": ("task", *NORMALISATIONS),
 }
+STUDY = ("seed", "shots", "prompts", "normalisation")  # parameters that `load` takes under their own names
 LEAST = {"limit": 1, "shots": 0, "seed": 0}
 
 
@@ -59,6 +60,20 @@ def load(
         _refuse_too_many_shots(task)
         loaded[task.task_name] = task
     return loaded
+
+
+def load_study(study: Study, data_root: str | Path) -> tuple[dict[str, KeptTask], list[str]]:
+    """The test tasks of a study by name, and the names of those that are in `tasks_written` alone.
+
+    UserError where one of these has options to choose from.
+    """
+    given: dict[str, Any] = {key: getattr(study, key) for key in STUDY}
+    given |= {"limit": study.test_limit, "limits": study.test_limits}
+    loaded = load([*study.compared, *study.written], study.lang, data_root, **given)
+    written = list(loaded)[len(set(study.compared)) :]
+    if odd := [name for name in written if not loaded[name].writes]:
+        raise UserError(f"tasks_written: {odd[0]!r} has options to choose from; name it in tasks")
+    return loaded, written
 
 
 def _check(given: dict[str, Any]) -> None:

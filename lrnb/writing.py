@@ -17,7 +17,8 @@ RULES = (*numerals.RULES, TEXT)
 
 def right(row: dict[str, Any], rule: str, where: str) -> str:
     """The right answer of a row: its right option, else its `answer`. UserError where there is none."""
-    answer = _option(row, where) if "options" in row else row.get("answer")
+    named = "options" in row and "answer" not in row and "label" in row
+    answer = row["label"] if named else _option(row, where) if "options" in row else row.get("answer")
     if rule != TEXT:
         return _number(answer, where)
     if not isinstance(answer, str) or not level(answer):
@@ -31,7 +32,7 @@ def right(row: dict[str, Any], rule: str, where: str) -> str:
 def _option(row: dict[str, Any], where: str) -> Any:
     options: Any = row["options"]
     answer: Any = row.get("answer")
-    if not isinstance(options, list) or answer not in range(len(options)):
+    if not isinstance(options, list) or type(answer) is not int or not 0 <= answer < len(options):
         raise UserError(f"{where}: 'answer' must be an index into 'options', a list; correct the row")
     return options[answer]
 

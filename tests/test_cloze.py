@@ -201,6 +201,13 @@ def test_limit_gives_parallel_files_the_same_rows_where_both_have_them(tmp_path)
     assert english - {4, 17, 39} <= other
 
 
+def test_blank_lines_take_no_item_away(tmp_path):
+    path = write(tmp_path, [story(i) for i in range(20)])
+    path.write_text("\n\n".join(path.read_text(encoding="utf-8").splitlines()), encoding="utf-8")
+    assert max(doc["item"] for doc in prepared(tmp_path, limit=30)) > 20
+    assert len(prepared(tmp_path, limit=39)) == len(prepared(tmp_path)) == 20
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -107,9 +107,8 @@ def test_wrong_language_is_judged_by_the_tasks_own() -> None:
 def test_scored_options_are_no_written_answers(made: Path, items: pd.DataFrame) -> None:
     scored = items[items["task"] != "written_sums"]
     assert len(failures.unparsable(scored)) == len(failures.scripts(scored, "Georgian")) == 0
-    said = findings.of_failures(failures.unparsable(scored), failures.scripts(scored, "Georgian"),
-                                failures.overlap_errors(scored), pd.DataFrame({"slope": [], "budgets": []}),
-                                ["topic"])  # fmt: skip
+    found = failures.unparsable(scored), failures.scripts(scored, "Georgian"), failures.overlap_errors(scored)
+    said = findings.of_failures(*found, pd.DataFrame({"slope": [], "ci_low": [], "budgets": []}), ["topic"])
     assert "No answer was generated in this study" in said[0]
     assert "too few points (0 budgets)" in said[-1]
 
@@ -310,6 +309,19 @@ def test_text_gets_font_direction_and_way_of_its_script() -> None:
     assert "vertical-lr" not in plots_failures.text_html("sports", "mn", "Mongolian")
     assert "⟨U+202E⟩" in plots_failures.text_html("\u202eevil", "en")  # it would turn the line around
     assert len(plots_failures.text_html("a" * 10_000)) < 1000
+
+
+def test_a_task_that_no_merge_answers_differently_has_no_slope_to_name() -> None:
+    flat = {"task": "never right", "merges": 6, "budgets": 3, "slope": 0.0, "ci_low": np.nan,
+            "ci_high": np.nan, "p_holm": np.nan}  # fmt: skip
+    falls = flat | {"task": "topic", "slope": -2.5, "ci_low": -4.0, "ci_high": -1.0, "p_holm": 0.01}
+    empty = pd.DataFrame(columns=["task", "p_holm"])
+    both, alone = (
+        findings.of_failures(empty, empty, empty, pd.DataFrame(rows), [])[-1]
+        for rows in ([flat, falls], [flat])
+    )
+    assert "topic, -2.5 points" in both and "nan" not in both
+    assert alone == "Accuracy against the SFT entries kept: no item's answer differs between the merges."
 
 
 def test_sentences_hold_the_numbers_of_the_tables(items: pd.DataFrame) -> None:

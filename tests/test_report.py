@@ -314,3 +314,9 @@ def test_grid_is_every_pair(tmp_path: Path) -> None:
     study = made_study(tmp_path)
     assert len(choose.grid(study, "ties")) == len(study.densities) * len(study.lams)
     assert choose.grid(study, "average") == [{"alpha": a} for a in study.alphas]
+
+
+def test_failures_of_an_earlier_version_say_what_to_run(copy: Path) -> None:
+    (copy / "failures" / "written.csv").unlink()
+    with pytest.raises(UserError, match=r"written\.csv is not there.*05_failures\.ipynb again"):
+        report.write_report(copy)

@@ -10,7 +10,7 @@ import pytest
 from made_run import WRITTEN, made_study, write_made_run
 
 from lrnb import failures, plots_failures, summary, taskload, taskspec, writing
-from lrnb.params import UserError, load_study
+from lrnb.params import Study, UserError, load_study
 from lrnb.store import RunPaths
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +40,7 @@ def test_the_tasks_rule_says_what_is_right(text: str, answer: str, rule: str, ex
 
 
 def test_right_answer_is_the_right_option_or_the_answer() -> None:
+    assert writing.right({"options": ["a", "b"], "label": "b"}, "text", "file:1") == "b"
     row = {"options": ["shells", "fishes"], "answer": 1}
     assert writing.right(row, "text", "file:1") == "fishes"
     assert writing.right({"options": ["5", "৭"], "answer": 1}, "last", "file:1") == "7"
@@ -53,7 +54,13 @@ def test_a_text_is_needed_where_texts_are_compared(row: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [{"options": ["a", "b"], "answer": 2}, {"options": ["a", "b"]}, {"options": "ab"}]
+    "row",
+    [
+        {"options": ["a", "b"], "answer": 2},
+        {"options": ["a", "b"]},
+        {"options": "ab"},
+        {"options": ["a", "b"], "answer": 1.0},
+    ],
 )
 def test_a_wrong_index_names_the_row(row: dict) -> None:
     with pytest.raises(UserError, match="file:1"):
@@ -73,13 +80,31 @@ def test_the_micro_worlds_written_task_asks_the_questions_of_the_choice(tmp_path
     assert taskspec.spec("world_reading_written").number == "text"
 
 
-def test_a_task_is_compared_or_written_not_both(tmp_path: Path) -> None:
-    path = tmp_path / "twice.yaml"
-    path.write_text(
-        "lang: qaa\ntasks: [world_topic]\ntasks_en: [world_sums]\ntasks_written: [world_sums_en]\n"
-    )
-    with pytest.raises(UserError, match="'world_sums_en' is in tasks_written and in tasks"):
-        load_study(path, "nano", {}, None)
+def test_a_written_task_that_is_compared_counts_once() -> None:
+    bn = ROOT / "params" / "bn.yaml"
+    study = load_study(bn, "smol", {"tasks": ["topic", "math_generate"]}, None)
+    assert study.compared[:2] == ["topic", "math_generate"]
+    assert study.written == ["math_generate_en"]
+    assert load_study(bn, "paper", {}, None).written == []
+
+
+def test_a_choice_is_no_written_task_and_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "eval" / "world_reading" / "qaa"
+    folder.mkdir(parents=True)
+    row = {"passage": "a b .", "question": "c ?", "options": ["d", "e"], "answer": 1}
+    (folder / "test.jsonl").write_text(json.dumps(row) + "\n")
+    given = {"preset": "nano", "lang": "qaa", "tasks": ["world_reading"]}
+    loaded, written = taskload.load_study(Study(**given, tasks_written=["world_reading_written"]), tmp_path)
+    assert list(loaded) == ["world_reading", "world_reading_written"]
+    assert written == ["world_reading_written"]
+    mine = tmp_path / "mine.yaml"
+    text = (ROOT / "lrnb" / "tasks" / "world_reading.yaml").read_text()
+    mine.write_text(text.replace("task: world_reading", "task: other"))
+    with pytest.raises(UserError, match=r"tasks_written: 'other' has options to choose from"):
+        taskload.load_study(Study(**given, tasks_written=[str(mine)]), tmp_path)
+    mine.write_text(text)
+    with pytest.raises(UserError, match="two tasks are called 'world_reading'"):
+        taskload.load_study(Study(**given, tasks_written=[str(mine)]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +140,8 @@ def test_a_study_without_written_tasks_has_empty_tables(tmp_path: Path) -> None:
         summary.write_group(paths.scores / group, scores, items, [])
     apart, rows = summary.gather_written(paths)
     assert (len(apart), len(rows)) == (0, 0)
-    assert len(failures.unparsable(pd.concat([items, rows], ignore_index=True))) == 0
+    assert len(failures.unparsable(summary.joined([items, rows]))) == 0
+    assert summary.joined([scores, apart]).dtypes.equals(scores.dtypes)
 
 
 def test_languages_stand_side_by_side_each_kind_of_model_at_its_largest_budget(tmp_path: Path) -> None:
@@ -127,6 +153,10 @@ def test_languages_stand_side_by_side_each_kind_of_model_at_its_largest_budget(t
         })  # fmt: skip
         (tmp_path / lang / "failures").mkdir(parents=True)
         table.to_csv(tmp_path / lang / "failures" / "unparsable.csv", index=False)
+        (tmp_path / lang / "failures" / "manifest.json").write_text("{}")
+    broken = tmp_path / "ug" / "failures"  # of a stage that did not end
+    broken.mkdir(parents=True)
+    table.to_csv(broken / "unparsable.csv", index=False)
     found = failures.across(tmp_path, "unparsable")
     assert found[["lang", "model"]].to_numpy().tolist() == [
         ["bn", "base"], ["bn", "ties@9k"], ["bo", "base"], ["bo", "ties@9k"],
