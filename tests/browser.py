@@ -149,8 +149,8 @@ class Notebook(Page):
         self.check()
 
     def settle(self) -> None:
-        """Wait until kernel and page have spoken since the last time, or had 2 s to, and then were quiet."""
-        self.page.evaluate(QUIET, [300, 2000])
+        """Wait until kernel and page have spoken since the last time, or had 5 s to, and then were quiet."""
+        self.page.evaluate(QUIET, [300, 5000])
 
     def text(self, css: str) -> str:
         return self.page.locator(css).text_content()
