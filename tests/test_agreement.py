@@ -100,7 +100,8 @@ def key(sample: dict) -> tuple[int, str]:
     return sample["doc_id"], sample["filter"]
 
 
-def compare(model: Path, files: Path, out: Path, data_root: Path) -> dict[str, list[dict]]:
+def compare(model: Path, files: Path, out: Path, data_root: Path, rel: float = 1e-6) -> dict[str, list[dict]]:
+    """Our samples; every metric and answer must equal theirs, log-likelihoods to 1e-4 or `rel`."""
     theirs = command_line(model, files, out)
     tasks = taskload.load([str(files / f"{name}.yaml") for name in TASKS], "bn", data_root)
     ours = run(Scorer.from_folder(model, device="cpu"), dict(tasks))
@@ -115,7 +116,7 @@ def compare(model: Path, files: Path, out: Path, data_root: Path) -> dict[str, l
                 assert list(a["filtered_resps"]) == b["filtered_resps"]
             else:
                 values = [float(pair[0]) for pair in b["filtered_resps"]]
-                assert [pair[0] for pair in a["filtered_resps"]] == pytest.approx(values, abs=1e-4)
+                assert [pair[0] for pair in a["filtered_resps"]] == pytest.approx(values, rel=rel, abs=1e-4)
     return ours
 
 
@@ -127,10 +128,13 @@ def test_three_of_the_harness_s_tasks_agree_to_the_item(files, tmp_path, data_ro
 
 @pytest.mark.slow
 def test_they_agree_on_a_real_model(files, tmp_path, data_root):
-    """SmolLM2-135M; a download on the first run. Two sums: each answer is up to 256 tokens long."""
+    """SmolLM2-135M; a download on the first run. Two sums: each answer is up to 256 tokens long.
+
+    Log-likelihoods of a real model in float32 differ by up to 6e-6 of their size with the shapes of batches.
+    """
     sums = files / "mgsm_direct_bn.jsonl"
     sums.write_text("".join(sums.read_text().splitlines(True)[:2]))
-    ours = compare(pretrained.cached_base("smollm2"), files, tmp_path / "out", data_root)
+    ours = compare(pretrained.cached_base("smollm2"), files, tmp_path / "out", data_root, rel=1e-5)
     right = {name: {sample["acc"] for sample in ours[name]} for name in ("local_xcopa_ta", "local_copa")}
     assert right["local_copa"] == {0.0, 1.0}
 
