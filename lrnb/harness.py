@@ -8,6 +8,7 @@ task file of ours; a task of the harness is in `harnesstask`.
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -65,9 +66,9 @@ class KeptTask(ConfigurableTask):
         doc = self.eval_docs[0]
         return f"{self.doc_to_text(doc)} → {'(written)' if self.writes else self.doc_to_choice(doc)}"
 
+    @abstractmethod
     def item(self, sample: dict[str, Any], scorer: Encoder) -> dict[str, Any]:
         """One row for `items.parquet`, without the names of model and task."""
-        raise NotImplementedError
 
 
 class StudyTask(KeptTask):
