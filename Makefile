@@ -32,7 +32,7 @@ lab: setup  ## JupyterLab at notebooks/00_start_here.ipynb
 	$(BIN)/lrnb lab
 
 test: setup  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-slow: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -43,10 +43,11 @@ bench: setup  ## merging measured against mergekit and a plain copy; options in 
 bench-scoring: setup  ## items/s against the harness's own model: SCORING="smol=DIR --data-root DIR --lang bn"
 	$(BIN)/python -m benchmarks.scoring $(SCORING)
 
-lint: setup  ## ruff (notebooks too), types, stripped outputs
+lint: setup  ## ruff (notebooks too), types, order of the folders, stripped outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 
 format: setup  ## put code and notebooks into shape
@@ -55,7 +56,7 @@ format: setup  ## put code and notebooks into shape
 	$(BIN)/nbstripout $$(find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 
 smol-base: setup  ## fetch and convert the base of preset smol (Gemma 3 270M; its terms of use are shown)
-	$(BIN)/python -m lrnb.base gemma3-270m
+	$(BIN)/python -m lrnb.training.base gemma3-270m
 
 lock: setup  ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \

@@ -1,5 +1,5 @@
 # The study as a graph of notebooks. `lrnb run` writes params.yaml and starts this with --directory set to
-# the run folder of one language; the steps themselves are listed in lrnb/plan.py.
+# the run folder of one language; the steps themselves are listed in lrnb/pipeline/steps.py.
 #
 #   base ──► corpus ──► ct ──► cts_<budget> ──► eval_parents ─┐
 #     └────► sft ──► average, ties ──► ties_sv ──► eval_merged ┴► scores ─┐
@@ -11,14 +11,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from lrnb import params, plan
+from lrnb.pipeline import notebooks, steps, warm
+from lrnb.study import parameters
 
 RUN = Path.cwd()
-os.chdir(params.ROOT)  # paths in params.yaml count from the checkout
-STUDY = plan.read_study(RUN / "params.yaml")
-STEPS = plan.plan(STUDY)
-URGENCY = plan.urgency(STEPS)
+os.chdir(parameters.ROOT)  # paths in params.yaml count from the checkout
+STUDY = steps.read_study(RUN / "params.yaml")
+STEPS = steps.plan(STUDY)
+URGENCY = steps.urgency(STEPS)
 KEEP_CODE = ["--keep-code"] if config.get("keep_code") else []
+NURSERY = warm.start_nursery(notebooks.QUIET | notebooks.environment(STUDY)) if config.get("warm") else None
 os.chdir(RUN)
 
 

@@ -61,22 +61,23 @@ def build_runs(shape: str, root: Path, rounds: int, rest: float) -> list[dict[st
 
 def atlas_7b(root: Path) -> Path:
     """The folder of the 7B-shaped atlas, made if it is not there."""
-    from lrnb import atlas, vectors
+    from lrnb.conflicts import atlas
+    from lrnb.merging import task_vectors
 
     folder = root / f"atlas-7b-format{atlas.FORMAT}"
     if not (folder / atlas.FACTS).is_file():
         folders = generate("tinyllama", root)
         models = {label: enlarged(path) for label, path in folders.items()}
         parents = {label: models[label] for label in ("ct", "sft")}
-        opened = vectors.TaskVectors(models["base"], parents, method="conflicts")
+        opened = task_vectors.TaskVectors(models["base"], parents, method="conflicts")
         atlas.save(atlas.build(opened, density=DENSITY, slack=SLACK), folder)
     return folder
 
 
 def what_ifs(folder: Path) -> dict[str, Any]:
     """Seconds of what-ifs over all tensors, by trim scope and slack; the first, which loads code, apart."""
-    from lrnb import atlas
-    from lrnb.whatif import what_if
+    from lrnb.conflicts import atlas
+    from lrnb.conflicts.what_ifs import what_if
 
     start = time.perf_counter()
     opened = atlas.load(folder)

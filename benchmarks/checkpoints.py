@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from lrnb.params import UserError
+from lrnb.errors import UserError
 
 VERSION = 1  # of the recipe; another number makes everything anew
 ROLES = ("base", "ct", "sft")

@@ -28,8 +28,8 @@ import numpy as np
 from benchmarks import measure, peer
 from benchmarks.checkpoints import SHAPES, bench_dir, generate
 from benchmarks.merge import DENSITY, OURS, RESULTS, ROOT, Place, now, our_command
-from lrnb.checkpoints import open_checkpoint
-from lrnb.params import UserError
+from lrnb.checkpoints.reading import open_checkpoint
+from lrnb.errors import UserError
 
 Tensors = Mapping[str, np.ndarray]
 

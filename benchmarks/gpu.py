@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.checkpoints import SHAPES, bench_dir, generate, tensor_shapes
 from benchmarks.merge import DENSITY, OURS, RESULTS, ROOT, SLACK, Place, now, run_ours
-from lrnb.params import UserError
+from lrnb.errors import UserError
 
 COPY_BYTES = 4 << 30  # of the copied buffer, where the shape is not smaller
 SCRATCH = 1.5  # room for the engine's own buffers, on top of three inputs and one output
@@ -56,8 +56,10 @@ def make(shape: str, device: str, seed: int = 0) -> dict[str, State]:
 
 def methods() -> dict[str, Callable[[dict[str, State]], State]]:
     """{name of OURS: the merge as a call on the three states}."""
-    from lrnb.merge import average, task_arithmetic, ties
-    from lrnb.ties_sv import ties_sv
+    from lrnb.merging.methods.average import average
+    from lrnb.merging.methods.task_arithmetic import task_arithmetic
+    from lrnb.merging.methods.ties import ties
+    from lrnb.merging.methods.ties_sv import ties_sv
 
     exact: dict[str, Any] = {"density": DENSITY, "at_threshold": "exact", "zero_sign": "positive"}
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from lrnb import environment
-from lrnb.params import UserError
+from lrnb.errors import UserError
+from lrnb.study import environment
 
 BLOCK = 1 << 20  # bytes read or written at once by the yardstick
 INTERVAL = 0.05  # seconds between two looks at a process's memory

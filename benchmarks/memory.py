@@ -21,47 +21,53 @@ from benchmarks import measure
 from benchmarks.checkpoints import SHAPES, bench_dir, generate, tensor_shapes
 from benchmarks.merge import DENSITY, RESULTS, ROOT, SLACK, now
 
-MERGES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "average": ("average", "model", {"alpha": 0.5}),
-    "task arithmetic": ("task_arithmetic", "model", {"lam": 1.0}),
-    "TIES, model scope": ("ties", "model", {"density": DENSITY}),
-    "TIES, tensor scope": ("ties", "tensor", {"density": DENSITY}),
-    "TIES-SV, model scope": ("ties_sv", "model", {"density": DENSITY, "slack": SLACK}),
-    "TIES-SV, model scope, density 0.5": ("ties_sv", "model", {"density": 0.5, "slack": SLACK}),
-    "TIES-SV, tensor scope": ("ties_sv", "tensor", {"density": DENSITY, "slack": SLACK}),
+MERGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "average": ("average", {"alpha": 0.5}),
+    "task arithmetic": ("task_arithmetic", {"lam": 1.0}),
+    "TIES, model scope": ("ties", {"density": DENSITY}),
+    "TIES, tensor scope": ("ties", {"density": DENSITY, "trim_scope": "tensor"}),
+    "TIES-SV, model scope": ("ties_sv", {"density": DENSITY, "slack": SLACK}),
+    "TIES-SV, model scope, density 0.5": ("ties_sv", {"density": 0.5, "slack": SLACK}),
+    "TIES-SV, tensor scope": (
+        "ties_sv",
+        {"density": DENSITY, "slack": SLACK, "trim_scope": "tensor"},
+    ),
 }
 
 
 def enlarged(folder: Path) -> Any:
     """The checkpoint in `folder` as one of 7B shape: entry after entry, from the start again at its end."""
-    from lrnb.checkpoints import BFLOAT16, Checkpoint, Entry, open_checkpoint
+    import numpy as np
+
+    from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, open_checkpoint
 
     small = open_checkpoint(folder, finite=False)
     (file,) = small.files
-    first, last = min(e.start for e in small.entries.values()), max(e.stop for e in small.entries.values())
-    entries, at = {}, first
+    data = np.memmap(file, np.uint8, "r")
+    first = data.size - sum(tensor.nbytes for tensor in small.values())
+    tensors, at = {}, first
     for name, shape in tensor_shapes(SHAPES["7b"]).items():
         size = 2 * math.prod(shape)
-        at = at if at + size <= last else first
-        entries[name] = Entry(file, BFLOAT16, shape, at, at + size)
+        at = at if at + size <= data.size else first
+        tensors[name] = np.ndarray(shape, BFLOAT16, data.data, at)
         at += size
-    return Checkpoint(folder, entries, small.config)
+    return Checkpoint(folder, tensors, small.config, [file])
 
 
 def merge(name: str, folder: Path, out: Path) -> int:
     """One merge at 7B shape; returns the bytes that its plan allowed for."""
-    from lrnb import driver, jobs
-    from lrnb.vectors import TaskVectors
+    from lrnb.merging import jobs, whole_models
+    from lrnb.merging.methods import find
+    from lrnb.merging.task_vectors import TaskVectors
 
-    method, scope, options = MERGES[name]
+    method, given = MERGES[name]
+    how = find(method)
     models = {label: enlarged(folder / label) for label in ("base", "ct", "sft")}
     vectors = TaskVectors(models["base"], {label: models[label] for label in ("ct", "sft")}, method=method)
-    planned = jobs.plan(method, ["ct", "sft"], scope, options)
-    said = options | {"trim_scope": scope}
-    dtype_of = jobs.output_dtype(vectors, "auto")
-    recipe = {"method": method, "base": "base", "models": {"ct": "ct", "sft": "sft"}, **said}
-    job = jobs.Job(method, out, vectors, planned, dtype_of, folder / "base", said, [], recipe)
-    driver.write(job)
+    options, dtypes = how.settle(["ct", "sft"], given), jobs.output_dtypes(how, vectors, "auto")
+    recipe = {"method": method, "base": "base", "models": {"ct": "ct", "sft": "sft"}, **given}
+    job = jobs.Job(how, options, out, vectors, dtypes, folder / "base", given, [], recipe)
+    whole_models.write(job)
     return job.memory()
 
 
@@ -106,7 +112,7 @@ def main() -> None:
     if given.one:
         print(merge(given.one, root / "tinyllama", root / "out-7b"))
         return
-    from lrnb.vectors import cores
+    from lrnb.merging.task_vectors import cores
 
     parameters = sum(map(math.prod, tensor_shapes(SHAPES["7b"]).values()))
     result: dict[str, Any] = {"schema": 1, "started": now(), "parameters": parameters, "threads": cores()}

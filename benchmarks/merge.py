@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import measure, peer, table
 from benchmarks.checkpoints import SHAPES, bench_dir, generate, tensor_shapes
-from lrnb.params import UserError
+from lrnb.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import gpu, measure
 from benchmarks.checkpoints import SHAPES
 from benchmarks.merge import RESULTS, ROOT, now
-from lrnb.params import UserError
+from lrnb.errors import UserError
 
 #: (what the hand moved, method, options), in the order they are set
 SETTINGS: list[tuple[str, str, dict[str, float]]] = [
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 def of_study(folder: Path, device: str, each: int) -> list[Row]:
     """Rows: prompt, moved, method, merge and answer seconds, for `each` items of every task."""
-    from lrnb.playground import Playground
+    from lrnb.tuning.live_merge import Playground
 
     study = _study(folder)
     warm = Playground(study, device=device)
@@ -60,7 +60,7 @@ def of_study(folder: Path, device: str, each: int) -> list[Row]:
 
 
 def _study(folder: Path) -> Any:
-    from lrnb.params import read_yaml, validate
+    from lrnb.study.parameters import read_yaml, validate
 
     path = folder / "params.yaml"
     given = read_yaml(path) | {"runs": str(folder.parent.parent)}
@@ -71,8 +71,8 @@ def of_shape(shape: str, device: str, rounds: int) -> list[Row]:
     """The same settings on resident tensors: rows with moved, method and merge seconds."""
     import torch
 
-    from lrnb import playground
-    from lrnb.driver import merge_into
+    from lrnb.merging.whole_models import merge_into
+    from lrnb.tuning import live_merge
 
     gpu.check_room(shape, device)
     states = gpu.make(shape, device)
@@ -87,7 +87,7 @@ def of_shape(shape: str, device: str, rounds: int) -> list[Row]:
 
     rows = []
     for number in range(rounds + 1):  # the first warms up
-        vectors = playground.resident(states)
+        vectors = live_merge.resident(states)
         for moved, method, options in SETTINGS:
             seconds = timed(lambda m=method, o=options, v=vectors: merge_into(own, m, v, **o))  # type: ignore[misc]
             if number:

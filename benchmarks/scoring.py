@@ -27,7 +27,7 @@ def opened(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The model as our scorer and as the harness's own class, on one set of weights."""
     from lm_eval.models.huggingface import HFLM
 
-    from lrnb.scorer import Scorer
+    from lrnb.scoring.scorer import Scorer
 
     ours = Scorer.from_folder(folder, device=given.device, precision=given.precision)
     theirs = HFLM(
@@ -40,10 +40,10 @@ def timed(judge: Any, task: Any) -> tuple[float, float, list[float]]:
     """Seconds for one run of a task, processor seconds of the process, and all log-likelihoods."""
     import torch
 
-    from lrnb.harness import run
+    from lrnb.tasks.harness import run_harness
 
     start, worked = time.perf_counter(), time.process_time()
-    samples = run(judge, {task.task_name: task})[task.task_name]
+    samples = run_harness(judge, {task.task_name: task})[task.task_name]
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
@@ -110,10 +110,11 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Every model on every task."""
-    from lrnb import environment, taskload
+    from lrnb.study import environment
+    from lrnb.tasks import loading
 
     given = options()
-    tasks = taskload.load(given.tasks.split(","), given.lang, given.data_root, limit=given.limit)
+    tasks = loading.load_tasks(given.tasks.split(","), given.lang, given.data_root, limit=given.limit)
     result: dict[str, Any] = {"schema": 1, "started": now(), "precision": given.precision}
     result |= {"machine": measure.machine(), "versions": measure.versions(), "commit": measure.commit(ROOT)}
     result |= {key: getattr(given, key) for key in ("rounds", "hf_batch", "limit", "lang")}

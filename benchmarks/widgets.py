@@ -4,8 +4,8 @@
 
 Debian's chromium, driven by playwright, opens SlackExplorer, the sign-conflict histogram and BudgetPlayer on
 an atlas of the nano study and on the 7B-shaped one of `benchmarks.atlas`. A move is a key press on the
-slider of slack; its time ends when plotly has drawn the answer. Uses the rig of tests/browser.py. Writes
-results/<date>-widgets.json and .md.
+slider of slack; its time ends when plotly has drawn the answer. The rig is that of
+tests/support/browser.py. Writes results/<date>-widgets.json and .md.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TIMED = """([css, key]) => new Promise(done => {
 def notebook(atlas: Path, expression: str) -> dict[str, Any]:
     """A notebook with one widget."""
     code = [
-        "from lrnb import atlas, widgets\n",
+        "from lrnb import widgets\nfrom lrnb.conflicts import atlas\n",
         f"a = atlas.load({str(atlas)!r})\n",
         f"widgets.{expression}",
     ]
@@ -68,7 +68,7 @@ def notebook(atlas: Path, expression: str) -> dict[str, Any]:
 
 def latencies(chrome: Any, lab: Any, atlas: Path, name: str, moves: int) -> list[float]:
     """Seconds of `moves` moves of the slack slider, after five that are not counted."""
-    from browser import Notebook
+    from support.browser import Notebook
 
     path = lab.root / f"{atlas.name}-{name}.ipynb"
     path.write_text(json.dumps(notebook(atlas.absolute(), WIDGETS[name])), encoding="utf-8")
@@ -117,10 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
 def bench(given: argparse.Namespace) -> None:
     """Measure, write the result, print the table."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from browser import browser
-    from lab import Lab
+    from support.browser import browser
+    from support.lab import Lab
 
-    from lrnb import atlas
+    from lrnb.conflicts import atlas
 
     folders = {"nano": given.nano, "7B": atlas_7b(bench_dir(given.dir).absolute())}
     tensors = {name: len(atlas.load(folder).tensors) for name, folder in folders.items()}

@@ -1,5 +1,5 @@
 """`python -m lrnb` is the `lrnb` command."""
 
-from lrnb.cli import main
+from lrnb.cli.main import main
 
 raise SystemExit(main())

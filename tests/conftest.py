@@ -8,73 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pico import save_pico
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sees",
-    "likes",
-    "red",
-    "blue",
-    "house",
-    "river",
-    "two",
-    "three",
-    "and",
-    "in",
-    "on",
-    "0",
-    "1",
-    "2",
-    "3",
-    "4",
-    "5",
-    "6",
-    "7",
-    "8",
-    "9",
-]
+LONGEST = ("pipeline", "widgets")  # folders of tests that take minutes, begun first so that no worker waits
 
 
-def pico_tokenizer():
-    """Word level, with beginning, end, padding and unknown marks; 4 + 25 words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *WORDS])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    marks = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **marks)
-
-
-def pico_model(kind: str = "llama", seed: int = 0):
-    """A random two-layer Llama or Gemma 3 with 64 tokens; Gemma's window is 8 tokens."""
-    import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    size = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(**size, **heads, max_position_embeddings=256))
-    window = {
-        "head_dim": 16,
-        "sliding_window": 8,
-        "layer_types": ["sliding_attention", "full_attention"],
-    }
-    return Gemma3ForCausalLM(Gemma3TextConfig(**size, **heads, **window, max_position_embeddings=256))
-
-
-def save_pico(folder: Path, kind: str = "llama", seed: int = 0) -> Path:
-    pico_model(kind, seed).save_pretrained(folder)
-    pico_tokenizer().save_pretrained(folder)
-    return folder
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in LONGEST)
 
 
 @pytest.fixture
@@ -97,7 +40,7 @@ def data_root() -> Path:
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Any]:
     """A running browser; skipped, saying why, where there is none and none is required."""
-    from browser import browser
+    from support.browser import browser
 
     with browser() as found:
         yield found
@@ -108,7 +51,7 @@ def lab(
     request: pytest.FixtureRequest, chrome: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:
     """A running JupyterLab, in both of its themes."""
-    from lab import Lab
+    from support.lab import Lab
 
     lab = Lab(tmp_path_factory.mktemp("lab"), dark=request.param == "dark")
     yield lab

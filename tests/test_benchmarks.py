@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrnb.checkpoints import INDEX, open_checkpoint, same_bits
-from lrnb.params import ROOT, UserError
+from lrnb.checkpoints.reading import INDEX, open_checkpoint, same_bits
+from lrnb.errors import UserError
+from lrnb.study.parameters import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import checkpoints, exact, gpu, measure, merge, peer, table
+from benchmarks import before, checkpoints, exact, gpu, intervals, measure, merge, peer, table
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_plain_copy_reads_everything_and_writes_one_checkpoint(
 
 
 def test_every_command_is_one_that_the_cli_knows(pico: merge.Place) -> None:
-    from lrnb.cli import parser
+    from lrnb.cli.main import parser
 
     for arguments in merge.OURS.values():
         command = merge.our_command(arguments, pico)
@@ -268,7 +269,7 @@ def test_scoring_is_measured_against_the_harness_s_own_model(
 ) -> None:
     import json
 
-    from conftest import save_pico
+    from support.pico import save_pico
 
     from benchmarks import scoring
 
@@ -286,3 +287,23 @@ def test_scoring_is_measured_against_the_harness_s_own_model(
     assert len(run["seconds"]["hf"]) == len(run["cpu_seconds"]["lrnb"]) == 2
     assert run["largest_difference"] < 1e-4
     assert "| pico | topic | 3 | 7 |" in capsys.readouterr().out
+
+
+def test_pairs_of_two_trees_are_shown_as_ratios_with_their_range():
+    side = {"seconds": 2.0, "cpu_seconds": 4.0, "peak_anon_bytes": 1}
+    runs = [
+        {"round": n, "job": "average", "before": side, "after": side | {"seconds": 2.0 * ratio}}
+        for n, ratio in enumerate((1.1, 0.5, 0.9), 1)
+    ]
+    assert before.ratios(runs, "seconds") == {"average": pytest.approx([0.5, 0.9, 1.1])}
+    machine = {"processor": "P", "cores": 2}
+    told = {"started": "2026-01-02T", "shape": "pico", "before": "a", "commit": "b", "rounds": 3}
+    page = before.markdown(told | {"machine": machine, "runs": runs})
+    assert "| average | 2.00 | 1.80 | 0.90 (0.50 to 1.10) | 4.00 | 4.00 | 1.00 (1.00 to 1.00) |" in page
+
+
+def test_arms_of_the_simulation_have_the_rate_and_the_spread_that_was_asked_for():
+    given = intervals.Setting(2000, False, 0.3, 8.0, 1, 0.9)
+    means = np.array([tasks[0].mean() for tasks in intervals.drawn(given, 0.9, np.random.default_rng(0))])
+    assert means.mean() == pytest.approx(0.9, abs=0.01)
+    assert means.std() == pytest.approx((0.08**2 + 0.9 * 0.1 / 400) ** 0.5, rel=0.1)

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import ast
 import json
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support.processes import in_fresh_python
+from support.source import FOLDERS, defined, imports, libraries
+from support.source import MODULES as BY_NAME
 
-from lrnb.params import ROOT, Study, notebook_params, validate
+from lrnb.study.parameters import ROOT, validate
+from lrnb.study.parameters_cell import notebook_params
 
-# A module imports only from those above it (design, section 4).
-ORDER = """
-params sweep memory environment store progress style
-world_text world packing corpus
-vocabulary pretrained base bpb train finetune
-checkpoints checkpoint_writer pickles adapters sources compare bits kernels merge_kernels conflict_kernels
-whatif_kernels slack_kernels workers vectors
-device select election rounding merge ties_sv card jobs driver
-numerals writing taskspec hubrows harness cloze taskdata harnesstask taskload
-tree weights generate scorer scorecache stats answers evaluate
-histograms conflicts atlas whatif choose playground saturation summary trust findings failures hand
-recipe plots_merge plots_atlas plots_budgets plots_hand plots plots_playground plots_failures seeds report
-widgets_base widgets_copy widgets_hand widgets_atlas widgets_playground widgets_scores widgets
-plan fresh batch estimate live runner tables cli_merge cli_conflicts cli __main__
-""".split()
-# Training and scoring; everything else starts without torch and transformers.
-HEAVY = {"bpb", "evaluate", "finetune", "generate", "scorer", "train", "tree", "weights", "__main__"}
-MODULES = sorted(path for path in (ROOT / "lrnb").glob("*.py") if path.name != "__init__.py")
+# Folders whose modules may load torch when they are imported; everything else starts without it.
+HEAVY = {"training", "scoring"}
+# Libraries that take long to load, or that few callers of a module need: these may wait inside a function.
+LATE = {"torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets", "pyarrow", "datasketch", "gguf"}
+LATE |= {"huggingface_hub", "numba", "papermill", "jupyter_client", "ipykernel", "IPython", "rich", "tqdm"}
+LATE |= {"ipywidgets", "anywidget", "traitlets", "filelock", "psutil"}
+LATE_IN_CLI = {"numpy", "pandas", "pydantic"}  # so that --help is instant
+MODULES = sorted((ROOT / "lrnb").rglob("*.py"))
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-
-
-def imported(tree: ast.AST) -> set[str]:
-    """Modules of the package that a file imports, at the top or inside functions."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "lrnb":
-            found |= {alias.name for alias in node.names if not alias.name.startswith("__")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lrnb."):
-            found.add(str(node.module).split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lrnb.")}
-    return found
 
 
 def outside(tree: ast.AST) -> set[str]:
@@ -53,44 +33,41 @@ def outside(tree: ast.AST) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert {path.stem for path in MODULES} - set(ORDER) == set()
-    assert len(ORDER) == len(set(ORDER))
+def dotted(path: Path) -> str:
+    """lrnb.merging.engine of lrnb/merging/engine.py; a folder's own name of its __init__."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
-def test_module_imports_from_above_and_fits_in_300_lines(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    above = set(ORDER[: ORDER.index(path.stem)])
-    assert imported(ast.parse(text)) - above == set()
-    assert len(text.splitlines()) <= 300
-    assert ast.get_docstring(ast.parse(text)) or path.stem == "__main__"
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def test_only_the_widgets_use_widget_libraries() -> None:
     for path in MODULES:
-        if not path.stem.startswith("widgets"):
+        if path.parent.name != "widgets":
             assert not {"ipywidgets", "anywidget"} & outside(ast.parse(path.read_text(encoding="utf-8"))), (
                 path
             )
 
 
-def in_fresh_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return done.stdout.splitlines()[-1]
-
-
 def test_import_and_help_load_no_heavy_library() -> None:
     heavy = "{'torch', 'transformers', 'numpy', 'pandas', 'papermill', 'snakemake', 'rich', 'pydantic'}"
-    code = (
-        "import sys, contextlib, lrnb.cli\nwith contextlib.suppress(SystemExit): lrnb.cli.main(['--help'])\n"
-    )
+    code = "import sys, contextlib\nfrom lrnb.cli.main import main\n"
+    code += "with contextlib.suppress(SystemExit): main(['--help'])\n"
     assert in_fresh_python(code + f"print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
+@pytest.mark.parametrize("module", BY_NAME)
+def test_imports_stand_at_the_top_unless_they_load_a_heavy_library(module: str) -> None:
+    late = LATE | LATE_IN_CLI if module.startswith("lrnb.cli.") else LATE
+    inside = [name for name, in_function in imports(module) if in_function]
+    assert [name for name in inside if not libraries(name) & late] == []
+
+
 def test_only_training_and_scoring_import_torch() -> None:
-    light = [path.stem for path in MODULES if path.stem not in HEAVY]
-    code = f"import importlib, sys\nfor m in {light}: importlib.import_module('lrnb.' + m)\n"
+    light = [dotted(p) for p in MODULES if not HEAVY & set(p.parts) and p.stem != "__main__"]
+    code = f"import importlib, sys\nfor m in {light}: importlib.import_module(m)\n"
     assert in_fresh_python(code + "print(sorted({'torch', 'transformers'} & set(sys.modules)))") == "[]"
 
 
@@ -117,10 +94,23 @@ def test_notebook_parameters_are_the_studys_and_papermill_sees_them_all(path: Pa
 
     declared = notebook_params(path)
     assert set(inspect_notebook(str(path))) == set(declared)
-    known = {key: value for key, value in declared.items() if key in Study.model_fields}
-    if "here(globals())" in path.read_text(encoding="utf-8"):
-        assert known == declared
-    validate(known, str(path))
+    if "open_notebook()" in path.read_text(encoding="utf-8"):
+        validate(declared, str(path), strict=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_import_faces(path: Path) -> None:
+    for node in ast.walk(ast.parse("\n".join("".join(cell["source"]) for cell in code_cells(path)))):
+        for name in [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []:
+            if node.module == "lrnb":
+                assert f"lrnb.{name}" in FOLDERS
+            elif str(node.module).startswith("lrnb.") and node.module != "lrnb.errors":
+                assert name in import_module(node.module).__all__, node.module
+
+
+def test_no_function_or_class_stands_in_two_modules() -> None:
+    places = {name: [m for m in BY_NAME if name in defined(m)] for m in BY_NAME for name in defined(m)}
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
 
 
 def test_source_holds_no_path_of_a_machine() -> None:
@@ -128,7 +118,7 @@ def test_source_holds_no_path_of_a_machine() -> None:
         *MODULES,
         *NOTEBOOKS,
         *(ROOT / "params").rglob("*.yaml"),
-        *(ROOT / "lrnb" / "tasks").glob("*.yaml"),
+        *(ROOT / "lrnb").rglob("*.yaml"),
     ]
     files += [
         ROOT / name for name in ("Makefile", "Snakefile", "pyproject.toml", "environment.yml", ".ci/run")

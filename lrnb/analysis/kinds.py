@@ -1,0 +1,40 @@
+"""What the models of a study are: trained ones, then merges, in the order of every table and legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import NamedTuple, Protocol
+
+from lrnb.merging.methods import METHODS
+from lrnb.merging.registry import Look
+
+
+class Kind(Protocol):
+    """What a kind of model is called, and how it looks in every figure; every merge method is one."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def look(self) -> Look: ...
+
+
+class Trained(NamedTuple):
+    """A kind of model that is trained, not merged."""
+
+    label: str
+    look: Look
+
+
+TRAINED: Mapping[str, Kind] = {
+    "base": Trained("base", Look("#8c8c8c", "circle-open", "dot")),
+    "ct": Trained("CT", Look("#E69F00", "square-open", "dot")),
+    "sft": Trained("SFT-en", Look("#56B4E9", "diamond-open", "dot")),
+    "ct_then_sft": Trained("CT-then-SFT", Look("#222222", "circle")),
+}
+KINDS: Mapping[str, Kind] = {**TRAINED, **METHODS}
+
+
+def label(kind: str) -> str:
+    """The name of a kind of model as a reader sees it; an unknown one is escaped and kept."""
+    return KINDS[kind].label if kind in KINDS else escape(kind)

@@ -1,0 +1,198 @@
+"""A pool of seeds: one small file that keeps which items every run had right, and which runs may join it.
+
+A line a run: a seed on one instruction set, with what it was made from. The first line is no run: it counts
+them, and says for every number of the headline whether two instruction sets agree. Runs are pooled where
+three things are equal: the parameters that results depend on, the world (`world_hash`), and the recipe's
+number (lrnb/study/recipe.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lrnb.analysis import comparisons, results
+from lrnb.analysis.instruction_sets import agreement
+from lrnb.analysis.pool_lines import Line, arm_name, arms, key, packed
+from lrnb.data import microworld
+from lrnb.errors import UserError
+from lrnb.study.environment import instruction_set
+from lrnb.study.files import digest, lock, make_folder, write_text
+from lrnb.study.parameters import SYNTHETIC, Study
+from lrnb.study.recipe import RECIPE, counted_parameters, searches
+from lrnb.study.stages import RunPaths, read_manifest
+
+MADE_BY = ("base", "sft", "ct", "ct_then_sft", "merge", "scored")  # stages that decide which items are right
+ABOUT = "items right or wrong (bits in the order of the items, base64), a line a run; lrnb/analysis/pool.py"
+
+
+def read_pool(path: Path) -> list[Line]:
+    """The runs of a pool; none where there is no file. UserError names the line that cannot be read."""
+    if not path.is_file():
+        return []
+    found = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            line = json.loads(text)
+            found += [] if "about" in line else [line | {"seed": int(line["seed"]), "isa": str(line["isa"])}]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{path}, line {number}: no run of a pool. Take the file from git again, or remove the line"
+            ) from None
+    return found
+
+
+def write_pool(path: Path, lines: Iterable[Line]) -> None:
+    """Write a pool atomically: what it says in the first line, then the runs by seed and instruction set."""
+    lines = sorted(lines, key=lambda line: (line["seed"], line["isa"]))
+    body = [{"about": ABOUT} | agreement(lines), *lines]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in body))
+
+
+def run_line(study: Study) -> Line:
+    """The line of a finished run. UserError where its steps were made on different instruction sets."""
+    paths = RunPaths(study)
+    items = pd.read_parquet(
+        paths.scores / "items.parquet", columns=["method", "ct_tokens", "task", "item", "correct"]
+    )
+    right = comparisons.right_answers(items)
+    own = {arm_name(*model): tasks for model, tasks in right.items() if arm_name(*model) in arms(study)}
+    made = read_manifest(paths.scores)
+    return {
+        "seed": study.seed,
+        "isa": made_on(study),
+        "processor": made.get("processor", ""),
+        "recipe": made.get("recipe", RECIPE),
+        "world": world_hash(),
+        "versions": made["versions"],
+        "parameters": counted_parameters(study),
+        "search": searches(study),
+        "n": {task: len(values) for task, values in next(iter(own.values())).items()},
+        "items": {
+            name: {task: packed(values) for task, values in tasks.items()} for name, tasks in own.items()
+        },
+    }
+
+
+def made_on(study: Study) -> str:
+    """The instruction set that a run's models and scores were made on; this machine's where none says so."""
+    own = _sets(study)
+    if len(found := sorted(set(own.values()))) > 1:
+        told = "; ".join(f"{isa}: {', '.join(s for s in own if own[s] == isa)}" for isa in found)
+        raise UserError(
+            f"{RunPaths(study).lang}: its steps were made on different instruction sets ({told}), which move "
+            "results: no one line of a pool. Run it whole in another folder: --set runs=OTHER"
+        )
+    return found[0] if found else instruction_set()
+
+
+def _sets(study: Study) -> dict[str, str]:
+    """Stage -> instruction set, of the finished stages of a run that decide which items are right."""
+    stages = results.finished_stages(RunPaths(study), study.ct_budgets)
+    return {s["stage"]: s["isa"] for s in stages if s["stage"].split("/")[1] in MADE_BY and s["isa"]}
+
+
+def refuse_other_set(study: Study, isa: str) -> None:
+    """UserError where steps of the run stand there that were made on another instruction set than `isa`."""
+    if others := {stage: made for stage, made in _sets(study).items() if made != isa}:
+        stage, made = next(iter(others.items()))
+        raise UserError(
+            f"{RunPaths(study).root / stage} was made on {made}, and this is {isa}: runs on {isa} need a "
+            "folder of their own: --set runs=OTHER"
+        )
+
+
+def with_run(lines: Sequence[Line], new: Line) -> list[Line]:
+    """`lines` with `new`: in place of the run of this seed and set, or adding its methods to it.
+
+    UserError where both hold an arm, with other answers, and the new run lacks arms of the old one: those
+    would be paired with parents that are not theirs.
+    """
+    old = next((line for line in lines if key(line) == key(new)), None)
+    others = [line for line in lines if key(line) != key(new)]
+    if old is None or old["items"].keys() <= new["items"].keys():
+        return [*others, new]
+    if moved := [arm for arm in old["items"].keys() & new["items"].keys()
+                 if old["items"][arm] != new["items"][arm]]:  # fmt: skip
+        raise UserError(
+            f"seed {new['seed']} on {new['isa']}: {', '.join(sorted(moved))} give other answers here "
+            f"({new['processor']}) than in the pool ({old['processor']}), so no methods can be added. "
+            "Run all methods of that line, or give another folder for the pool"
+        )
+    both = {part: old[part] | new[part] for part in ("search", "items")}
+    return [*others, old | both]
+
+
+def add_run(study: Study, path: Path) -> None:
+    """Write a finished run into the pool at `path`, with what others have put there meanwhile."""
+    refuse_misfit(study, path)
+    new = run_line(study)
+    if new["recipe"] != RECIPE:
+        raise UserError(
+            f"{RunPaths(study).lang} was made with recipe {new['recipe']} and the code has {RECIPE}: run it "
+            "again without --keep-code"
+        )
+    make_folder(path.parent)
+    with lock(path):
+        write_pool(path, with_run(read_pool(path), new))
+
+
+@functools.cache
+def world_hash() -> str:
+    """Hash of the text and items of a small micro-world of seed 0, as the code makes it now.
+
+    Its sizes and the study's own values are parameters, which are compared by themselves; the same code and
+    parameters give every seed the same world. So a second is enough, and gzip's bytes do not count.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        microworld.write_world(Path(folder), base_tokens=3000, ct_tokens=3000, dev=20, test=20, sft=20)
+        files = sorted(path for path in Path(folder).rglob("*.jsonl*") if path.is_file())
+        return digest({path.relative_to(folder).as_posix(): _text(path) for path in files})[:16]
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+
+
+def misfits(study: Study, lines: Sequence[Line], recipe: int | None = RECIPE) -> list[str]:
+    """In what a study, run with `recipe`, differs from the runs of a pool, in words; [] where it fits."""
+    found = []
+    for line in lines[:1]:
+        here, there = counted_parameters(study), line["parameters"]
+        names = [name for name in here | there if here.get(name) != there.get(name)]
+        found += [f"{name} ({here.get(name)} here, {there.get(name)} in the pool)" for name in names]
+        if line["world"] != world_hash():
+            found.append("text and items of the world")
+        if line["recipe"] != recipe:
+            told = "not recorded" if recipe is None else recipe
+            found.append(
+                f"recipe of training, merging and judging ({told} here, {line['recipe']} in the pool)"
+            )
+    own = searches(study)
+    others = [name for line in lines for name in own if line["search"].get(name, own[name]) != own[name]]
+    return found + [f"search of {name}" for name in dict.fromkeys(others)]
+
+
+def refuse_misfit(study: Study, path: Path) -> list[Line]:
+    """The runs of a pool that `study` may join; UserError with what differs, and what to do."""
+    lines = read_pool(path)
+    if study.lang not in SYNTHETIC:
+        raise UserError(f"--pool keeps the micro-world (preset nano); {study.lang} of {study.preset} is none")
+    if why := misfits(study, lines):
+        raise UserError(
+            f"{path}: its {len(lines)} runs do not go with this study. It has other {'; '.join(why)}. Give "
+            "another folder: --pool OTHER"
+        )
+    return lines
+
+
+def recipe_of(study: Study) -> int | None:
+    """The recipe that a finished run was made with; None where it is not recorded."""
+    return read_manifest(RunPaths(study).scores).get("recipe")

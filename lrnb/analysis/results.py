@@ -1,0 +1,179 @@
+"""The tables of a study, read from its run folder: stages, models, scores.
+
+Nothing here needs torch. What the tables say in words is in `lrnb/analysis/findings.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrnb import statistics
+from lrnb.analysis.kinds import KINDS
+from lrnb.errors import UserError
+from lrnb.scoring import predictions
+from lrnb.study.files import MANIFEST
+from lrnb.study.parameters import budget_name
+from lrnb.study.stages import RunPaths, current
+
+MEAN, MEAN_EN = "mean", "mean_en"
+COMPARED, WRITTEN = ("scores.csv", "items.parquet"), ("written.csv", "written.parquet")
+Models = list[dict[str, Any]]
+
+
+def study_models(paths: RunPaths, group: str) -> Models:
+    """The models of `parents` or `merged`: model, method, ct_tokens, folder. UserError if missing."""
+    budgets = paths.study.ct_budgets
+    if group == "merged":
+        return [_model(m, b, paths.merge(m, b)) for m in paths.study.methods for b in budgets]
+    if group != "parents":
+        raise UserError(f"group {group!r}: give parents or merged")
+    found = [_model("base", 0, paths.base), _model("sft", 0, paths.sft)]
+    found += [_model("ct", b, paths.ct(b)) for b in budgets]
+    if paths.study.trains:
+        found += [_model("ct_then_sft", b, paths.ct_then_sft(b)) for b in budgets]
+    return found
+
+
+def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
+    name = f"{method}@{budget_name(tokens)}" if tokens else method
+    return {"model": name, "method": method, "ct_tokens": tokens, "folder": current(folder)}
+
+
+def finished_stages(paths: RunPaths, budgets: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """The finished stages in the order they ended: stage, seconds, finished, device, params.
+
+    budgets: leaves out what was made for other CT budgets and is still in the folder; () lists all.
+    """
+    found, known = [], {budget_name(b) for b in budgets}
+    for path in [*paths.shared.glob(f"*/{MANIFEST}"), *paths.lang.glob(f"**/{MANIFEST}")]:
+        if known and path.parent.parent.name in ("ct", "ct_then_sft") and path.parent.name not in known:
+            continue
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if "stage" in manifest and "finished" in manifest:
+            place = path.parent.relative_to(paths.root).as_posix()
+            keys = (
+                "seconds",
+                "finished",
+                "device",
+                "params",
+                "facts",
+                "versions",
+                "processor",
+                "isa",
+                "recipe",
+            )
+            row = {"stage": place, **{key: manifest.get(key) for key in keys}}
+            found.append(row)
+    return sorted(found, key=lambda row: (row["finished"], row["stage"]))
+
+
+def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, written: Iterable[str]) -> None:
+    """Write what `gather` reads: of the tasks `written` apart from the others."""
+    for (table, rows), apart in ((COMPARED, False), (WRITTEN, True)):
+        score, item = (part[part["task"].isin(list(written)) == apart] for part in (scores, items))
+        score.to_csv(out / table, index=False)
+        item.to_parquet(out / rows, index=False)
+
+
+def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scores, items) of both groups in the order of KINDS, with rows for the mean of the tasks."""
+    scores, items = _both(paths, *COMPARED)
+    return _ordered(pd.concat([scores, *_means(scores, items)], ignore_index=True)), items
+
+
+def gather_written(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scores, items) of `tasks_written`, as `gather`; they are in no mean and in no comparison."""
+    return _both(paths, *WRITTEN)
+
+
+def _both(paths: RunPaths, table: str, rows: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    groups = [current(paths.scored(name)) for name in ("parents", "merged")]
+    if missing := [group / rows for group in groups if not (group / rows).is_file()]:
+        raise UserError(
+            f"{missing[0]} is not there: an earlier version scored these models. Score again with this one: "
+            "notebooks/02_merge/04_evaluate.ipynb"
+        )
+    scores = joined([pd.read_csv(group / table) for group in groups])
+    return _ordered(scores), _ordered(joined([pd.read_parquet(group / rows) for group in groups]))
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables one below the other; empty ones, whose columns have no type, change no type."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    place = table["method"].map({name: i for i, name in enumerate(KINDS)})
+    order = pd.DataFrame({"place": place, "ct_tokens": table["ct_tokens"]})
+    return table.loc[order.sort_values(["place", "ct_tokens"], kind="stable").index].reset_index(drop=True)
+
+
+def _means(scores: pd.DataFrame, items: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of the mean over tasks; items are drawn anew within every task for the interval."""
+    right = {
+        key: part["correct"].to_numpy(float) for key, part in items.groupby(["model", "task"], sort=False)
+    }
+    rows = []
+    for model, part in scores.groupby("model", sort=False):
+        for name, names in means_of(part["task"]).items():
+            tasks, predictions = part[part["task"].isin(names)], [right[model, task] for task in names]
+            low, high = statistics.interval([predictions])
+            rows.append(
+                tasks.head(1).assign(
+                    task=name,
+                    family="mean",
+                    metric="mean",
+                    value=tasks["value"].mean(),
+                    ci_low=100 * low,
+                    ci_high=100 * high,
+                    n=sum(map(len, predictions)),
+                    chance=tasks["chance"].mean(),
+                )
+            )
+    return rows
+
+
+def means_of(tasks: Iterable[str]) -> dict[str, list[str]]:
+    """{mean: the single tasks it is made of}, in X and in English; a mean needs two."""
+    single = [task for task in dict.fromkeys(tasks) if task not in (MEAN, MEAN_EN)]
+    found = {mean: [t for t in single if t.endswith("_en") == (mean == MEAN_EN)] for mean in (MEAN, MEAN_EN)}
+    return {mean: own for mean, own in found.items() if len(own) > 1}
+
+
+def headline(scores: pd.DataFrame) -> str:
+    """The task that stands for the study: the mean over the tasks in X, or the only one there is."""
+    tasks = tasks_in_x(scores)
+    return MEAN if MEAN in set(scores["task"]) else tasks[0]
+
+
+def tasks_in_x(scores: pd.DataFrame) -> list[str]:
+    """The single tasks scored in language X, in order."""
+    names = list(dict.fromkeys(scores["task"]))
+    return [n for n in names if n not in (MEAN, MEAN_EN) and not n.endswith("_en")]
+
+
+def levels(scores: pd.DataFrame, items: pd.DataFrame) -> dict[str, float]:
+    """task -> the majority level in percent; for a mean, its tasks' mean of max(chance, majority).
+
+    Tasks without classes have no majority of their own, and means of such tasks none either.
+    """
+    found = predictions.majorities(items)
+    chance = scores.drop_duplicates("task").set_index("task")["chance"].to_dict()
+    for mean, tasks in means_of(scores["task"]).items():
+        if set(tasks) & set(found):
+            found[mean] = float(np.mean([max(chance[t], found.get(t, 0.0)) for t in tasks]))
+    return found
+
+
+def fallen(scores: pd.DataFrame, items: pd.DataFrame) -> set[tuple[str, str]]:
+    """(model, task) of every collapse; a mean counts as fallen when any of its tasks has."""
+    table = predictions.collapsed(items)
+    found = set(table.loc[table["collapsed"], ["model", "task"]].itertuples(index=False, name=None))
+    means = means_of(scores["task"])
+    return found | {(model, mean) for model, task in found for mean, of in means.items() if task in of}

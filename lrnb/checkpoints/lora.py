@@ -1,0 +1,189 @@
+"""PEFT LoRA adapters as whole checkpoints: merged into their base in float32, kept in the cache folder.
+
+Merging is peft's (https://huggingface.co/docs/peft); the cache is $LRNB_CACHE, ~/.cache/lrnb by default.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.checkpoints.reading import (
+    EMBEDDINGS,
+    HEAD,
+    SAFETENSORS,
+    Checkpoint,
+    Layout,
+    check_finite,
+    open_checkpoint,
+    read_json,
+    read_tensors,
+)
+from lrnb.checkpoints.torch_bin import BIN
+from lrnb.checkpoints.writing import CONFIGS, TOKENIZER, copy_files, write_checkpoint
+from lrnb.errors import UserError
+from lrnb.study.files import LARGER_CACHE, default_cache, digest, lock, need_space, sha256
+
+ADAPTER = "adapter_config.json"
+LORA = tuple(
+    Layout(f"adapter_model.{end}", f"adapter_model.{end}.index.json", f"adapter_model*.{end}", layout.read)
+    for end, layout in (("safetensors", SAFETENSORS), ("bin", BIN))
+)
+REFUSALS = (
+    ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, ImportError, Warning,
+)  # what transformers and peft raise where adapter and base do not fit  # fmt: skip
+DENSIFIER = 1  # raise it when densifying changes: folders made before are then made again
+
+
+def open_adapter(folder: Path, ground: Checkpoint | None) -> Checkpoint:
+    """The adapter merged into its base, from the cache where nothing changed since; `files` are its own."""
+    _check_settings(folder)
+    weights = _adapter_weights(folder)
+    if ground is None:
+        raise UserError(f"{folder}: a PEFT adapter, which needs the base it was trained from. Give base too")
+    files = [folder / ADAPTER, *weights.files]
+    out = default_cache() / "adapters" / f"{folder.resolve().name}-{_key(folder, files, ground)}"
+    with lock(out):
+        try:
+            dense = open_checkpoint(out)
+        except UserError:
+            _densify(folder, weights, ground, out)
+            dense = open_checkpoint(out)
+    return Checkpoint(dense.folder, dense, dense.config, files)
+
+
+def _check_settings(folder: Path) -> None:
+    settings = read_json(folder / ADAPTER)
+    kind, task = settings.get("peft_type"), settings.get("task_type")
+    if kind != "LORA" or task not in (None, "CAUSAL_LM"):
+        raise UserError(
+            f"{folder / ADAPTER}: an adapter of type {kind} for {task}; only LoRA adapters of causal "
+            "language models are merged. Merge it into its base with its own library and give that folder"
+        )
+    if settings.get("megatron_config"):  # peft would import the module that megatron_core names
+        raise UserError(f"{folder / ADAPTER}: megatron_config names code to import. Remove it from the file")
+
+
+def _adapter_weights(folder: Path) -> Checkpoint:
+    """The adapter's own tensors, safetensors before .bin, validated."""
+    for layout in LORA:
+        if any(folder.glob(layout.pattern)):
+            tensors, files = read_tensors(folder, layout)
+            check_finite(str(folder), tensors)
+            return Checkpoint(folder, tensors, {}, files)
+    raise UserError(f"{folder}: has {ADAPTER}, but no {LORA[0].single}. Copy the adapter's weights too")
+
+
+def _key(folder: Path, files: list[Path], ground: Checkpoint) -> str:
+    """16 hex digits that change with every file that the densified folder is made from."""
+    given = {"adapter": [*files, *_texts(folder)], "base": [*ground.files, *_texts(ground.folder)]}
+    facts: dict[str, Any] = {
+        side: {path.name: sha256(path) for path in paths} for side, paths in given.items()
+    }
+    facts |= {"densifier": DENSIFIER, "peft": version("peft")}
+    return digest(facts)[:16]
+
+
+def _texts(folder: Path) -> list[Path]:
+    return [
+        path for name in ("config.json", *CONFIGS, *TOKENIZER) for path in folder.glob(name) if path.is_file()
+    ]
+
+
+def _densify(folder: Path, weights: Checkpoint, ground: Checkpoint, out: Path) -> None:
+    """Write base + adapter, in float32, under the base's names and with its config."""
+    need_space(out.parent, 4 * sum(x.size for x in ground.values()), LARGER_CACHE)
+
+    def own_tokenizer(made: Path) -> None:
+        if any(folder.glob("tokenizer*")):
+            for path in [path for name in TOKENIZER for path in made.glob(name)]:
+                path.unlink()
+            copy_files(folder, TOKENIZER, made)
+
+    write_checkpoint(out, _merged(folder, weights, ground), like=ground.folder, finish=own_tokenizer)
+
+
+def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, np.ndarray]:
+    """The base's tensors with the adapter added by peft, in float32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    try:
+        _check_config(ground)
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            ground.folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+        model, found = read
+        _check_modules(folder, weights, ground, model)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+        state = adapted.merge_and_unload(safe_merge=True).state_dict()
+    except REFUSALS as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(
+            f"{folder}: cannot be merged into {ground.folder} ({reason}). Give the base it was trained from"
+        ) from None
+    _check_names(ground, state, found)
+    return {name: state[name].numpy() if name in state else ground[name] for name in ground}
+
+
+def _check_config(ground: Checkpoint) -> None:
+    """UserError where config.json describes another model than the tensors: it may be one of any size."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(ground.folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):  # without memory for its weights
+        wanted = AutoModelForCausalLM.from_config(config, trust_remote_code=False).state_dict()
+    odd = {name for name in set(wanted) & set(ground) if tuple(wanted[name].shape) != ground[name].shape}
+    if missing := set(wanted) - set(ground) - {HEAD}:
+        odd |= missing | (set(ground) - set(wanted))
+    if odd:
+        raise _not_found(ground, odd)
+
+
+def _not_found(ground: Checkpoint, odd: set[str]) -> UserError:
+    return UserError(
+        f"{ground.folder}: {min(odd)!r} is not what transformers finds for this model, so no adapter is "
+        "merged into it. Open and save it once with AutoModelForCausalLM"
+    )
+
+
+def _check_modules(folder: Path, weights: Checkpoint, ground: Checkpoint, model: Any) -> None:
+    """UserError where the adapter changes a module that the base lacks, or one of two tied modules."""
+    modules = dict(model.named_modules())
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    shared = read_json(folder / ADAPTER).get("ensure_weight_tying", False)
+    for name in weights:
+        stem, *inner = re.split(r"\.(?=lora_|modules_to_save|base_layer|token_adapter)", name, maxsplit=1)
+        module = (stem if inner else stem.rpartition(".")[0]).removeprefix("base_model.model.")
+        if module not in modules:
+            raise UserError(
+                f"{folder}: changes the module {module!r}, which {ground.folder} does not have. "
+                "Give the base it was trained from"
+            )
+        if not ground.tied or not any(modules[module] is x for x in tables):
+            continue
+        embeddings = [x for n, x in ground.items() if n.endswith(EMBEDDINGS)]
+        if inner or not (shared or any(np.array_equal(weights[name], x) for x in embeddings)):
+            raise UserError(
+                f"{folder}: changes {module!r}, which is tied to the other embeddings in {ground.folder}: "
+                "merged, it would change both. Use an adapter without it, or untie the base and train anew"
+            )
+
+
+def _check_names(ground: Checkpoint, state: dict[str, Any], found: dict[str, Any]) -> None:
+    """UserError where transformers read the base otherwise than its files say."""
+    homes = {state[name].data_ptr() for name in ground if name in state}
+    odd = set(found["missing_keys"]) | (set(ground) - set(state) - set(found["unexpected_keys"]))
+    odd |= {name for name in set(state) - set(ground) if state[name].data_ptr() not in homes}
+    if odd:
+        raise _not_found(ground, odd)

@@ -1,0 +1,354 @@
+"""The `lrnb` command. Every library is imported by the command that needs it, so that --help is instant.
+
+That goes for `lrnb.study.parameters` too: pydantic takes longer than all the rest of --help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrnb import __version__
+from lrnb.errors import UserError
+from lrnb.pipeline import warm
+from lrnb.report.tables import print_table
+from lrnb.study.environment import instruction_set
+
+if TYPE_CHECKING:
+    from lrnb.study.parameters import Study
+
+KEEP_CODE = "treat finished steps as up to date although lrnb's own code changed"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 a step failed, 2 something the user can mend."""
+    top = parser()
+    given, rest = top.parse_known_args(arguments)
+    if rest and given.run is not _lab:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.rest = rest
+    try:
+        return int(given.run(given) or 0)
+    except KeyboardInterrupt:
+        then = "Nothing was written" if given.run is _merge else "The same command continues where it was"
+        print(f"lrnb: stopped. {then}.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if given.debug or not isinstance(error, UserError):
+            raise
+        print(f"lrnb: {error}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="lrnb", description=__import__("lrnb").__doc__)
+    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("--debug", action="store_true", help="show Python's traceback for every error")
+    commands = top.add_subparsers(
+        required=True, metavar="COMMAND", title="commands", parser_class=CommandParser
+    )
+    for name, run, add, text in COMMANDS:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.fill = add
+    return top
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The options of one command, made when it is called: what they are made from may take long to import."""
+
+    fill: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(self, *given: Any, **more: Any) -> Any:
+        if self.fill is not None:
+            self.fill(self)
+            self.fill = None
+        return super().parse_known_args(*given, **more)
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("params", type=Path, metavar="PARAMS.yaml", help="a language, for example params/bn.yaml")
+    add("--preset", default="nano", help="how big the study is: nano (default), smol, released, paper")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for a parameter; repeatable",
+    )
+    add("--seed", type=int, help="seed of the whole study (default 0)")
+    add("--seeds", metavar="N|A-B",
+        help="run seeds 0 to N-1, or A to B, one after the other, and tabulate them")  # fmt: skip
+    add("--pool", type=Path, metavar="DIR",
+        help="keep what each seed has right in a small file there; seeds it has are not run")  # fmt: skip
+    add("--jobs", type=int, metavar="N", help="notebooks at once (default: what the cores allow)")
+    add("--gpus", type=int, metavar="N", help="GPUs to use (default: all that are visible)")
+    add("--profile", default="", help="a folder below profiles/, for example slurm")
+    add("--keep-code", action="store_true", help=KEEP_CODE)
+    add("--no-warm", dest="warm", action="store_false",
+        help="start every kernel from nothing, not from one process that has imported")  # fmt: skip
+    add("--dry-run", action="store_true", help="show steps and needs; run nothing")
+
+
+def _run(given: argparse.Namespace) -> int:
+    from lrnb.pipeline import steps as plan
+    from lrnb.study.parameters import load_study, parse_override, require_checkout
+    from lrnb.tasks import loading
+
+    require_checkout("run")
+    overrides = dict(parse_override(text) for text in given.set)
+    if given.seeds is not None and given.seed is not None:
+        raise UserError("--seeds goes without --seed")
+    if given.pool and given.seeds is None and given.seed is None:
+        raise UserError("--pool needs --seeds or --seed: which seeds are to be in the pool?")
+    seeds = [given.seed] if given.seeds is None else parse_seeds(given.seeds)
+    studies = [anchor(load_study(given.params, given.preset, overrides, seed)) for seed in seeds]
+    if given.preset == "released" and not studies[0].released_ct:
+        raise UserError(
+            f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
+            "use preset paper or smol"
+        )
+    loading.require_known([*studies[0].compared, *studies[0].tasks_written, *studies[0].dev_tasks])
+    plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
+    if given.pool:
+        return _run_into_pool(studies, given)
+    if given.dry_run:
+        return _show_plan(studies[0], given.keep_code)
+    failed = [_run_one(study, given) for study in studies]
+    if given.seeds and not any(failed):
+        from lrnb.pipeline import notebooks
+        from lrnb.report import terminal
+
+        terminal.print_seeds(studies)
+        for study in studies:
+            notebooks.rewrite_report(study)  # reports show the table over seeds
+    return 1 if any(failed) else 0
+
+
+def parse_seeds(text: str) -> range:
+    """ "4" -> 0 to 3, "8-15" -> 8 to 15. UserError for anything else."""
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() if dash else int(first))):
+        raise UserError(
+            f"--seeds {text!r}: give a number of seeds of at least 1, or a first and a last: 0-31"
+        )
+    found = range(int(first), int(last) + 1) if dash else range(int(first))
+    if not found:
+        raise UserError(
+            f"--seeds {text!r}: the first seed comes after the last; did you mean {last}-{first}?"
+        )
+    return found
+
+
+def _run_into_pool(studies: list[Study], given: argparse.Namespace) -> int:
+    """Run the seeds that the pool lacks, writing its file after each; print what it says then."""
+    from lrnb.analysis import pool, pool_lines
+    from lrnb.pipeline import notebooks
+    from lrnb.report import terminal
+    from lrnb.study.recipe import pool_file
+
+    gpu = studies[0].device != "cpu" and notebooks.visible_gpus()
+    path, isa = pool_file(given.pool, studies[0]), "cuda" if gpu else instruction_set()
+    lines = pool.refuse_misfit(studies[0], path)
+    left = [study for study in studies if not pool_lines.has(lines, study, isa)]
+    print(f"{path}: has {len(studies) - len(left)} of these {len(studies)} seeds on {isa}")
+    for study in left:
+        pool.refuse_other_set(study, isa)
+    if given.dry_run:
+        return _show_plan(left[0], given.keep_code) if left else 0
+    failed = []
+    for study in left:
+        failed.append(_run_one(study, given))
+        if not failed[-1]:
+            pool.add_run(study, path)
+    terminal.print_pool(path)
+    return 1 if any(failed) else 0
+
+
+def _run_one(study: Study, given: argparse.Namespace) -> bool:
+    """Whether any step of the study failed; prints the results where none did."""
+    from lrnb.pipeline import runner
+    from lrnb.report import terminal
+
+    options = {key: getattr(given, key) for key in ("jobs", "gpus", "profile", "keep_code", "warm")}
+    failed = runner.run_study(study, **options)
+    if not failed:
+        terminal.print_results(study)
+    elif "scores" in failed:
+        terminal.print_left_alone(study)
+    return bool(failed)
+
+
+def anchor(study: Study) -> Study:
+    """Paths that the user gave count from where the command was typed; notebooks run in the checkout."""
+    from lrnb.study.parameters import ROOT, TASK_COUNTS, TASK_LISTS
+
+    given = study.data_root or (os.environ.get("LRNB_DATA", "") if study.preset != "nano" else "")
+    paths = {"runs": study.runs, "data_root": given}
+    models = {key: getattr(study, key) for key in ("base_source", "released_ct", "released_sft")}
+    paths |= {key: value for key, value in models.items() if value and Path(value).is_dir()}
+    if Path.cwd() == ROOT:
+        return study.model_copy(update=paths)
+    absolute = {key: str(Path(value).absolute()) if value else "" for key, value in paths.items()}
+    lists = {key: [_anchored(name) for name in getattr(study, key)] for key in TASK_LISTS}
+    counts = {key: {_anchored(k): n for k, n in getattr(study, key).items()} for key in TASK_COUNTS}
+    return study.model_copy(update=absolute | lists | counts)
+
+
+def _anchored(task: str) -> str:
+    """A task's name; the path of a task file absolute."""
+    from lrnb.tasks.task_file import file_of
+
+    return str(Path(task).absolute()) if file_of(task) else task
+
+
+def _show_plan(study: Study, keep_code: bool) -> int:
+    from lrnb.pipeline import estimate, freshness, monitor
+    from lrnb.pipeline import steps as plan
+
+    steps = plan.plan(study)
+    todo = freshness.outdated(study, steps, keep_code)
+    monitor.print_plan(study, steps, todo, estimate.describe(study, steps, todo))
+    return 0
+
+
+def _exec_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "notebook", help="a notebook; with --study the name of a step, as the Snakefile calls it"
+    )
+    command.add_argument(
+        "-p", action="append", default=[], metavar="KEY=VALUE", help="a parameter; repeatable"
+    )
+    command.add_argument("--out", type=Path, help="executed copy (default runs/exec/<name>.ipynb)")
+    command.add_argument("--study", type=Path, metavar="PARAMS.yaml", help="params.yaml of a run folder")
+    command.add_argument("--keep-code", action="store_true", help=f"with --study: {KEEP_CODE}")
+
+
+def _exec(given: argparse.Namespace) -> int:
+    if given.study and (status := warm.hand_over()) is not None:
+        return status
+    from lrnb.pipeline import notebooks
+    from lrnb.pipeline import steps as plan
+    from lrnb.study.parameters import ROOT, parse_override, require_checkout
+
+    require_checkout("exec")
+    try:
+        if given.study:
+            params = given.study.absolute()
+            os.chdir(ROOT)  # relative paths of a study count from the checkout
+            notebooks.run_step(plan.read_study(params), given.notebook, keep_code=given.keep_code)
+            return 0
+        notebook = Path(given.notebook)
+        out = given.out or ROOT / "runs" / "exec" / notebook.name
+        print(notebooks.exec_notebook(notebook, dict(parse_override(text) for text in given.p), out))
+        return 0
+    except notebooks.NotebookFailed as error:
+        print(f"lrnb: {error}", file=sys.stderr)
+        return 1
+
+
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help="a model folder")
+    tasks = (
+        "names, separated by commas: files in lrnb/tasks/files/ (with _en for English), paths of task files, "
+    )
+    command.add_argument("--tasks", required=True, help=tasks + "tasks of lm-evaluation-harness")
+    command.add_argument("--lang", required=True)
+    command.add_argument("--data-root", type=Path, required=True, help="folder that holds eval/")
+    command.add_argument("--limit", type=int, help="items a task (default all)")
+    command.add_argument("--shots", type=int, default=0, help="solved examples before each item")
+    command.add_argument("--prompts", choices=("english", "native"), default="english")
+    command.add_argument("--normalisation", choices=("task", "none", "token", "byte", "character"),
+        default="task", help="of options' log-likelihoods (default: what the task file says)")  # fmt: skip
+    command.add_argument("--split", choices=("test", "dev"), default="test")
+    command.add_argument("--seed", type=int, default=0, help="picks items, examples and the order of options")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    command.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+        help="of the arithmetic (default: bf16 on a GPU, fp32 on the CPU)")  # fmt: skip
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from lrnb.scoring.evaluate import evaluate_folder
+
+    keys = ("limit", "shots", "prompts", "normalisation", "split")
+    how = {key: getattr(given, key) for key in keys}
+    names = [name.strip() for name in given.tasks.split(",")]
+    options = {"seed": given.seed, "device": given.device, "precision": given.precision, "given": how}
+    scores = evaluate_folder(given.folder, names, given.lang, given.data_root, **options)
+    shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", "collapsed"]
+    print_table(scores.reindex(columns=shown).to_dict("records"), str(given.folder))
+    return 0
+
+
+def _report_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, help="a run folder, for example runs/nano/qaa")
+
+
+def _report(given: argparse.Namespace) -> int:
+    from lrnb.report.page import write_report
+
+    if not given.folder.is_dir():
+        raise UserError(f"{given.folder}: no such run folder; lrnb run makes it")
+    print(write_report(given.folder))
+    return 0
+
+
+def _lab_options(command: argparse.ArgumentParser) -> None:
+    command.epilog = "Further options go to jupyter lab, for example --no-browser --port 9000."
+
+
+def _lab(given: argparse.Namespace) -> int:
+    from lrnb.study.parameters import ROOT, require_checkout
+
+    require_checkout("lab")
+    start = ROOT / "notebooks" / "00_start_here.ipynb"
+    os.chdir(ROOT)
+    command = [sys.executable, "-m", "jupyterlab", str(start.relative_to(ROOT)), *given.rest]
+    os.execv(sys.executable, command)
+
+
+def _merge_options(command: argparse.ArgumentParser) -> None:
+    from lrnb.cli.merge import merge_options
+
+    merge_options(command)
+
+
+def _merge(given: argparse.Namespace) -> int:
+    """A terminated merge ends like an interrupted one: what was being written is removed."""
+    from lrnb.cli.merge import run_merge
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return run_merge(given)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _conflicts_options(command: argparse.ArgumentParser) -> None:
+    from lrnb.cli.conflicts import conflicts_options
+
+    conflicts_options(command)
+
+
+def _conflicts(given: argparse.Namespace) -> int:
+    from lrnb.cli.conflicts import run_conflicts
+
+    return run_conflicts(given)
+
+
+Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
+COMMANDS: list[Command] = [
+    ("run", _run, _run_options, "the whole study of one language"),
+    ("merge", _merge, _merge_options, "merge checkpoints"),
+    ("evaluate", _evaluate, _evaluate_options, "score one model folder"),
+    ("conflicts", _conflicts, _conflicts_options, "an atlas of what trimming and election drop"),
+    ("report", _report, _report_options, "write report.html of a run folder"),
+    ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),
+    ("exec", _exec, _exec_options, "run one notebook headless, with checked parameters"),
+]

@@ -1,0 +1,11 @@
+from .along_budgets import cells as cells
+from .along_budgets import grid as grid
+from .along_budgets import last_step as last_step
+from .atlas import Atlas as Atlas
+from .atlas import build as build
+from .atlas import load as load
+from .atlas import save as save
+from .counts import shares as shares
+from .counts import sums as sums
+from .counts import with_shares as with_shares
+from .what_ifs import what_if as what_if

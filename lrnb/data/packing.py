@@ -1,0 +1,102 @@
+"""From documents to packed training rows: token ids, English replay, rows that isolate documents.
+
+Packing cuts the token stream into rows of `seq_len`; inside a row each document (or piece of one)
+counts its positions from 0, and a model that gets no attention mask keeps such pieces apart
+(transformers.masking_utils, packed sequences), so no document sees another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.errors import UserError
+
+
+def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
+    """Token ids of each document: beginning mark where the tokenizer has one, the text, end mark."""
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    chunk: list[str] = []
+    for text in documents:
+        chunk.append(text)
+        if len(chunk) == batch:
+            yield from (start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"])
+            chunk = []
+    if chunk:
+        yield from (start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"])
+
+
+def replay(
+    documents: Iterable[list[int]], english: Iterable[list[int]], ratio: float, counts: Counter[str]
+) -> Iterator[list[int]]:
+    """Interleave X with English so that at every point there are `ratio` X tokens for each English one.
+
+    `counts` receives the tokens of each. Ends with X; UserError when English ends first.
+    """
+    english = iter(english)
+    for ids in documents:
+        counts["x"] += len(ids)
+        yield ids
+        while ratio and counts["x"] > ratio * counts["en"]:
+            more = next(english, None)
+            if more is None:
+                raise UserError(
+                    f"English text ended after {counts['en']:,} tokens; {ratio:g}:1 needs more. "
+                    "Add English text to corpus/en.*, or --set english_ratio=0"
+                )
+            counts["en"] += len(more)
+            yield more
+
+
+def pack(documents: Iterable[list[int]], seq_len: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of (input_ids, position_ids), int32 each of shape (seq_len,); no token lost but the last part row.
+
+    Positions restart at 0 with every document and at the start of a row.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    for document in documents:
+        start = 0
+        while start < len(document):
+            piece = document[start : start + seq_len - len(ids)]
+            start += len(piece)
+            ids += piece
+            positions += range(len(piece))
+            if len(ids) == seq_len:
+                yield np.array(ids, np.int32), np.array(positions, np.int32)
+                ids, positions = [], []
+
+
+def rows_needed(budgets: list[int], seq_len: int) -> int:
+    """Rows that hold the largest budget."""
+    return -(-max(budgets) // seq_len)
+
+
+def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limit: int) -> int:
+    """Write rows to an Arrow file that training memory-maps, until `limit` rows; returns how many."""
+    import pyarrow as pa
+
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("position_ids", pa.list_(pa.int32()))])
+    count = 0
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for ids, positions in rows:
+            writer.write_batch(pa.record_batch([pa.array([ids]), pa.array([positions])], schema=schema))
+            count += 1
+            if count == limit:
+                break
+    return count
+
+
+def check_budget(tokens: int, budgets: list[int]) -> None:
+    """UserError where the packed corpus is smaller than the largest budget."""
+    if tokens < max(budgets):
+        lower = f"Lower it (for example --set 'ct_budgets=[{tokens // 2}]'), keep" if tokens > 1 else "Keep"
+        raise UserError(
+            f"ct_budgets asks for {max(budgets):,} tokens, the cleaned corpus has {tokens:,}. "
+            f"{lower} less out of training (heldout_bytes), or add text"
+        )

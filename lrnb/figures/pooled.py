@@ -1,0 +1,68 @@
+"""What a pool of seeds says, and where one run lies in it. Tables in, plotly Figures out."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from lrnb.analysis.kinds import KINDS, label
+from lrnb.figures.style import FAINT, INK, blank, colour, error_bars, finish, line_of, marker_of, token_axis
+
+WIDTH = 0.13  # between the methods of one budget, on the log2 axis
+
+
+def pooled_leads_by_budget(rows: pd.DataFrame) -> go.Figure:
+    """Lead over CT-then-SFT of every merge at each CT budget, over the seeds of a pool, and this run's.
+
+    rows: of `lrnb.analysis.pool_answers.answer`, of one baseline. Thick bars: 95% interval over seeds and
+    items; thin ones: where 95% of single runs lie; the ring: this run.
+    """
+    fig, methods = blank(), [method for method in KINDS if method in set(rows["method"])]
+    places = token_axis(fig, rows["ct_tokens"])
+    shift = {method: (place - (len(methods) - 1) / 2) * WIDTH for place, method in enumerate(methods)}
+    rows = rows.assign(x=places + rows["method"].map(shift).astype(float))
+    for method in methods:
+        _single_runs(fig, rows[rows["method"] == method])
+        _pooled(fig, rows[rows["method"] == method])
+    _this_run(fig, rows[rows["own"].notna()])
+    fig.add_hline(y=0, line={"color": INK, "width": 1}, layer="below")
+    seeds = int(rows["seeds"].max()) if len(rows) else 0
+    title = f"Lead over CT-then-SFT, n = {seeds} seeds: 95% interval (thick), 95% of single runs (thin)"
+    return finish(fig, title, "CT tokens (log scale)", "lead (percentage points)", 400)
+
+
+def _single_runs(fig: go.Figure, rows: pd.DataFrame) -> None:
+    middle = (rows["low"] + rows["high"]) / 2
+    ends = rows.assign(middle=middle, ci_low=rows["low"], ci_high=rows["high"])
+    ink = colour(rows["method"].iloc[0])
+    bars = error_bars(ends, "middle", ink, 1, cap=4)
+    look = {"mode": "markers", "marker": {"size": 0.1, "color": ink}, "opacity": 0.55}
+    fig.add_scatter(x=rows["x"], y=middle, error_y=bars, showlegend=False, hoverinfo="skip", **look)
+
+
+def _pooled(fig: go.Figure, rows: pd.DataFrame) -> None:
+    method = rows["method"].iloc[0]
+    ink = colour(method)
+    hover = "%{customdata[0]:,} CT tokens<br>%{y:+.1f} points [%{customdata[1]:+.1f}, %{customdata[2]:+.1f}]"
+    fig.add_scatter(
+        x=rows["x"],
+        y=rows["difference"],
+        error_y=error_bars(rows, "difference", ink, 4),
+        name=label(method),
+        mode="lines+markers",
+        line=line_of(method, 1),
+        marker=marker_of(method) | {"line": {"color": ink, "width": 1.5}},
+        customdata=rows[["ct_tokens", "ci_low", "ci_high"]],
+        hovertemplate=f"{label(method)}, {hover}<extra></extra>",
+    )
+
+
+def _this_run(fig: go.Figure, rows: pd.DataFrame) -> None:
+    if len(rows):
+        edge = [INK if outside else FAINT for outside in rows["outside"]]
+        mark = {"symbol": "circle", "size": 9, "color": "white", "line": {"color": edge, "width": 2}}
+        hover = "this run: %{y:+.1f} points<extra></extra>"
+        fig.add_scatter(
+            x=rows["x"] + 0.3 * WIDTH, y=rows["own"], name="this run", mode="markers", marker=mark,
+            hovertemplate=hover,
+        )  # fmt: skip

@@ -1,0 +1,12 @@
+from . import by_hand as by_hand
+from .methods import find as find
+from .methods.average import average as average
+from .methods.nuslerp import nuslerp as nuslerp
+from .methods.slerp import slerp as slerp
+from .methods.task_arithmetic import task_arithmetic as task_arithmetic
+from .methods.ties import ties as ties
+from .methods.ties_sv import ties_sv as ties_sv
+from .task_vectors import TaskVectors as TaskVectors
+from .whole_models import merge_checkpoints as merge_checkpoints
+from .whole_models import merge_state as merge_state
+from .whole_models import plan_merge as plan_merge

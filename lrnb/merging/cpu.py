@@ -1,0 +1,224 @@
+"""What computes: one `Cpu` a thread, on loops compiled by numba. `lrnb/merging/gpu.py` has the same on torch.
+
+A worker holds scratch memory of a fixed size and goes through one span at a time. Every method is a
+pure function of its span, so results do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from lrnb.checkpoints.reading import BFLOAT16
+
+S = TypeVar("S")
+W = TypeVar("W")
+T = TypeVar("T")
+Bounds = tuple[np.ndarray, np.ndarray]  # low and high, float32, one a parent
+ONE = np.float32(1)
+NONE = np.float32(-1)  # a slack that wins nothing back
+
+
+class Operands(NamedTuple):
+    """A span's base and parents, 1-D: all bfloat16, as its uint16 bits, else float32; base is float64 where
+    it is stored so, and the parents are where one of them is.
+
+    `key` names the span for workers that keep what they have loaded.
+    """
+
+    base: np.ndarray
+    parents: tuple[np.ndarray, ...]
+    key: tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """Everything that decides one span: thresholds and weights, one a parent, and the slack.
+
+    zero: the sign that an exact zero sum takes. own: the parent that slack protects, -1 for none.
+    xi: the largest margin won back; `by_sum` says how it is measured (lrnb/merging/methods/ties_sv.py).
+    """
+
+    thresholds: tuple[np.float32, ...]
+    weights: tuple[np.float32, ...]
+    zero: np.float32 = ONE
+    own: int = -1
+    xi: np.float32 = NONE
+    by_sum: bool = True
+    lam: np.float32 = ONE
+    normalize: bool = True
+
+
+class Scan(NamedTuple):
+    """Magnitudes around a bracket: how many above it, equal to its ends, and the values inside, in order."""
+
+    over: int
+    at_high: int
+    at_low: int
+    inside: np.ndarray
+
+
+class View(NamedTuple):
+    """What the pass before a merge sees: the elected + minus the elected -, and the losses of one parent."""
+
+    lead: int
+    lost: int = 0
+    even: tuple[int, int] = (0, 0)  # exact ties with others, by the sign of the protected entry: -, +
+    margins: Scan = Scan(0, 0, 0, np.empty(0, np.float32))
+
+
+class Tally(NamedTuple):
+    """Counts of one merged span; kept and lost have one a parent. bad: results that are not finite."""
+
+    conflicts: int
+    overlap: int
+    reserved: int
+    bad: int
+    kept: np.ndarray
+    lost: np.ndarray
+
+
+class Worker(Protocol):
+    span: int  # entries it takes at once
+
+    def scan(self, data: Operands, bounds: Bounds) -> tuple[list[Scan], int]: ...
+    def position(self, data: Operands, parent: int, value: np.float32, rank: int) -> int: ...
+    def vote(self, data: Operands, ballot: Ballot) -> View: ...
+    def observe(self, data: Operands, ballot: Ballot, low: np.float32, high: np.float32) -> View: ...
+    def ties(self, data: Operands, ballot: Ballot, dtype: np.dtype) -> tuple[np.ndarray, Tally]: ...
+    def average(
+        self, data: Operands, shares: Sequence[float], keep: bool, dtype: np.dtype
+    ) -> tuple[np.ndarray, int]: ...
+    def arithmetic(
+        self, data: Operands, factors: Sequence[float], dtype: np.dtype
+    ) -> tuple[np.ndarray, int]: ...
+    def gram(self, data: Operands, of: str) -> np.ndarray: ...
+
+
+class Cpu:
+    """A worker on one CPU thread; about (2 + parents) * 2 MB of scratch."""
+
+    span = 1 << 19
+
+    def __init__(self, parents: int) -> None:
+        from lrnb.merging import kernels
+
+        self.loops, self.parents = kernels, parents
+        self.room = np.empty((parents, 0), np.float32)
+        self.out = np.empty(0)
+
+    def scan(self, data: Operands, bounds: Bounds) -> tuple[list[Scan], int]:
+        """A Scan of |delta| for each parent, and the number of deltas that are not finite."""
+        counts, room = np.zeros((self.parents, 4), np.int64), self._room(len(data.base))
+        bad = self.loops.scan(data.base, data.parents, *bounds, counts, room)
+        found = [Scan(c[0], c[1], c[2], x[: c[3]].copy()) for c, x in zip(counts.tolist(), room, strict=True)]
+        return found, int(bad)
+
+    def position(self, data: Operands, parent: int, value: np.float32, rank: int) -> int:
+        """The index of the `rank`-th entry, from 1, at which a parent's |delta| is `value`."""
+        return int(self.loops.position(data.base, data.parents[parent], value, rank))
+
+    def vote(self, data: Operands, ballot: Ballot) -> View:
+        """The lead alone."""
+        return View(int(self.loops.vote(*data[:2], ballot.thresholds, ballot.weights)))
+
+    def observe(self, data: Operands, ballot: Ballot, low: np.float32, high: np.float32) -> View:
+        """The lead, and a Scan of the margins at which `ballot.own` loses."""
+        counts, level, room = np.zeros(5, np.int64), np.zeros(2, np.int64), self._room(len(data.base))[0]
+        lead = self.loops.observe(
+            *data[:2], ballot.thresholds, ballot.weights, ballot.own, low, high, counts, room, level
+        )
+        over, at_high, at_low, within, lost = counts.tolist()
+        margins = Scan(over, at_high, at_low, room[:within].copy())
+        return View(int(lead), lost, (int(level[0]), int(level[1])), margins)
+
+    def ties(self, data: Operands, ballot: Ballot, dtype: np.dtype) -> tuple[np.ndarray, Tally]:
+        """The merged span, valid until the next call, and its counts."""
+        out, b = self._out(data.base, dtype), ballot
+        counts = np.zeros(self.loops.PARENTS + 2 * self.parents, np.int64)
+        self.loops.merge_ties(
+            *data[:2], b.thresholds, b.weights, b.zero, b.own, b.xi, b.by_sum, b.lam, b.normalize, out, counts
+        )
+        kept, lost = counts[self.loops.PARENTS :].reshape(2, -1)
+        conflicts, overlap, reserved, bad = counts[: self.loops.PARENTS].tolist()
+        return _as(out), Tally(conflicts, overlap, reserved, bad, kept, lost)
+
+    def average(
+        self, data: Operands, shares: Sequence[float], keep: bool, dtype: np.dtype
+    ) -> tuple[np.ndarray, int]:
+        """The merged span, valid until the next call; how many entries of it or of base are not finite.
+
+        keep: an entry that is equal in all parents is kept as it is.
+        """
+        first = data.parents[0]
+        real = np.float64 if first.dtype == np.float64 else np.float32
+        out = self._out(first, dtype)
+        bad = self.loops.merge_average(*data[:2], tuple(map(real, shares)), keep, out)
+        return _as(out), int(bad)
+
+    def arithmetic(self, data: Operands, factors: Sequence[float], dtype: np.dtype) -> tuple[np.ndarray, int]:
+        """The merged span, valid until the next call; how many of its entries are not finite."""
+        out = self._out(data.base, dtype)
+        bad = self.loops.arithmetic(*data[:2], tuple(map(np.float32, factors)), out)
+        return _as(out), int(bad)
+
+    def gram(self, data: Operands, of: str) -> np.ndarray:
+        """(parents, parents) float64: the dot products of a span's "parents" or of their "deltas"."""
+        lanes = np.zeros((self.parents, self.parents, self.loops.LANES))
+        self.loops.gram(*data[:2], of == "deltas", lanes)
+        lower = lanes.sum(axis=2)
+        return lower + np.tril(lower, -1).T
+
+    def _room(self, n: int) -> np.ndarray:
+        if self.room.shape[1] < n:
+            self.room = np.empty((self.parents, n), np.float32)
+        return self.room
+
+    def _out(self, like: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """The buffer for a result: float64 as `like`, the bits of bfloat16 as `dtype`, or float32.
+
+        Fresh memory for every span would cost more than filling it.
+        """
+        if len(self.out) < len(like):
+            self.out = np.empty(len(like))
+        narrow = np.uint16 if dtype == BFLOAT16 else np.float32
+        return self.out.view(like.dtype if like.dtype == np.float64 else narrow)[: len(like)]
+
+
+def _as(out: np.ndarray) -> np.ndarray:
+    """uint16 bits as bfloat16; other results are rounded by the caller."""
+    return out.view(BFLOAT16) if out.dtype == np.uint16 else out
+
+
+def run_all(workers: Sequence[W], items: Sequence[S], one: Callable[[W, S], T]) -> list[T]:
+    """`one(worker, item)` for every item, each worker on a thread; results in the items' order.
+
+    The first error stops all workers and is raised.
+    """
+    results: list[T | None] = [None] * len(items)
+    todo = iter(enumerate(items))  # taking from it is atomic under the GIL
+
+    def loop(worker: W) -> None:
+        try:
+            for i, item in todo:
+                results[i] = one(worker, item)
+        except BaseException:
+            deque(todo, 0)
+            raise
+
+    if len(workers) == 1 or len(items) < 2:
+        loop(workers[0])
+        return results  # type: ignore[return-value]
+    with ThreadPoolExecutor(min(len(workers), len(items))) as pool:
+        try:
+            for done in [pool.submit(loop, worker) for worker in workers[: len(items)]]:
+                done.result()
+        except BaseException:  # an interrupt reaches only this thread
+            deque(todo, 0)
+            raise
+    return results  # type: ignore[return-value]

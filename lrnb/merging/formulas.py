@@ -1,0 +1,99 @@
+"""TIES and TIES-SV as formulas, on arrays of numpy or torch: what a merge does to every entry.
+
+`taus` are the parents' trimmed task vectors, one array a parent; `weights` one number a parent, of the
+arrays' type; `gamma` is the elected sign, 1 or -1 at every entry. Sums are taken in the order of the parents.
+`kernels.py` computes the same an entry at a time.
+
+Sources: TIES, Yadav et al. 2023, arXiv 2306.01708, section 3; the slack of TIES-SV, Tao et al. 2024, arXiv
+2407.03994.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+import numpy as np
+
+Array = Any  # of numpy or torch
+Real = float | np.floating[Any]
+
+
+def trim(tau: Array, threshold: Real) -> Array:
+    """tau where |tau| reaches the threshold, 0 elsewhere."""
+    return _where(abs(tau) >= threshold, tau, 0.0)
+
+
+def trim_all(taus: Iterable[Array], thresholds: Iterable[Real]) -> list[Array]:
+    """Every parent's task vector, trimmed at its threshold."""
+    return [trim(tau, threshold) for tau, threshold in zip(taus, thresholds, strict=True)]
+
+
+def weighted_sum(arrays: Sequence[Array], weights: Sequence[Real]) -> Array:
+    """sum of w * x."""
+    total = arrays[0] * weights[0]
+    for x, weight in zip(arrays[1:], weights[1:], strict=True):
+        total = total + x * weight
+    return total
+
+
+def elect(taus: Sequence[Array], weights: Sequence[Real], zero: Real) -> Array:
+    """gamma: the sign of the weighted sum, and `zero` where that is exactly 0."""
+    total = weighted_sum(taus, weights)
+    return _where(total > 0, 1.0, _where(total < 0, -1.0, float(zero)))
+
+
+def mean(taus: Sequence[Array], weights: Sequence[Real], gamma: Array, normalize: bool = True) -> Array:
+    """The weighted mean of the entries whose sign is gamma, without `normalize` their weighted sum."""
+    agree = [tau * gamma > 0 for tau in taus]
+    top = sum(_where(yes, tau * w, 0.0) for yes, tau, w in zip(agree, taus, weights, strict=True))
+    bottom = sum(yes * w for yes, w in zip(agree, weights, strict=True))
+    return top / (bottom + (bottom == 0)) if normalize else top
+
+
+def discarded(tau: Array, gamma: Array) -> Array:
+    """Where an entry was kept and the election discards it."""
+    return tau * gamma < 0
+
+
+def conflict(taus: Sequence[Array]) -> Array:
+    """Where some parent is above 0 and some parent below."""
+    return reduce(or_, [tau > 0 for tau in taus]) & reduce(or_, [tau < 0 for tau in taus])
+
+
+def overlap(taus: Sequence[Array]) -> Array:
+    """Where every parent's entry was kept."""
+    return reduce(and_, [tau != 0 for tau in taus])
+
+
+def margin(taus: Sequence[Array], weights: Sequence[Real]) -> Array:
+    """By how much an election was won: |w_c c| - |w_s s| at a conflict that c wins."""
+    return abs(weighted_sum(taus, weights))
+
+
+def won_back(
+    taus: Sequence[Array], weights: Sequence[Real], gamma: Array, own: int, xi: Real, by_sum: bool
+) -> Array:
+    """Where slack gives parent `own` an entry: it lost a conflict there, and narrowly.
+
+    by_sum: the margin is at most xi; else |w_s s| + xi reaches |w_c c|, the weighted sum of all others.
+    The two differ in rounding alone.
+    """
+    if by_sum:
+        narrow = margin(taus, weights) <= xi
+    else:
+        others = [w * (i != own) for i, w in enumerate(weights)]
+        narrow = abs(taus[own] * weights[own]) + xi >= margin(taus, others)
+    return discarded(taus[own], gamma) & conflict(taus) & narrow
+
+
+def _where(condition: Array, x: Any, y: Any) -> Array:
+    return _module(condition).where(condition, x, y)
+
+
+def _module(x: Array) -> Any:
+    """numpy or torch, whichever has made x."""
+    return np if isinstance(x, np.ndarray) else sys.modules["torch"]

@@ -1,0 +1,188 @@
+"""A merge of folders before it runs: options checked, models opened and compared, needs known."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.checkpoints.comparing import compare
+from lrnb.checkpoints.opening import open_source
+from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
+from lrnb.checkpoints.writing import Spec
+from lrnb.errors import UserError
+from lrnb.merging.gpu import worker_for
+from lrnb.merging.methods import find
+from lrnb.merging.registry import Method, Options
+from lrnb.merging.task_vectors import TaskVectors
+from lrnb.study.files import MANIFEST
+
+OUTPUTS = {"float32": np.dtype("f4"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
+IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size come to about 1.4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One merge of folders, opened and checked.
+
+    given: the options as they were asked for. recipe: all that is needed to repeat the merge, defaults too.
+    """
+
+    method: Method
+    options: Options
+    out: Path
+    vectors: TaskVectors
+    dtypes: dict[str, np.dtype]
+    tokenizer: Path
+    given: dict[str, Any]
+    doubts: list[str]
+    recipe: dict[str, Any]
+
+    def specs(self) -> dict[str, Spec]:
+        """Every tensor of the output."""
+        base = self.vectors.base
+        merged = {name: (self.dtypes[name], base[name].shape) for name in self.vectors.names}
+        merged |= {name: (base[name].dtype, base[name].shape) for name in self.vectors.others}
+        return merged | {copy: merged[name] for copy, name in self.vectors.aliases.items()}
+
+    def entry_bytes(self) -> float:
+        """Bytes that one pass reads for an entry."""
+        models, names = [self.vectors.base, *self.vectors.models.values()], self.vectors.names
+        size = sum(model[name].nbytes for model in models for name in names)
+        return size / max(self.vectors.size(names), 1)
+
+    def bytes_read(self) -> int:
+        """Of all passes, if no bracket of a selection misses."""
+        return round(self.options.passes() * self.entry_bytes() * self.vectors.size(self.vectors.names))
+
+    def memory(self) -> int:
+        """A bound on what is held at once: the workers' scratch, and what the method holds to settle."""
+        vectors, parents = self.vectors, len(self.vectors.parents)
+        scratch = len(vectors.workers) * vectors.workers[0].span * 4 * (2 * parents + 3)
+        sizes = sorted(map(vectors.size, vectors.scopes(self.options.scope())))
+        return round(scratch + self.options.memory(sizes[-len(vectors.workers) :], parents))
+
+
+def open_job(
+    method: str,
+    base: str | Path | None,
+    models: Mapping[str, str | Path],
+    out: Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    tokenizer: str = "",
+    force: bool = False,
+    **given: Any,
+) -> Job:
+    """Check everything that can be checked without reading values. Arguments: `merge_checkpoints`."""
+    how = find(method)
+    options = how.settle(list(models), given)  # wrong options before anything else
+    sources = _sources(how, base, models)
+    owner = tokenizer or next(iter(sources))
+    if owner not in sources:
+        raise UserError(f"tokenizer: no model {owner!r}; give one of {', '.join(sources)}")
+    factory, workers = worker_for(device, threads)
+    with readable(out):  # names the model
+        _check_apart(out, {Path(x).resolve() for x in sources.values() if Path(x).is_dir()})
+    _check_out(out, force)
+    opened = {label: open_source(where, base=base, finite=False) for label, where in sources.items()}
+    _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
+    parents = {label: opened[label] for label in models}
+    first = "base" if how.base else next(iter(parents))
+    vectors = TaskVectors(opened[first], parents, method=method, threads=workers, worker=factory, first=first)
+    dtypes = output_dtypes(how, vectors, dtype)
+    doubts = _implausible(how, vectors) + options.doubts(vectors.parents, vectors.size(vectors.names))
+    if not how.base and "base" in opened:
+        compare(method, opened["base"], parents, getattr(opened["base"], "aliases", {}))
+        doubts.append(f"{method} needs no base: the one given was compared with the models, and is not used")
+    said = given | {"dtype": dtype} | ({"tokenizer": tokenizer} if tokenizer else {})
+    recipe: dict[str, Any] = {"method": method} | ({} if base is None else {"base": str(base)})
+    recipe |= {"models": {label: str(where) for label, where in models.items()}}
+    recipe |= options.recipe(vectors.parents) | {"dtype": dtype, "tokenizer": owner}
+    home = opened[owner].folder
+    return Job(how, options, out, vectors, dtypes, home, said, doubts, recipe)
+
+
+def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any]) -> dict[str, str | Path]:
+    """Where all models are, by name; the one whose tokenizer is taken first."""
+    if not models or "base" in models:
+        raise UserError(f"{method.name}: give at least one parent, and none called base; got {[*models]}")
+    if base is None and method.base:
+        raise UserError(f"{method.name} needs a base, the model that all parents were trained from")
+    own = {} if base is None else {"base": base}
+    return own | dict(models) if method.base else dict(models) | own
+
+
+def output_dtypes(method: Method, vectors: TaskVectors, dtype: str) -> dict[str, np.dtype]:
+    """The dtype of each merged tensor; auto is the base's, or the first parent's where no base is needed."""
+    if dtype != "auto" and dtype not in OUTPUTS:
+        raise UserError(f"dtype must be auto or one of {', '.join(OUTPUTS)}, got {dtype!r}")
+    like = vectors.base if method.base else vectors.models[vectors.parents[0]]
+    return {name: OUTPUTS.get(dtype, like[name].dtype) for name in vectors.names}
+
+
+def _check_out(out: Path, force: bool) -> None:
+    """UserError where `out` cannot be a new folder, or holds anything but a merge made here."""
+    try:
+        there = out.exists() or out.is_symlink()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{out}: no folder can be called this ({error}). Choose another.") from None
+    if out.name in ("", ".."):
+        raise UserError(f"{out}: give the new folder a name of its own, such as --out merged.")
+    if force or not there or (out.is_dir() and not any(out.iterdir())) or _made_here(out):
+        return
+    raise UserError(
+        f"{out}: exists and is not a merge made here, or holds more than that. Choose another folder, "
+        "remove it, or give --force (force=True) to replace it."
+    )
+
+
+def _made_here(out: Path) -> bool:
+    """Whether all that `out` holds was written by an earlier merge."""
+    try:
+        written = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        return written["stage"] == "merge" and {p.name for p in out.iterdir()} <= {
+            *written["outputs"],
+            MANIFEST,
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def _check_apart(out: Path, folders: Iterable[Path]) -> None:
+    try:
+        target = out.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{out}: no folder can be called this ({error}). Choose another.") from None
+    for folder in folders:
+        if target.is_relative_to(folder) or folder.is_relative_to(target):
+            raise UserError(f"{out}: lies in or around the input {folder}. Choose another folder.")
+
+
+def _homes(model: Checkpoint) -> set[Path]:
+    """All folders that the files of a model lie in, those behind links too."""
+    files = {folder for path in model.files for folder in (path.parent.resolve(), path.resolve().parent)}
+    return {model.folder.resolve(), *files}
+
+
+def _implausible(method: Method, vectors: TaskVectors) -> list[str]:
+    """A warning for every parent that does not look trained from this base, or related to the first one."""
+    text = "{0}: its task vector is {1:.2f} times as long as the base; it was probably not trained from this "
+    text += "base. Check the base"
+    if not method.base:
+        text = (
+            "{0}: differs from {2} by {1:.2f} times the length of {2}; they probably have no base in common. "
+        )
+        text += "Check the models"
+    sizes = {parent: vectors.relative_size(parent) for parent in vectors.parents}
+    doubts = [text.format(name, x, vectors.parents[0]) for name, x in sizes.items() if x > IMPLAUSIBLE]
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=4)
+    return doubts

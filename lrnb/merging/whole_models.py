@@ -1,0 +1,162 @@
+"""Merging whole checkpoints: folders to a folder, or to arrays in memory, with measured shares.
+
+Every method goes through `engine.merge`, span by span; what is in memory is a few spans a thread and what
+the method holds to settle a scope.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.checkpoints.reading import Checkpoint, is_float
+from lrnb.checkpoints.writing import SHARD_BYTES, new_checkpoint, space_needed
+from lrnb.errors import UserError
+from lrnb.merging.card import make_report, manifest, model_card
+from lrnb.merging.engine import collect, merge
+from lrnb.merging.jobs import Job, open_job, output_dtypes
+from lrnb.merging.methods import find
+from lrnb.merging.task_vectors import Model, Span, TaskVectors, as_float32
+from lrnb.study.files import MANIFEST, free_space, write_text
+from lrnb.study.progress import Meter
+
+
+def merge_state(
+    method: str,
+    base: TaskVectors | Model | None,
+    models: Mapping[str, Model] | None = None,
+    *,
+    dtype: str = "auto",
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """The merge kept in memory: {name: float32 array}, for scoring candidates.
+
+    `base` is a folder (with `models` as {"ct": folder, "sft": folder}), or a `TaskVectors` opened
+    once for many calls. Values are those that `merge_checkpoints` would write, so rounded to the
+    checkpoint's dtype, then given as float32. Methods and options as there.
+    """
+    how, vectors = find(method), _vectors(method, base, models)
+    dtypes = output_dtypes(how, vectors, dtype)
+    merged = collect(how, how.settle(vectors.parents, options), vectors, dtypes)
+    merged |= {name: vectors.base[name] for name in vectors.others}
+    merged |= {copy: merged[name] for copy, name in vectors.aliases.items()}
+    return {
+        name: array.astype(np.float32, copy=False) if is_float(array.dtype) else array
+        for name, array in merged.items()
+    }
+
+
+def _vectors(
+    method: str, base: TaskVectors | Model | None, models: Mapping[str, Model] | None
+) -> TaskVectors:
+    if isinstance(base, TaskVectors):
+        if models is not None:
+            raise UserError(f"{method}: models are already in the TaskVectors; leave them out")
+        return base
+    if not models or (base is None and find(method).base):
+        raise UserError(f"{method}: give {'models' if base is not None else 'a base'}")
+    first = "base" if base is not None else next(iter(models))
+    return TaskVectors(models[first] if base is None else base, models, method=method, first=first)
+
+
+def merge_into(own: Mapping[str, Any], method: str, vectors: TaskVectors, **options: Any) -> None:
+    """The values of `merge_state`, written over the weights of an open model while they are computed.
+
+    own: {name: contiguous array}: numpy for a `TaskVectors`, torch on the same device for a
+    `DeviceVectors`; tied names may be left out. Tensors that are not floats are left as they are.
+    """
+    how = find(method)
+    copies = {name: [c for c, n in vectors.aliases.items() if n == name and c in own] for name in own}
+
+    def put(span: Span, result: Any) -> None:
+        value = as_float32(result) if isinstance(result, np.ndarray) else result
+        for name in (span.name, *copies[span.name]):
+            own[name].reshape(-1)[span.start : span.stop] = value
+
+    merge(how, how.settle(vectors.parents, options), vectors, output_dtypes(how, vectors, "auto"), put)
+
+
+def merge_checkpoints(
+    method: str,
+    base: str | Path | None,
+    models: Mapping[str, str | Path],
+    out: str | Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    **options: Any,
+) -> dict[str, Any]:
+    """Merge models into the complete Hugging Face folder `out`, atomically; returns the report.
+
+    `base` and `models` ({name: where}): folders or Hub ids, see `opening.open_source`; None for a method that
+    needs no base. options: those of the method (`methods.METHODS`), and for all of them dtype: auto (each
+    tensor as in base), float32, bfloat16, float16. device: auto, cpu, cuda. threads: 0 for all cores.
+    tokenizer: whose tokenizer files go along, base (default, or the first model without one) or a parent's
+    name. The folder holds weights, config, tokenizer, a model card and manifest.json with report and hashes.
+
+    An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
+    before anything is written where an input or option is wrong; see `TaskVectors`.
+    """
+    job = open_job(method, base, models, Path(out), **options)
+    started, size = time.monotonic(), job.entry_bytes()
+    with Meter(f"merge {method}", job.bytes_read()) as meter:
+        job.vectors.tick = lambda entries: meter.update(entries * size)
+        report = write(job, shard_bytes)
+    return report | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def plan_merge(
+    method: str,
+    base: str | Path | None,
+    models: Mapping[str, str | Path],
+    out: str | Path,
+    **options: Any,
+) -> dict[str, Any]:
+    """What `merge_checkpoints` with the same arguments would do and need; nothing is written.
+
+    Headers, shapes, options and `out` are checked; of the values only a sample is read. Bytes:
+    output_bytes and disk_free on disk, memory_bytes a bound on anonymous memory beside Python's own.
+    """
+    job = open_job(method, base, models, Path(out), **options)
+    vectors, specs = job.vectors, job.specs()
+    free = free_space(job.out)
+    short = ["the disk is too small for this"] if free < space_needed(specs) else []
+    return {
+        "method": method,
+        "models": {k: str(v) for k, v in {"base": base, **models}.items() if v is not None},
+        "options": job.given,
+        "recipe": job.recipe,
+        "entries": vectors.size(vectors.names),
+        "tensors": len(specs),
+        "output_bytes": space_needed(specs),
+        "disk_free": free,
+        "memory_bytes": job.memory(),
+        "threads": len(vectors.workers),
+        "passes": job.options.passes(),
+        "warnings": [*job.doubts, *short],
+    }
+
+
+def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+    """Merge into the folder; the report that the model card and the manifest hold."""
+    vectors = job.vectors
+    copies = {name: [c for c, n in vectors.aliases.items() if n == name] for name in vectors.aliases.values()}
+    assert isinstance(vectors.base, Checkpoint)
+    like = (vectors.base.folder, job.tokenizer)
+    with new_checkpoint(job.out, job.specs(), *like, shard_bytes=shard_bytes) as writer:
+
+        def put(span: Span, result: np.ndarray) -> None:
+            for name in (span.name, *copies.get(span.name, ())):
+                writer.put(name, span.start, result)
+
+        for name in vectors.others:
+            put(Span(name, 0, vectors.base[name].size, 0), vectors.base[name].reshape(-1))
+        tallies = merge(job.method, job.options, vectors, job.dtypes, put)
+        report = make_report(job, tallies)
+        write_text(writer.folder / "README.md", model_card(report))
+        writer.close()
+        write_text(writer.folder / MANIFEST, manifest(writer.folder, job, report))
+    return report

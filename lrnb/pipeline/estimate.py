@@ -1,0 +1,178 @@
+"""What a study would need before it is started: models, texts, tokens, disk, memory, hours. Plain arithmetic.
+
+Training one token costs 6 N operations (forward 2 N, backward 4 N), scoring one 2 N, for N parameters
+(Kaplan et al. 2020, arXiv 2001.08361, table 1). Speeds are the assumptions below, printed with the result.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lrnb.analysis.kinds import label
+from lrnb.checkpoints.opening import open_source
+from lrnb.pipeline import preflight
+from lrnb.pipeline.notebooks import visible_gpus
+from lrnb.pipeline.steps import Step
+from lrnb.study.parameters import SYNTHETIC, Study
+from lrnb.tuning import search
+
+GIB = 1024**3
+PARAMETERS = {"gguf:gemma3-270m": 268_098_176, "gguf:smollm2": 134_515_008}
+CORE_FLOPS = 7e10  # float32 operations a second of one CPU core, measured with presets nano and smol
+GPU_FLOPS = 4e14  # 40% of an H100's bf16 peak
+PAPER_GPUS = 8
+SFT_TOKENS = 256  # of a usual example, prompt and answer
+ITEM_TOKENS = 300  # of a usual test item with its options
+
+
+def parameters(study: Study) -> int:
+    """Number of the base's parameters; 0 where neither a table, the folder nor the name tells it."""
+    source = study.base_source
+    if source == "scratch":
+        return 12 * study.base_layers * study.base_width**2 + 270 * study.base_width
+    if source in PARAMETERS:
+        return PARAMETERS[source]
+    if Path(source).is_dir():
+        return _entries(source)
+    size = re.search(r"(\d+(?:\.\d+)?)([bm])\b", source.lower())
+    return round(float(size[1]) * (1e9 if size[2] == "b" else 1e6)) if size else 0
+
+
+@functools.cache
+def _entries(folder: str) -> int:
+    """Parameters of a model's folder, tied weights once; reads the headers."""
+    model = open_source(folder, finite=False)
+    return sum(array.size for name, array in model.items() if name not in model.aliases)
+
+
+def tokens(study: Study) -> dict[str, int]:
+    """Tokens that each kind of work goes through."""
+    budgets = len(study.ct_budgets)
+    tried = search.sft_candidates(study) if study.trains else []
+    sft = sum(study.sft_mix.values()) * min(SFT_TOKENS, study.sft_max_len) * sum(one.epochs for one in tried)
+    models = 2 + (2 + len(study.methods)) * budgets  # base, SFT; CT, CT-then-SFT and merges a budget
+    tests = models * sum(
+        study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.written]
+    )
+    scored = len(tried) if len(tried) > 1 else 0  # a single one is not
+    in_x = (search.merges_on_dev(study) + scored) * budgets * len(study.dev_tasks or study.tasks)
+    dev = study.dev_limit * (in_x + scored * len(study.sft_mix))
+    return {
+        "base": study.base_tokens if study.base_source == "scratch" else 0,
+        "ct": study.ct_budgets[-1] if study.trains else 0,
+        "sft": sft * (1 + budgets),
+        "scoring": (tests + dev) * min(ITEM_TOKENS, study.seq_len),
+    }
+
+
+def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
+    """What `steps` write: float32 checkpoints, and CT's resume point with Adam's two moments, old and new.
+
+    Where SFT is chosen on dev, a candidate lies beside the best so far, in each step.
+    """
+    written = {step.name: _models(step, study) for step in steps}
+    resume = 2 * 12 if "ct" in written and study.trains else 0
+    return parameters(study) * (4 * sum(written.values()) + resume) + 50_000_000
+
+
+def _models(step: Step, study: Study) -> int:
+    """How many models a step writes."""
+    budgets = len(study.ct_budgets) if study.trains else 1
+    tuned = 2 if study.trains and study.tuning_trials > 1 else 1
+    a_folder = {"base": 1, "sft": tuned, "ct_then_sft": tuned, "ct": budgets, "merge": budgets}
+    return sum(a_folder.get(path.relative_to(step.home).parts[0], 0) for path in step.results)
+
+
+def memory_bytes(study: Study) -> int:
+    """Training: float32 weights, gradients and Adam's two moments; without training two float32 models."""
+    return parameters(study) * (16 if study.trains else 8) + 2 * GIB
+
+
+def hours(study: Study, flops: float) -> float:
+    """Hours of computing at `flops` operations a second."""
+    n, counts = parameters(study), tokens(study)
+    trained = counts["base"] + counts["ct"] + counts["sft"]
+    return n * (6 * trained + 2 * counts["scoring"]) / flops / 3600
+
+
+def _duration(value: float) -> str:
+    return f"{value:,.1f} hours" if value >= 1 else f"{60 * value:.1f} minutes"
+
+
+def devices(study: Study) -> tuple[str, float]:
+    """The device that the estimate is for, in words, and its operations a second."""
+    if study.preset == "paper":
+        paper = (
+            f"{PAPER_GPUS} GPUs at {GPU_FLOPS:.0e} operations/s each, as in the paper (a step here uses one)"
+        )
+        return paper, PAPER_GPUS * GPU_FLOPS
+    if study.preset == "released" or (study.device != "cpu" and visible_gpus()):
+        return f"one GPU at {GPU_FLOPS:.0e} operations/s", GPU_FLOPS
+    cores = os.cpu_count() or 1
+    return f"{cores} CPU cores at {CORE_FLOPS:.0e} operations/s each", cores * CORE_FLOPS
+
+
+def _sources(study: Study) -> dict[str, str]:
+    """Every model and data set of the study, by what it is for."""
+    found = {"base": study.base_source}
+    if not study.trains:
+        known = {"CT weights": study.released_ct or "none released", "SFT weights": study.released_sft}
+        return found | known
+    x = f"{study.hub_dataset} {study.hub_config} {study.hub_files} {study.hub_split}".split()
+    if study.corpus_source == "hub":
+        found |= {f"text, {study.lang}": " ".join(x), "text, en": study.hub_dataset_en}
+    elif study.lang in SYNTHETIC:
+        found[f"text, {study.lang}"] = "the micro-world, generated"
+    else:
+        found[f"text, {study.lang}"] = f"corpus/{study.lang}.jsonl.gz of the data root"
+    mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
+    return found | {"SFT, en": f"{mix} (files of the data root)"}
+
+
+def _tried(study: Study) -> str:
+    """How many candidates of every arm are tried on dev."""
+    merges = {name: len(search.candidate_grid(study, name)) for name in study.methods}
+    trained = len(search.sft_candidates(study))
+    arms = {"sft": trained, "ct_then_sft": trained} if study.trains else {}
+    return ", ".join(f"{label(arm)} {count}" for arm, count in (arms | merges).items())
+
+
+def describe(study: Study, steps: Mapping[str, Step], todo: Iterable[str]) -> list[tuple[str, str]]:
+    """Rows for `lrnb run --dry-run`: label and value; `todo` names the steps that would run.
+
+    UserError as a run would raise it, for what is not there.
+    """
+    preflight.refuse_missing(study)
+    whole, left = disk_bytes(study, steps.values()), disk_bytes(study, [steps[name] for name in todo])
+    counts, (device, flops) = tokens(study), devices(study)
+    budgets = ", ".join(f"{budget:,}" for budget in study.ct_budgets)
+    known = parameters(study) > 0
+    sizes = [
+        ("parameters", f"{parameters(study) / 1e6:,.1f} million"),
+        ("disk", f"{whole / GIB:,.1f} GiB (float32 checkpoints), {left / GIB:,.1f} GiB of it to be written"),
+        ("memory", f"{memory_bytes(study) / GIB:,.1f} GiB over all devices, and activations"),
+        (
+            "time",
+            f"{_duration(hours(study, flops))} on {device}; training 6 N, scoring 2 N operations a token",
+        ),
+    ]
+    return [
+        *_sources(study).items(),
+        (
+            "test tasks",
+            ", ".join([f"{t} ({study.lang})" for t in study.tasks] + [f"{t} (en)" for t in study.tasks_en]),
+        ),
+        *([("written answers", ", ".join(study.written))] if study.written else []),
+        ("CT budgets", f"{budgets} tokens"),
+        ("tried on dev", _tried(study)),
+        *((f"tokens, {name}", f"{count:,}") for name, count in counts.items() if count),
+        *(
+            sizes
+            if known
+            else [("size", "unknown: the base is neither a local folder nor named with its size")]
+        ),
+    ]

@@ -1,0 +1,221 @@
+"""What a person sees while a study runs: steps, progress, rate and time left; and what failed, in full."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lrnb.pipeline.steps import Step
+from lrnb.report.tables import print_facts, print_table
+from lrnb.study.parameters import Study
+
+MARKS = {
+    "pending": " ",
+    "waiting": "[yellow]…[/]",
+    "running": "[yellow]▶[/]",
+    "done": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+}
+EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+@dataclass
+class Board:
+    """The state of a run, read from the small files that the steps write."""
+
+    folder: Path  # <lang>/.status
+    todo: list[Step]
+    started: float = field(default_factory=time.time)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """{"state", "started", "time", "error"}: state pending, waiting, running, done or failed."""
+        none: dict[str, Any] = {"state": "pending", "started": 0.0, "time": 0.0, "error": ""}
+        found = _read(self.folder / f"{name}.json") or none
+        return (
+            found
+            if found["time"] >= self.started or found["state"] == "pending"
+            else {**found, "state": "pending"}
+        )
+
+    def progress(self, name: str) -> dict[str, Any]:
+        return _read(self.folder / f"{name}.progress.json")
+
+    def states(self) -> dict[str, str]:
+        return {step.name: self.status(step.name)["state"] for step in self.todo}
+
+    def took(self, name: str) -> float:
+        """Seconds that a step has run so far."""
+        status = self.status(name)
+        end = {"running": time.time(), "done": status["time"]}.get(status["state"])
+        return end - status["started"] if end else 0.0
+
+    def total(self, name: str) -> float | None:
+        """Seconds of a whole step: as it took, or by its own progress; None where neither says it yet."""
+        state, took, found = self.status(name)["state"], self.took(name), self.progress(name)
+        if state == "done":
+            return took if took > 1 else None  # found up to date: says nothing about the work
+        if state == "running" and 0 < found.get("done", 0) < found["total"] and found["rate"] > 0:
+            return took + (found["total"] - found["done"]) / found["rate"]
+        return None
+
+    def left(self) -> str:
+        """Estimated time to the end, from the steps whose time is known and the costs of the others."""
+        known = {step.name: total for step in self.todo if (total := self.total(step.name)) is not None}
+        if not known:
+            return "…"
+        pace = sum(known.values()) / sum(step.cost for step in self.todo if step.name in known)
+        open_steps = [s for s in self.todo if self.status(s.name)["state"] not in ("done", "failed")]
+        rest = [max(known.get(s.name, pace * s.cost) - self.took(s.name), 0) for s in open_steps]
+        busy = sum(self.took(step.name) for step in self.todo)
+        at_once = max(busy / max(time.time() - self.started, 1e-9), 1)
+        return clock(max(sum(rest) / at_once, *rest, 0))
+
+    def headline(self) -> str:
+        states = list(self.states().values())
+        done, failed = states.count("done"), states.count("failed")
+        failures = f", {failed} failed" if failed else ""
+        elapsed = clock(time.time() - self.started)
+        return f"{done}/{len(states)} steps done{failures}; {elapsed} so far, about {self.left()} left"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def clock(seconds: float) -> str:
+    """75 -> '1:15', 3700 -> '1:01:40'."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count(number: float) -> str:
+    """12345 -> '12.3k', 1200000 -> '1.2M'."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / (1e3 if letter == 'k' else size):.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def speed(rate: float) -> str:
+    """12345 -> '12.3k/s', 0.8 -> '0.8/s'."""
+    return f"{rate:.1f}/s" if rate < 10 else f"{count(rate)}/s"
+
+
+def progress_line(progress: dict[str, Any]) -> str:
+    """'tokens 12.3k of 262.1k, 9.8k/s, 0:25 left'; empty before the step reports anything."""
+    if not progress.get("total"):
+        return ""
+    done, total, rate = progress["done"], progress["total"], progress["rate"]
+    left = f", {clock((total - done) / rate)} left" if rate > 0 and done < total else ""
+    what = f"{progress['stage']}: " if progress.get("stage") else ""
+    return f"{what}{count(done)} of {count(total)} {progress['unit']}, {speed(rate)}{left}"
+
+
+@contextlib.contextmanager
+def display(board: Board, console: Any) -> Iterator[Callable[[], None]]:
+    """A function to call now and then: redraws a table on a terminal, prints lines elsewhere."""
+    if not console.is_terminal:
+        printer = Lines(board, console)
+        yield printer.refresh
+        printer.changes()
+        return
+    from rich.live import Live
+
+    with Live(table(board), console=console, refresh_per_second=4) as live:
+        yield lambda: live.update(table(board))
+        live.update(table(board))
+
+
+def table(board: Board) -> Any:
+    """One row a step, in the order of the study."""
+    from rich.console import Group
+    from rich.table import Table
+
+    grid = Table(box=None, padding=(0, 1), show_header=False)
+    for step in board.todo:
+        state = board.status(step.name)
+        style = "dim" if state["state"] == "pending" else ""
+        grid.add_row(MARKS[state["state"]], step.name, *_row(board, step.name, state), style=style)
+    return Group(board.headline(), grid)
+
+
+def _row(board: Board, name: str, state: dict[str, Any]) -> tuple[str, str]:
+    """Time taken so far, and what is happening."""
+    if state["state"] == "running":
+        happening = progress_line(board.progress(name)) or "starting"
+        return clock(time.time() - state["started"]), happening
+    if state["state"] == "waiting":
+        return "", "another study is making it"
+    return clock(state["time"] - state["started"]) if state["state"] in ("done", "failed") else "", ""
+
+
+class Lines:
+    """Progress for logs: a line when a step starts or ends, and one every ten seconds."""
+
+    def __init__(self, board: Board, console: Any) -> None:
+        self.board, self.console = board, console
+        self.seen: dict[str, str] = {}
+        self.last = time.time()
+
+    def changes(self) -> None:
+        for name, state in self.board.states().items():
+            if state != self.seen.get(name, "pending"):
+                self._print(f"{name}: {state}")
+                self.last = time.time()
+            self.seen[name] = state
+
+    def refresh(self) -> None:
+        self.changes()
+        if time.time() - self.last > EVERY:
+            self.last = time.time()
+            running = [name for name, state in self.seen.items() if state == "running"]
+            parts = [f"{name} ({progress_line(self.board.progress(name)) or 'starting'})" for name in running]
+            self._print("; ".join([*parts, self.board.headline()]))
+
+    def _print(self, text: str) -> None:
+        stamp = clock(time.time() - self.board.started)
+        self.console.print(f"[{stamp}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def notes(board: Board, console: Any) -> None:
+    """Print what finished steps have to say."""
+    for step in board.todo:
+        status = board.status(step.name)
+        if status["state"] == "done" and status["error"]:
+            console.print(f"! {status['error']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def failures(board: Board, logs: dict[str, Path], console: Any) -> list[str]:
+    """Print every failed step's error in full and where its log is; returns the names."""
+    failed = [name for name, state in board.states().items() if state == "failed"]
+    for name in failed:
+        console.print(f"\n✗ {name}", style="bold red", markup=False)
+        error = board.status(name)["error"]
+        console.print(error, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"log: {logs[name]}", markup=False, highlight=False, soft_wrap=True)
+    return failed
+
+
+def print_plan(
+    study: Study, steps: dict[str, Step], todo: list[str], needs: Iterable[tuple[str, str]]
+) -> None:
+    """Every step with what it waits for and whether it would run; then what the study needs."""
+    rows = [
+        {
+            "step": step.name,
+            "notebook": step.notebook or "(report)",
+            "needs": ", ".join(step.needs),
+            "": "to run" if step.name in todo else "up to date",
+        }
+        for step in steps.values()
+    ]
+    print_table(rows, f"{study.preset} / {study.lang}: {len(todo)} of {len(steps)} steps to run")
+    print_facts(needs)

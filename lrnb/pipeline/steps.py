@@ -1,0 +1,240 @@
+"""The study as a graph of steps: which notebook makes what, from what, with which parameters.
+
+`plan(study)` is the only list of steps: the Snakefile turns it into rules, `lrnb run` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lrnb.errors import UserError
+from lrnb.merging.methods import METHODS, find
+from lrnb.study.files import MANIFEST, write_text
+from lrnb.study.parameters import ENGLISH, ROOT, Study, budget_name, read_yaml, validate
+from lrnb.study.parameters_cell import notebook_params
+from lrnb.study.stages import RunPaths
+from lrnb.tuning.search import check_methods, elected, sft_candidates
+
+SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
+PARENTS, ANY_METHOD = ("base", "ct", "sft"), "02_merge/any_method"
+ONE_SFT = 22  # cost of one candidate over `sft_epochs`
+RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook with its parameters: a node of the graph, a rule of the Snakefile.
+
+    `cost` is the usual time at preset nano, in CPU seconds of a quiet core; it only says what to start
+    first and weighs the estimate of the time left.
+    """
+
+    name: str
+    notebook: str  # below notebooks/; "" for the report, which needs none
+    home: Path  # the run folder it belongs to: <lang>/ or shared/
+    results: tuple[Path, ...]  # files that exist when it is done
+    needs: tuple[str, ...] = ()
+    cost: float = 10
+    gpu: bool = False
+    values: dict[str, Any] = field(default_factory=dict)  # parameters that differ from the study's
+
+    @property
+    def source(self) -> Path:
+        return (
+            ROOT / "notebooks" / f"{self.notebook}.ipynb" if self.notebook else ROOT / "lrnb/report/page.py"
+        )
+
+    @property
+    def params(self) -> Path:
+        return self.home / "params" / f"{self.name}.yaml"
+
+    @property
+    def executed(self) -> Path:
+        return self.home / "notebooks" / f"{self.name}.ipynb"
+
+    @property
+    def record(self) -> Path:
+        """What the step was made from, written after success by the batch runner."""
+        return self.home / ".done" / f"{self.name}.json"
+
+
+def plan(study: Study) -> dict[str, Step]:
+    """The steps of a study by name, each after those it needs. Preset released trains nothing.
+
+    UserError where `methods` or `search` ask for what the declarations of the methods do not allow.
+    """
+    check_methods(study)
+    budgets = study.ct_budgets if study.trains else []
+    tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
+    steps = [*_parents(study, budgets), *_merges(study), *_analysis(study, tuned)]
+    return {step.name: step for step in steps}
+
+
+def urgency(steps: dict[str, Step]) -> dict[str, int]:
+    """Seconds of the longest chain of steps that waits for each: the scheduler starts the longest first."""
+    chain = dict.fromkeys(steps, 0.0)
+    for name, step in reversed(steps.items()):
+        chain[name] += step.cost
+        for need in step.needs:
+            chain[need] = max(chain[need], chain[name])
+    return {name: round(seconds) for name, seconds in chain.items()}
+
+
+def _parents(study: Study, budgets: list[int]) -> list[Step]:
+    paths = RunPaths(study)
+    ct_needs = ("base", "corpus") if budgets else ("base",)
+    corpus = [_step(paths, "corpus", "01_ct/01_corpus", [paths.corpus], ("base",), 9)]
+    base = [paths.base, paths.world] if study.base_source == "scratch" else [paths.base]
+    ct, sft = ({name: ""} if study.trains else {} for name in ("released_ct", "released_sft"))
+    alike: dict[str, Any] = {"sft_parent": "base", "tasks": [], "dev_tasks": []}  # whatever the language
+    return [
+        _shared(paths, "base", "01_ct/00_base", base, (), 60),
+        *(corpus if budgets else []),
+        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), _sft_cost(study), **alike, **sft),
+        _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 35, True, **ct),
+        *(_tuned(paths, budget) for budget in budgets),
+    ]
+
+
+def _tuned(paths: RunPaths, budget: int) -> Step:
+    name, folder = budget_name(budget), paths.ct_then_sft(budget)
+    values = {"sft_parent": f"ct/{name}", "released_sft": ""}
+    cost = _sft_cost(paths.study)
+    return _step(paths, f"cts_{name}", "01_ct/03_sft", [folder], ("ct",), cost, True, **values)
+
+
+def _sft_cost(study: Study) -> float:
+    """Of all candidates, each by its epochs."""
+    return ONE_SFT * sum(one.epochs for one in sft_candidates(study)) / study.sft_epochs
+
+
+def maker(study: Study, method: str) -> str:
+    """The step that makes a method: its own, or that of the first method with the same notebook."""
+    notebook = find(method).notebook
+    sharing = [m for m in study.methods if find(m).notebook == notebook != ANY_METHOD]
+    return sharing[0] if sharing else method
+
+
+def _merges(study: Study) -> list[Step]:
+    """A step for every notebook that makes merges of the study; any_method makes one method a step.
+
+    In the order of METHODS, in which a method comes after the one whose choice it starts from.
+    """
+    made: dict[str, list[str]] = {}
+    for method in sorted(study.methods, key=[*METHODS].index):
+        made.setdefault(maker(study, method), []).append(method)
+    return [_merge(study, name, methods) for name, methods in made.items()]
+
+
+def _merge(study: Study, name: str, methods: list[str]) -> Step:
+    paths, notebook = RunPaths(study), find(name).notebook
+    afters = [after.name for m in methods if (after := find(m).after)]
+    needs = (*PARENTS, *(maker(study, after) for after in afters))
+    folders, cost = [paths.merge(m) for m in methods], sum(find(m).cost for m in methods)
+    values = {"method": name} if notebook == ANY_METHOD else {}
+    return _step(paths, name, notebook, folders, needs, cost, True, **values)
+
+
+def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
+    paths, merges = RunPaths(study), tuple(dict.fromkeys(maker(study, m) for m in study.methods))
+    evaluate = "02_merge/04_evaluate"
+    groups = {"parents": ((*PARENTS, *tuned), 35), "merged": (merges, 10 * len(study.methods))}
+    scored = [
+        _step(paths, f"eval_{group}", evaluate, [paths.scored(group)], needs, cost, True, group=group)
+        for group, (needs, cost) in groups.items()
+    ]
+    done = ("eval_parents", "eval_merged")
+    discarded, last = [paths.conflicts], ("scores", "discarded")
+    elections = tuple(maker(study, method) for method in elected(study))
+    return [
+        *scored,
+        _step(paths, "scores", "03_analysis/01_scores", [paths.scores], done, 10),
+        _step(paths, "discarded", "03_analysis/02_discarded", discarded, (*PARENTS, *elections), 8),
+        _step(paths, "signs", "03_analysis/03_sign_conflicts", [paths.signs], ("discarded",), 6),
+        _step(paths, "saturation", "03_analysis/04_saturation", [paths.saturation], ("discarded",), 6),
+        _step(paths, "failures", "03_analysis/05_failures", [paths.lang / "failures"], last, 6),
+        Step("report", "", paths.lang, (paths.lang / "report.html",), (*last, "failures"), 6),
+    ]
+
+
+def _step(
+    paths: RunPaths,
+    name: str,
+    notebook: str,
+    folders: list[Path],
+    needs: tuple[str, ...],
+    cost: float,
+    gpu: bool = False,
+    **values: Any,
+) -> Step:
+    results = tuple(folder / MANIFEST for folder in folders)
+    return Step(name, notebook, paths.lang, results, needs, cost, gpu, values)
+
+
+def _shared(
+    paths: RunPaths,
+    name: str,
+    notebook: str,
+    folders: list[Path],
+    needs: tuple[str, ...],
+    cost: float,
+    **values: Any,
+) -> Step:
+    results = tuple(folder / MANIFEST for folder in folders)
+    return Step(name, notebook, paths.shared, results, needs, cost, True, SHARED | values)
+
+
+def step_params(step: Step, study: Study) -> dict[str, Any]:
+    """The values for the keys that the step's notebook declares, and no others."""
+    values = study.model_dump() | step.values
+    declared = notebook_params(step.source)
+    if unknown := sorted(set(declared) - set(values)):
+        raise UserError(
+            f"{step.source}: declares {unknown}, which lrnb/study/parameters.py does not know; add it there"
+        )
+    return {key: values[key] for key in declared}
+
+
+def write_stage_params(study: Study) -> dict[str, Step]:
+    """Write params.yaml and params/<step>.yaml of a run; files whose content is unchanged stay untouched."""
+    steps = plan(study)
+    write_if_changed(RunPaths(study).lang / "params.yaml", as_yaml(study.model_dump()))
+    for step in steps.values():
+        if step.notebook:
+            write_if_changed(step.params, as_yaml(step_params(step, study)))
+    return steps
+
+
+def read_study(params_yaml: Path) -> Study:
+    """The Study that `write_stage_params` stored."""
+    return validate(read_yaml(params_yaml), str(params_yaml))
+
+
+def refuse_unused(steps: Iterable[Step], keys: Iterable[str]) -> None:
+    """UserError for a key given on the command line that no notebook of this study reads."""
+    used = {
+        key
+        for step in steps
+        if step.notebook
+        for key in notebook_params(step.source)
+        if key not in step.values
+    }
+    if unused := sorted(set(keys) - used - RUNNER_KEYS):
+        raise UserError(f"--set {', '.join(unused)}: no notebook of this study reads it; leave it out")
+
+
+def as_yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write `text` unless the file holds it already, so that nothing downstream looks newer."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True

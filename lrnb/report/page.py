@@ -1,0 +1,294 @@
+"""One self-contained page per run: table, figures, what holds and what does not, parameters, timings.
+
+The page opens without a network: plotly.js, the picture and all styles are inside. Everything that
+comes from models, corpora or manifests is escaped (by jinja2 here, by plotly in figures). `_content` gathers
+what the template shows, section by section; a new figure is a line in `_figures_of` and one in the template.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from lrnb.analysis import comparisons, english, findings, pool_answers, pool_lines, results, seeds, trust
+from lrnb.analysis.kinds import KINDS, label
+from lrnb.errors import UserError
+from lrnb.figures.failures import scores_against_kept, shares_by_model
+from lrnb.figures.merging import fates, shares_by, shares_by_budget
+from lrnb.figures.pooled import pooled_leads_by_budget
+from lrnb.figures.scores import (
+    differences_to_baseline,
+    front,
+    predicted_classes,
+    scores_by_budget,
+    training_history,
+)
+from lrnb.figures.style import colour, task_name
+from lrnb.scoring import predictions
+from lrnb.study.environment import versions
+from lrnb.study.files import write_text
+from lrnb.study.parameters import SYNTHETIC, Study, budget_name, read_yaml, validate
+from lrnb.study.stages import RunPaths, require, stale
+
+HERE = Path(__file__).parent
+PAPER = "https://arxiv.org/abs/2407.03994"
+FAILURES = ("unparsable", "scripts", "overlap", "kept", "fragility", "written")  # tables of 05_failures
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a language's run folder and return its path.
+
+    Reads params.yaml, the manifests, scores and shares there, wherever the folder was moved to.
+    UserError names what is missing.
+    """
+    study = study_of(Path(folder))
+    out = RunPaths(study).lang / "report.html"
+    write_text(out, render(study))
+    return out
+
+
+def study_of(folder: Path) -> Study:
+    """The parameters of a run folder, with `runs` as it lies now. UserError for a folder that is no run."""
+    path = folder / "params.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: no params.yaml, so this is no run. Give runs/<preset>/<lang>, or "
+            "run the study first: lrnb run params/<lang>.yaml"
+        )
+    study = validate(read_yaml(path), str(path))
+    for home in (folder.absolute(), folder.resolve()):  # the given name, then behind links and ".."
+        here = study.model_copy(update={"runs": str(home.parent.parent)})
+        if RunPaths(here).lang == home:
+            return here
+    raise UserError(
+        f"{path} belongs to a folder {RunPaths(study).root.name}/{study.lang}, and is in "
+        f"{home.parent.name}/{home.name}. Give the folder that name again, with `shared` beside it"
+    )
+
+
+def picture() -> str:
+    """The study in one picture, as SVG text."""
+    return (HERE / "study.svg").read_text(encoding="utf-8")
+
+
+def render(study: Study) -> str:
+    """The page as one string."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure_html
+    words = {"label": label, "colour": colour, "task_name": task_name, "budget_name": budget_name}
+    page = environment.get_template("page.html.jinja")
+    inside = {"picture": picture(), "plotlyjs": get_plotlyjs(), "paper": PAPER}
+    return page.render(**_content(study), **words, **inside)
+
+
+def figure_html(fig: go.Figure) -> str:
+    """A plotly figure as HTML; its title becomes a caption that wraps on a narrow screen."""
+    drawn = fig.to_dict()
+    caption = drawn["layout"].pop("title", {}).get("text", "")
+    drawn["layout"]["margin"] = drawn["layout"].get("margin", {}) | {"t": 18}
+    look = {"displaylogo": False, "responsive": True, "displayModeBar": False}
+    body = pio.to_html(drawn, config=look, include_plotlyjs=False, full_html=False, validate=False)
+    return f"<figure><figcaption>{caption}</figcaption>{body}</figure>"
+
+
+def _content(study: Study) -> dict[str, Any]:
+    """Everything the template shows, from the files of one run."""
+    paths = RunPaths(study)
+    folder = require(paths.scores)
+    scores, table = pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "differences.csv")
+    items = pd.read_parquet(folder / "items.parquet")
+    shares = pd.read_csv(require(paths.conflicts) / "shares.csv")
+    pooled = pool_answers.pool_for(study)
+    table = pool_answers.with_training(table, pooled, study.seed)
+    said = findings.findings_of_scores(scores, items, table, study.margin)
+    said += findings.findings_of_shares(shares)
+    return {
+        "study": study,
+        "stale": stale(paths.scores, paths.conflicts, paths.lang / "failures"),
+        "synthetic": study.lang in SYNTHETIC,
+        "parameters": study.model_dump(exclude={"runs"}),
+        "baselines": [label(name) for name in comparisons.baselines(items)],
+        "budgets": [budget_name(b) for b in study.ct_budgets],
+        "methods": [method for method in KINDS if method in set(scores["method"])],
+        "claims": {claim: [f for f in said if f["claim"] == claim] for claim in (f["claim"] for f in said)},
+        "tables": score_tables(scores, items),
+        "english": _cells(english.in_both(scores), "ct_tokens", "method"),
+        "answer": _answer(study, pooled, table),
+        "seeds": _over_seeds(study, pooled, scores),
+        "tuned": trust.tried_by_arm(paths),
+        "differences": _difference_rows(table, results.headline(scores), study.margin),
+        "detectable": _detectable(items, table, results.headline(scores)),
+        "answers": _answer_table(items),
+        "choices": _choices(paths, items),
+        "failures": _failures_of(
+            paths, list(dict.fromkeys(items.loc[~predictions.generated(items), "task"]))
+        ),
+        "figures": _figures_of(paths, scores, items, table, shares),
+    } | _timings(results.finished_stages(paths, study.ct_budgets))
+
+
+def _timings(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stages, their devices, seconds and versions; where versions differ, all of them are listed."""
+    found: dict[str, set[str]] = {}
+    for name, value in (pair for stage in stages for pair in (stage["versions"] or {}).items()):
+        found.setdefault(name, set()).add(str(value))
+    return {
+        "stages": stages,
+        "versions": {name: ", ".join(sorted(values)) for name, values in found.items()} or versions(),
+        "device": ", ".join(sorted({s["device"] for s in stages if s["device"]})),
+        "finished": max((s["finished"] for s in stages), default="")[:16].replace("T", " "),
+        "seconds": sum(s["seconds"] or 0 for s in stages),
+    }
+
+
+def score_tables(scores: pd.DataFrame, items: pd.DataFrame) -> list[dict[str, Any]]:
+    """The results tables: language X first, then English where it was scored.
+
+    columns: tasks; levels: task -> chance and n; majority: task -> percent, where there is one; groups: CT
+    budget -> method -> task -> the row of `trust.marks` with `best`, the highest of its group if it is above
+    chance and majority and no collapse.
+    """
+    marked = trust.marks(scores, items)
+    block = marked.groupby(["ct_tokens", "task"])["value"]
+    top = (marked["value"] == block.transform("max")) & (block.transform("size") > 1)
+    marked = marked.assign(best=top & marked["clear"] & ~marked["collapsed"])
+    names = list(dict.fromkeys(scores["task"]))
+    in_x = [t for t in (results.MEAN, *results.tasks_in_x(scores)) if t in names]
+    english = sorted((t for t in names if t not in in_x), key=lambda t: t != results.MEAN_EN)
+    titled = {"In the language": in_x, "In English: what is learnt there, and what is forgotten": english}
+    levels = marked.drop_duplicates("task").set_index("task")
+    groups = {int(tokens): _cells(part, "method") for tokens, part in marked.groupby("ct_tokens")}
+    common = {"groups": groups, "levels": levels.to_dict("index")}
+    return [
+        {
+            "title": title,
+            "columns": tasks,
+            "majority": levels.loc[tasks, "majority"].dropna().to_dict(),
+            **common,
+        }
+        for title, tasks in titled.items()
+        if tasks
+    ]
+
+
+def _cells(rows: pd.DataFrame, by: str, then: str = "task") -> dict[Any, dict[str, Any]]:
+    """Method or model -> task -> row; or by other columns."""
+    parts = rows.groupby(by, sort=False)
+    return {name: own.set_index(then).to_dict("index") for name, own in parts}
+
+
+def _answer_table(items: pd.DataFrame) -> dict[str, Any]:
+    """Model -> task -> the most frequent answer, its share, and whether it is a collapse; how many are."""
+    table = predictions.collapsed(items)
+    count = {"collapsed": int(table["collapsed"].sum()), "of": len(table)}
+    return {"tasks": list(dict.fromkeys(table["task"])), "models": _cells(table, "model"), **count}
+
+
+def _answer(study: Study, pooled: pool_answers.Pool | None, table: pd.DataFrame) -> dict[str, Any]:
+    """What the stored pool says, this run in it: rows, sentences on a method, figure; or why not."""
+    about = pool_answers.about(study, pooled)
+    if pooled is None or pooled.why:
+        return {"about": about, "rows": [], "said": [], "outside": [], "figure": None}
+    rows = pool_answers.answer(pooled, table, study.seed)
+    rows = rows[rows["baseline"] == pool_lines.BASELINE]
+    said = findings.findings_of_pool(rows, study.margin)
+    kinds = [finding["verdict"] for finding in said]
+    one = "ties" if "ties" in set(rows["method"]) else rows["method"].iloc[0]
+    first = [f for f, method in zip(said, rows["method"], strict=True) if method == one]
+    fades = pool_answers.pooled_fades(pooled.lines)
+    first += findings.findings_of_fades(fades[fades["method"] == one], study.margin) if len(fades) else []
+    return {
+        "about": about,
+        "rows": rows.assign(verdict=kinds).to_dict("records"),
+        "said": first,
+        "outside": rows[rows["outside"]].to_dict("records"),
+        "figure": pooled_leads_by_budget(rows),
+    }
+
+
+def _over_seeds(study: Study, pooled: pool_answers.Pool | None, scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """Tables of scores over seeds: of the stored pool where it fits, of the runs in this folder."""
+    stored = [pool_answers.pooled_summary(pooled, scores, study)] if pooled and not pooled.why else []
+    live = seeds.seeds_summary(study)
+    return stored + ([live] if live else [])
+
+
+def _difference_rows(table: pd.DataFrame, task: str, margin: float) -> list[dict[str, Any]]:
+    """Paired differences of the headline task, with the verdict of each."""
+    rows = table[table["task"] == task].to_dict("records")
+    return [{**row, "verdict": findings.verdict_of(row, row["noise"], margin)} for row in rows]
+
+
+def _detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str, Any] | None:
+    """The row of `trust.detectable_differences` of the main question; None where no difference would do."""
+    found = trust.detectable_differences(items, table)
+    rows = found[(found["task"] == task) & (found["baseline"] == comparisons.baselines(items)[0])]
+    return None if rows["points"].isna().all() else rows.iloc[0].to_dict()
+
+
+def _choices(paths: RunPaths, items: pd.DataFrame) -> list[dict[str, Any]]:
+    """What was chosen on dev, of how many, how many were tied; the dev score beside the test score."""
+    table = trust.dev_and_test(paths, items)
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
+    """Why answers fail, from the tables of `03_analysis/05_failures`: sentences, and figures by question."""
+    folder = require(paths.lang / "failures")
+    if missing := [name for name in FAILURES if not (folder / f"{name}.csv").is_file()]:
+        raise UserError(
+            f"{folder / missing[0]}.csv is not there: an earlier version wrote this folder. Run "
+            "notebooks/03_analysis/05_failures.ipynb again"
+        )
+    broken, wrong, near, points, slopes, right = (pd.read_csv(folder / f"{name}.csv") for name in FAILURES)
+    asked = (
+        (right, "value", "right", "written answers that are right (%)"),
+        (broken, "replaced", "broken bytes", "written answers with broken bytes (%)"),
+        (wrong, "wrong", "wrong script", "written answers in another script (%)"),
+        (near, "nearest", "overlap", "errors that take the nearest wrong option (%)"),
+    )
+    drawn = [
+        shares_by_model(table, column, task, title, what)
+        for table, column, title, what in asked
+        for task in dict.fromkeys(table["task"])
+    ]
+    drawn += [scores_against_kept(points, slopes, task) for task in slopes["task"]]
+    return {"said": findings.findings_of_failures(broken, wrong, near, slopes, tasks), "figures": drawn}
+
+
+def _figures_of(
+    paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame, table: pd.DataFrame, shares: pd.DataFrame
+) -> dict[str, Any]:
+    """All other figures of the page by name."""
+    head, in_x, both = results.headline(scores), results.tasks_in_x(scores), english.in_both(scores)
+    marks: dict[str, Any] = {"levels": results.levels(scores, items), "fallen": results.fallen(scores, items)}
+    single = [t for t in in_x if t != head] + [t for t in dict.fromkeys(scores["task"]) if t.endswith("_en")]
+    fixed, chosen = (shares[shares["setting"] == name] for name in ("fixed", "chosen"))
+    history, budgets = paths.ct() / "history.csv", paths.study.ct_budgets
+    trained = [training_history(pd.read_csv(history), budgets)] if history.is_file() else []
+    return {
+        "headline": scores_by_budget(scores, head, **marks),
+        "tasks": [scores_by_budget(scores, task, **marks, legend=False) for task in single],
+        "front": front(both) if len(both) else None,
+        "differences": [differences_to_baseline(table, head, name) for name in comparisons.baselines(items)],
+        "predicted": [predicted_classes(predictions.predicted(items, t), t) for t in in_x],
+        "training": trained,
+        "shares": shares_by_budget(fixed),
+        "fates": fates(fixed),
+        "shares_chosen": shares_by_budget(chosen),
+        "fates_chosen": fates(chosen),
+        "by_module": shares_by(fixed, "module"),
+        "by_layer": shares_by(fixed, "layer"),
+    }

@@ -1,0 +1,38 @@
+"""How the commands print: rows as a table, facts a line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NUMBER = re.compile(r"$|[+-]?\d")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """Rows with the same keys as a table; fractions with one decimal, counts as they are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title or None, title_justify="left", title_style="", padding=(0, 1), box=None)
+    columns = {name: [_cell(row[name]) for row in rows] for name in rows[0]}
+    for name, cells in columns.items():
+        numbers = all(map(NUMBER.match, cells))
+        grid.add_column(name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        grid.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False).print(grid)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "" if value != value else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_facts(facts: Iterable[tuple[str, Any]]) -> None:
+    """What it is, and the value, a line each."""
+    for label, value in facts:
+        print(f"{label + ':':<18}{value}")

@@ -1,0 +1,142 @@
+"""Tables in the terminal: the plan of a study, its results, and results over seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from lrnb.analysis import pool, pool_answers, pool_lines, results, seeds
+from lrnb.analysis.trust import NOT_ABOVE
+from lrnb.report.tables import print_table
+from lrnb.statistics import above_chance
+from lrnb.study.files import write_text
+from lrnb.study.parameters import Study, budget_name
+from lrnb.study.stages import RunPaths
+
+
+def print_results(study: Study) -> None:
+    """What the stored pool says with this run in it, scores one row a model, and where the report is."""
+    paths = RunPaths(study)
+    table, report = paths.scores / "scores.csv", paths.lang / "report.html"
+    if (paths.scores / "differences.csv").is_file():
+        _print_answer(study)
+    if table.is_file():
+        name = study.lang_name or study.lang
+        title = f"Percent right in {name} ({study.preset}, seed {study.seed})"
+        _print_frame(
+            by_model(pd.read_csv(table)), f"{title}; en: mean in English; {NOT_ABOVE} not above chance"
+        )
+    if report.is_file():
+        print(f"report: {report}")
+
+
+def _print_answer(study: Study) -> None:
+    """The pooled answer, this run as one value in it; or that there is none, and why."""
+    found = pool_answers.pool_for(study)
+    print(pool_answers.about(study, found))
+    if found is not None and not found.why:
+        table = pd.read_csv(RunPaths(study).scores / "differences.csv")
+        rows = pool_answers.answer(found, table, study.seed)
+        _print_leads(
+            rows[rows["baseline"] == pool_lines.BASELINE],
+            f"! outside of where 95% of runs lie. {found.seeds} seeds",
+        )
+
+
+def _print_leads(rows: pd.DataFrame, who: str) -> None:
+    """Leads over CT-then-SFT in points; of one run beside them where there is one, with ! outside."""
+    shown = _compact(rows)[["method", "difference", "95%", "p_holm"]]
+    shown.insert(1, "CT", rows["ct_tokens"].map(budget_name))
+    if "own" in rows:
+        ends = rows[["low", "high"]].itertuples(index=False)
+        mark = rows["outside"].map({True: "!", False: ""})
+        shown["this\nrun"] = rows["own"].map("{:.1f}".format) + mark
+        shown["95% of\nruns"] = [f"{low:.0f} to {high:.0f}" for low, high in ends]
+        shown["one run\nfinds"] = rows["detectable"]
+    shown = shown.rename(columns={"difference": "lead", "p_holm": "Holm\np"})
+    _print_frame(shown, f"{who}: merge minus CT-then-SFT, points")
+
+
+def print_pool(path: Path) -> None:
+    """What a pool says: leads over CT-then-SFT over its seeds, each counted once."""
+    lines = pool_lines.headline_lines(pool.read_pool(path))
+    if len(lines) < 2:
+        print(f"{path}: {len(lines)} seed; two or more can be pooled")
+        return
+    leads = pool_answers.pooled_leads(lines)
+    own = leads[leads["baseline"] == pool_lines.BASELINE]
+    _print_leads(own, f"{path}: {len(lines)} seeds on {lines[0]['isa']}")
+
+
+def print_left_alone(study: Study) -> None:
+    """After a failure before the scores: say that a table there is an earlier run's."""
+    table = RunPaths(study).scores / "scores.csv"
+    if table.is_file():
+        print(f"No new scores: the table of an earlier run was left alone, {table}")
+
+
+def by_model(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a model (method, CT tokens): mean, interval, tasks in X, mean in English; last, chance.
+
+    A score that is not above chance is marked.
+    """
+    keys = ["method", "ct_tokens"]
+    below = ~above_chance(scores["ci_low"], scores["chance"])
+    shown = scores["value"].map("{:.1f}".format) + below.map({True: NOT_ABOVE, False: ""})
+    level = scores.drop_duplicates("task").assign(method="chance", ct_tokens=0)
+    level["shown"] = level["chance"].map("{:.1f}".format)
+    both = pd.concat([scores.assign(shown=shown), level])
+    wide = both.pivot_table(index=keys, columns="task", values="shown", aggfunc="first", sort=False)
+    tasks = [task for task in dict.fromkeys(scores["task"]) if not task.startswith("mean")]
+    own = [task for task in tasks if not task.endswith("_en")]
+    head = "mean" if "mean" in wide else own[0]  # a single task in X stands for itself
+    means = scores[scores["task"] == head].set_index(keys)
+    bounds = zip(means["ci_low"], means["ci_high"], strict=True)
+    interval = [f"{low:.0f}–{high:.0f}" for low, high in bounds]
+    shown = list(dict.fromkeys([head, *own]))
+    table = wide[shown].rename(columns=lambda task: task.removeprefix("world_"))
+    table.insert(1, "95%\nitems only", table.index.map(dict(zip(means.index, interval, strict=True))))
+    english = [task for task in ("mean_en", *tasks) if task in wide and task.endswith("_en")]
+    if english:
+        table["en"] = wide[english[0]]
+    return table.fillna("").reset_index().rename(columns={"ct_tokens": "CT tokens"})
+
+
+def _print_frame(frame: pd.DataFrame, title: str) -> None:
+    print_table(frame.to_dict("records"), title)
+
+
+def print_seeds(studies: list[Study]) -> None:
+    """Write `<runs>/<preset>/<lang>-seeds.csv` and print the means over tasks.
+
+    Beside it `<lang>-seeds.json`: the parameters that the seeds have in common; and
+    `<lang>-seeds-differences.csv`: every merge against CT-then-SFT over the seeds.
+    """
+    folders = [RunPaths(study).lang for study in studies]
+    table = seeds.seeds_table(folders)
+    first = RunPaths(studies[0])
+    out = first.root / f"{studies[0].lang}-seeds.csv"
+    write_text(out, table.to_csv(index=False))
+    apart = seeds.seed_differences(folders)
+    write_text(out.with_name(f"{out.stem}-differences.csv"), apart.to_csv(index=False))
+    common = studies[0].model_dump(exclude={"seed", "runs"})
+    write_text(out.with_suffix(".json"), json.dumps(common, indent=1, ensure_ascii=False))
+    shown = table[table["task"].isin(["mean", "sft_discarded_share"])]
+    columns = ["method", "ct_tokens", "task", "mean", "sd", "95%", "chance"]
+    _print_frame(_compact(shown if len(shown) else table)[columns], f"{len(studies)} seeds, percent")
+    if len(apart):
+        head = _compact(apart[apart["task"] == results.headline(apart)])
+        columns = ["method", "ct_tokens", "task", "difference", "95%", "p", "p_holm"]
+        _print_frame(head[columns], f"{len(studies)} seeds: merge minus CT-then-SFT, points")
+    print(f"all tasks: {out}")
+
+
+def _compact(table: pd.DataFrame) -> pd.DataFrame:
+    """The ends of an interval in one column, p-values with three decimals."""
+    ends = table[["ci_low", "ci_high"]].itertuples(index=False)
+    table = table.assign(**{"95%": [f"{low:.1f} to {high:.1f}" if low == low else "" for low, high in ends]})
+    return table.assign(
+        **{name: table[name].map("{:.3f}".format) for name in ("p", "p_holm") if name in table}
+    )

@@ -1,0 +1,10 @@
+from .cache import ScoreCache as ScoreCache
+from .evaluate import ScoredModel as ScoredModel
+from .evaluate import evaluate_folder as evaluate_folder
+from .evaluate import score_models as score_models
+from .evaluate import text_bits as text_bits
+from .predictions import collapsed as collapsed
+from .predictions import generated as generated
+from .predictions import majorities as majorities
+from .predictions import predicted as predicted
+from .scorer import Scorer as Scorer

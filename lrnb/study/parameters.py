@@ -1,0 +1,335 @@
+"""The study's parameters: one flat, typed, documented list; YAML files.
+
+Values come from four places, later ones win: the defaults below, `params/preset/<preset>.yaml`,
+`params/<lang>.yaml` (whose sections named like a preset count for that preset only), `--set key=value`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import regex
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from lrnb.errors import UserError, did_you_mean
+
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout; see `require_checkout`
+LANGUAGES = {
+    "en": "English", "bn": "Bengali", "bo": "Tibetan", "mn": "Mongolian", "or": "Odia", "ta": "Tamil",
+    "te": "Telugu", "ug": "Uyghur", "qaa": "Micro-world A", "qab": "Micro-world B", "qac": "Micro-world C",
+    "qad": "Micro-world D", "qae": "Micro-world E", "qaf": "Micro-world F", "qag": "Micro-world G",
+    "qah": "Micro-world H",
+}  # fmt: skip  # as in params/, for prompts where lrnb is installed without it
+SYNTHETIC = ("qaa", "qab", "qac", "qad", "qae", "qaf", "qag", "qah")
+ENGLISH = "en"  # the `lang` of stages that all languages share
+PRESETS = ("nano", "smol", "released", "paper")
+TASK_LISTS = ("tasks", "tasks_en", "tasks_written", "dev_tasks")  # names of tasks, or paths of task files
+TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
+
+
+class Study(BaseModel):
+    """Every parameter of a study. Units and ranges stand beside the name; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    # which study
+    preset: Literal["nano", "smol", "released", "paper"] = "nano"
+    lang: str = Field("qaa", pattern=r"^[a-z]{2,3}$")  # language X, ISO 639 code
+    lang_name: str = ""
+    script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
+    seed: int = Field(0, ge=0)
+    runs: str = "runs"  # folder of all results
+    data_root: str = ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
+    threads: int = Field(1, ge=1)  # CPU threads of one job
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the arithmetic in training; weights stay float32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    # base
+    base_source: str = "scratch"  # scratch | gguf:gemma3-270m | gguf:smollm2 | folder or Hub id
+    base_prune: bool = False  # keep only the vocabulary that the data root uses
+    base_width: int = Field(128, ge=8)  # scratch only, with the five below
+    base_layers: int = Field(4, ge=1)
+    base_heads: int = Field(4, ge=1)
+    base_tokens: int = Field(1_024_000, ge=1)
+    base_lr: float = Field(3e-3, gt=0)
+    base_batch: int = Field(16, ge=1)  # sequences a step
+
+    # micro-world, preset nano
+    world_languages: int = Field(2, ge=1, le=8)  # invented languages, the first ones of qaa to qah
+    world_shared_roots: float = Field(0.0, ge=0, le=1)  # words that the others have from the first one
+    world_shared_script: bool = False  # all in the script of the first one
+    world_tokens: int = Field(400_000, ge=1)  # words of text for CT in each language
+    base_bilingual: float = Field(0.08, ge=0, le=1)  # of the base's documents: the same in English and X
+    base_alone: float = Field(0.02, ge=0, le=1)  # in X only; both are the share of each language
+
+    # corpus
+    corpus_source: Literal["local", "hub"] = "local"
+    hub_dataset: str = ""
+    hub_config: str = ""
+    hub_files: str = ""  # pattern of the files in it, where it has no configurations
+    hub_split: str = "train"
+    hub_text_field: str = "text"
+    hub_dataset_en: str = ""
+    english_ratio: float = Field(4.0, ge=0)  # X tokens for each English token; 0: no English
+    script_min_share: float = Field(0.5, ge=0, le=1)  # letters of a document in X's script
+    dedup_threshold: float = Field(0.8, ge=0, le=1)  # Jaccard similarity of near duplicates; 1: exact only
+    heldout_bytes: int = Field(32_768, ge=1)  # text of each language kept out of training, for bits per byte
+    seq_len: int = Field(256, ge=8)  # tokens
+
+    # continual pre-training
+    ct_budgets: list[int] = [16_384, 65_536, 262_144]  # tokens seen, ascending, on one trajectory
+    ct_lr: float = Field(4e-4, gt=0)
+    ct_schedule: Literal["constant", "cosine"] = "constant"
+    ct_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
+    ct_batch: int = Field(16, ge=1)  # sequences a step
+    micro_batch: int = Field(
+        0, ge=0
+    )  # sequences at once on a device, the rest accumulates; 0: the whole batch
+    ct_save_tokens: int = Field(65_536, ge=1)  # tokens between resume points
+
+    # supervised fine-tuning on English tasks
+    sft_parent: str = "base"  # base | ct/<budget>
+    sft_mix: dict[str, int] = {}  # task: number of English examples
+    sft_epochs: int = Field(1, ge=1)
+    sft_lr: float = Field(5e-4, gt=0)
+    sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
+    sft_batch: int = Field(64, ge=1)  # examples a step
+    sft_prompt_weight: float = Field(0.0, ge=0, le=1)  # weight of prompt tokens in the loss
+    sft_max_len: int = Field(512, ge=8)  # tokens
+
+    # candidates on dev for every arm: merges and CT-then-SFT in X at each budget, SFT-en in English
+    tuning_trials: int = Field(6, ge=1)
+
+    # merging: methods of lrnb/merging/methods, and what is tried on dev for each; one candidate is chosen
+    # search: {METHOD: {OPTION: [values]}}, over the four short forms below it
+    methods: list[str] = ["average", "task_arithmetic", "ties", "ties_sv"]
+    search: dict[str, dict[str, list[float]]] = {}
+    alphas: list[float] = [0.3, 0.5, 0.7]  # CT's share in the weighted average
+    lams: list[float] = [0.5, 0.75, 1.0]  # factor on task vectors: task arithmetic, TIES
+    densities: list[float] = [0.2, 0.5, 0.8]  # share of entries kept by trimming, (0, 1]
+    slacks: list[float] = [0.1, 0.3, 0.5]  # share of discarded SFT entries won back, [0, 1]
+    method: str = ""  # the one of `methods` that notebooks/02_merge/any_method makes
+    trim_scope: Literal["model", "tensor"] = "model"
+    zero_sign: Literal["majority", "positive"] = "majority"
+    released_ct: str = ""  # Hub id of the authors' CT weights
+    released_sft: str = ""
+
+    # scoring
+    tasks: list[str] = []  # scored in X
+    tasks_en: list[str] = []  # scored in English
+    tasks_written: list[str] = []  # answers written out, to see why they fail; in no mean; NAME_en: English
+    dev_tasks: list[str] = []  # used to choose merges; [] uses every task that has a dev split
+    dev_limit: int = Field(100, ge=1)  # items a task
+    test_limit: int = Field(200, ge=1)  # items a task
+    test_limits: dict[str, PositiveInt] = {}  # items of single tasks, over test_limit: {next_passage_en: 100}
+    shots: int = Field(0, ge=0)  # solved examples before each item, in X where the task has some there
+    prompts: Literal["english", "native"] = "english"  # language of the words around a task in X
+    normalisation: Literal["task", "none", "token", "byte", "character"] = "task"  # of the options
+    eval_batch: int = Field(16, ge=1)  # items scored at once
+    eval_precision: Literal["auto", "fp32", "bf16"] = "auto"  # in scoring; auto: bf16 on a GPU, else fp32
+    group: Literal["parents", "merged"] = "parents"
+
+    # saying
+    margin: float = Field(2.0, ge=0)  # points: an interval within +-margin is called the same; 0: none is
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        names = [budget_name(budget) for budget in self.ct_budgets]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"ct_budgets {self.ct_budgets} are named {names}: two share a folder; change one"
+            )
+        if self.base_prune and self.corpus_source == "hub":
+            raise ValueError(
+                "base_prune needs all text at hand: use corpus_source=local, or base_prune=false"
+            )
+        if self.ct_budgets != sorted(set(self.ct_budgets)) or not self.ct_budgets or self.ct_budgets[0] <= 0:
+            raise ValueError(f"ct_budgets must be positive and ascending, got {self.ct_budgets}")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods: give at least one, each once; got {self.methods}")
+        if self.lang in SYNTHETIC and self.preset != "nano":
+            raise ValueError(
+                f"lang {self.lang!r} is the synthetic micro-world: it goes with preset nano only"
+            )
+        if self.lang not in (*SYNTHETIC, ENGLISH) and self.preset == "nano":
+            raise ValueError(
+                f"preset nano has only the synthetic languages {SYNTHETIC}; for {self.lang!r} use smol"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_base(self) -> Study:
+        if "base_source" not in self.model_fields_set:  # a notebook that does not read it
+            return self
+        if not self.base_source.strip():
+            raise ValueError("base_source is empty: give scratch (nano), gguf:NAME, a folder or a Hub id")
+        if self.preset == "nano" and self.base_source != "scratch":
+            raise ValueError(
+                f"base_source {self.base_source!r}: preset nano trains its own base (scratch) on the "
+                "micro-world; for another base use smol"
+            )
+        if self.preset != "nano" and self.base_source == "scratch":
+            raise ValueError(
+                f"base_source 'scratch' is trained on the micro-world, which preset {self.preset} does not "
+                "have; use preset nano, or give gguf:NAME, a folder or a Hub id"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_script(self) -> Study:
+        if self.script and not is_script(self.script):
+            raise ValueError(
+                f"script {self.script!r} is no script of Unicode{did_you_mean(self.script, known_scripts())}"
+            )
+        return self
+
+    @property
+    def compared(self) -> list[str]:
+        """The tasks that models are compared by, in X and in English."""
+        return [*self.tasks, *(f"{task}_en" for task in self.tasks_en)]
+
+    @property
+    def written(self) -> list[str]:
+        """`tasks_written` without those that are compared anyway."""
+        return [task for task in self.tasks_written if task not in self.compared]
+
+    @property
+    def trains(self) -> bool:
+        """Whether parents are trained here; preset released takes given weights, and has no CT-then-SFT."""
+        return self.preset != "released"
+
+    def declared(self) -> dict[str, Any]:
+        """The values that were given, not defaulted: what a stage's manifest records."""
+        return self.model_dump(include=self.model_fields_set)
+
+
+UNITS = (  # of budgets' names: letter, size, sizes in powers of two that count as whole too
+    ("B", 10**9, (2**30, 1000 * 2**20)),
+    ("M", 10**6, (2**20,)),
+    ("k", 10**3, (2**10,)),
+)
+
+
+def budget_name(tokens: int) -> str:
+    """The largest unit in which it is whole, else the number itself: 3_000_000 -> '3M', 1_900_000 -> '1900k'.
+
+    What is whole in powers of two is named by its whole part: 16_384 -> '16k', 1_572_864 -> '1572k'.
+    """
+    for letter, size, binary in UNITS:
+        finer = size > 1000 and tokens % (size // 1000) == 0  # exact in the next unit
+        if tokens >= size and (tokens % size == 0 or (not finer and any(tokens % n == 0 for n in binary))):
+            return f"{tokens // size}{letter}"
+    return str(tokens)
+
+
+NO_SCRIPT = ("zzzz", "unknown", "zyyy", "common", "zinh", "inherited", "qaai")  # of signs, or of nothing
+
+
+def is_script(name: str) -> bool:
+    """Whether regex knows the Unicode script `name`, and it is one that a language is written in."""
+    try:
+        return (
+            name.isidentifier()
+            and name.casefold() not in NO_SCRIPT
+            and bool(regex.compile(rf"\p{{Script={name}}}"))
+        )
+    except regex.error:
+        return False
+
+
+def known_scripts() -> list[str]:
+    """The Unicode scripts of the letters below U+20000, by name: the first word or two of a letter's."""
+    letters = (unicodedata.name(chr(code), "") for code in range(0x20000) if chr(code).isalpha())
+    words = (name.title().split() for name in letters)
+    names = {"_".join(found[:count]) for found in words for count in (1, 2)}
+    return sorted(filter(is_script, names))
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(map(str, item["loc"])) or "parameters"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown parameter {key!r}{did_you_mean(key, Study.model_fields)}")
+        elif not item["loc"]:
+            lines.append(item["msg"].removeprefix("Value error, "))
+        else:
+            lines.append(f"{key}: {item['msg']} (got {item['input']!r})")
+    known = "The parameters, with units and ranges, are listed in lrnb/study/parameters.py."
+    return f"{where}: " + "; ".join(lines) + f". {known}"
+
+
+def validate(values: Mapping[str, Any], where: str, strict: bool = False) -> Study:
+    """A Study from plain values; UserError naming `where`, the key and the nearest known name.
+
+    `strict`: a value of another type is refused, even where it could be read as the right one ("1" for 1).
+    """
+    try:
+        return Study.model_validate(dict(values), strict=strict)
+    except ValidationError as error:
+        raise UserError(_explain(error, where)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat YAML mapping, safely loaded, no key twice. UserError with file and line otherwise."""
+    if not path.is_file():
+        choices = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"{path}: no such file. Found beside it: {choices}")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    keys = [key.value for key, _ in node.value]  # type: ignore[union-attr]
+    if doubled := {key for key in keys if keys.count(key) > 1}:
+        raise UserError(f"{path}: {sorted(doubled)} given twice; keep one")
+    return values
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` of the command line; the value is read as YAML."""
+    key, sep, value = text.partition("=")
+    if not sep or not key.isidentifier():
+        raise UserError(f"--set {text!r}: expected key=value, for example --set ct_lr=1e-4")
+    parsed = yaml.safe_load(value)
+    if isinstance(parsed, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+", parsed):
+        parsed = float(parsed)  # YAML 1.1 reads 1e-4 as text
+    return key, "" if parsed is None else parsed
+
+
+def require_checkout(command: str) -> None:
+    """UserError where lrnb was installed without the files of the study."""
+    if not (ROOT / "Snakefile").is_file():
+        raise UserError(
+            f"lrnb {command} needs a checkout: notebooks, params/ and the Snakefile are not in the installed "
+            "package. Clone lrnb's repository and run `make setup` there; merge, conflicts and "
+            "evaluate work here"
+        )
+
+
+def load_study(
+    lang_yaml: Path,
+    preset: str,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Study:
+    """Resolve preset, language and overrides (later ones win). UserError on anything unknown."""
+    if preset not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise UserError(f"unknown preset {preset!r}; presets are {known}{did_you_mean(preset, PRESETS)}")
+    language = read_yaml(Path(lang_yaml))
+    sections = {name: language.pop(name, None) or {} for name in PRESETS}
+    first = read_yaml(ROOT / "params" / "preset" / f"{preset}.yaml")
+    later = language | sections[preset] | dict(overrides or {}) | {"preset": preset}
+    if seed is not None:
+        later["seed"] = seed
+    if isinstance(methods := later.get("methods"), list):  # the preset's search of others has no use here
+        first["search"] = {name: lists for name, lists in first.get("search", {}).items() if name in methods}
+    return validate(first | later, f"{lang_yaml} with preset {preset}")

@@ -1,0 +1,134 @@
+"""How far a stage is: a bar where a person looks, a small JSON file where the batch runner looks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+EVERY = 0.5  # seconds between writes
+SAY = 10.0  # seconds between lines of a log
+_PART = ContextVar("part", default=(0, 1))
+
+
+@contextlib.contextmanager
+def part(place: int, of: int) -> Iterator[None]:
+    """What is counted in the block is one of `of` equal parts of the stage, `place` (from 0) of them done."""
+    before = _PART.set((place, of))
+    try:
+        yield
+    finally:
+        _PART.reset(before)
+
+
+class Progress:
+    """Counts `unit`s of one stage. Headless (LRNB_PROGRESS names a file): JSON there; else a tqdm bar."""
+
+    def __init__(self, stage: str, total: int, unit: str = "tokens") -> None:
+        self.stage, self.total, self.unit, self.done = stage, int(total), unit, 0
+        self.started = self._written = time.time()
+        self._part = _PART.get()
+        self._path = os.environ.get("LRNB_PROGRESS")
+        self._bar = None if self._path else _bar(stage, total, f" {unit}")
+        self._write()
+
+    def update(self, more: int = 1) -> None:
+        """`more` units are done."""
+        self.done += int(more)
+        if self._bar is not None:
+            self._bar.update(int(more))
+        elif time.time() - self._written > EVERY:
+            self._write()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._write()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def state(self) -> dict[str, Any]:
+        """What the JSON file holds, of the whole stage: `rate` in units a second, times in seconds since the
+        epoch.
+        """
+        now, (place, of) = time.time(), self._part
+        rate = self.done / max(now - self.started, 1e-9)
+        whole = {"done": self.done + place * self.total, "total": of * self.total}
+        keys = ("stage", "unit", "started")
+        return whole | {key: getattr(self, key) for key in keys} | {"rate": rate, "updated": now}
+
+    def _write(self) -> None:
+        if not self._path:
+            return
+        self._written = time.time()
+        temporary = f"{self._path}.{os.getpid()}"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(self.state(), file)
+        os.replace(temporary, self._path)
+
+
+class Meter:
+    """Bytes gone through: a bar on a terminal or in a notebook with a person; else a line now and then.
+
+    Headless runs, logs and papermill get a line every `SAY` seconds and one at the end, none if it is
+    over sooner. `update` may be called by several threads.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done, self._lock = label, max(int(total), 1), 0.0, threading.Lock()
+        self.started = self._said = time.monotonic()
+        self._bar = _bar(label, self.total, "B") if _watched() else None
+
+    def update(self, more: float) -> None:
+        """`more` bytes are done."""
+        with self._lock:
+            self.done += more
+            if self._bar is not None:
+                self._bar.update(more)
+            elif time.monotonic() - self._said > SAY:
+                self._say()
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._said > self.started:
+            self._say()
+
+    def line(self) -> str:
+        """label, share, bytes, rate, time left."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rate = self.done / seconds
+        left = max(self.total - self.done, 0) / rate if rate else 0
+        return (
+            f"{self.label}: {min(self.done / self.total, 1):.0%}, "
+            f"{self.done / 1e9:.1f} of {self.total / 1e9:.1f} GB, {rate / 1e9:.2f} GB/s, "
+            f"{int(left) // 60}:{int(left) % 60:02} left"
+        )
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        print(self.line(), file=sys.stderr, flush=True)
+
+
+def _watched() -> bool:
+    """Whether somebody sees a bar move: a terminal, or a notebook outside the batch runner."""
+    return not os.environ.get("LRNB_PROGRESS") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def _bar(label: str, total: int, unit: str) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=label, unit=unit, unit_scale=True, mininterval=EVERY)

@@ -1,0 +1,9 @@
+from .harness import KeptTask as KeptTask
+from .harness import run_harness as run_harness
+from .loading import has_dev as has_dev
+from .loading import load_study_tasks as load_study_tasks
+from .loading import load_tasks as load_tasks
+from .loading import require_known as require_known
+from .rows import sft_examples as sft_examples
+from .task_file import TaskSpec as TaskSpec
+from .vocabulary_texts import data_texts as data_texts

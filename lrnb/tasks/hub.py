@@ -1,0 +1,105 @@
+"""Rows of data sets on the Hub, made into the rows of local task files by what a task file says.
+
+`metadata.hub` of a task file says how (`task_file.Hub`); where a split has several names, `seed` picks one.
+A folder <data root>/hub/<path> with the data set's own files is used instead of the Hub.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lrnb.errors import UserError
+from lrnb.tasks.task_file import JINJA, Hub, TaskSpec, inside
+
+
+def covers(task: TaskSpec, lang: str, split: str) -> bool:
+    """Whether the task's data set on the Hub has the language and the split."""
+    hub = task.metadata.hub
+    return hub is not None and lang in hub.code and split in hub.splits
+
+
+def hub_rows(task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
+    """The rows of a split with `item`, their place in it. UserError where they cannot be had or made."""
+    hub = task.metadata.hub
+    assert hub is not None
+    name = hub.splits[split][seed % len(hub.splits[split])]
+    where = f"{hub.path} ({lang}, {name})"
+    filled = {"code": hub.code[lang], "split": name}
+    file = _file(hub, filled, task)
+    try:
+        table = _open(hub, file, filled, Path(data_root) / "hub" / hub.path)
+        rows = [dict(row) for row in table]
+    except Exception as error:
+        files = f"<data root>/hub/{hub.path}"
+        own = f", or rows of your own into <data root>/eval/{task.metadata.data}/{lang}/{split}.jsonl"
+        raise cannot_be_had(f"data set {where} of task {task.name!r}", error, files, own) from None
+    if not rows:
+        raise UserError(f"data set {where} is empty; leave the task {task.name!r} out")
+    fields = {key: _expression(text, task) for key, text in hub.columns.items()}
+    return [{**_row(fields, row, f"{where} row {i}"), "item": i} for i, row in enumerate(rows)]
+
+
+def cannot_be_had(what: str, error: Exception, files: str | Path, otherwise: str = "") -> UserError:
+    """What to raise where a data set did not load; files: the folder that its own files may be put into."""
+    reason = str(error).strip().splitlines()
+    return UserError(
+        f"{what} cannot be had ({type(error).__name__}: {reason[0] if reason else ''}). Check the network "
+        f"and the terms to accept on the Hub, or put the data set's files into {files}{otherwise}"
+    )
+
+
+def _file(hub: Hub, filled: dict[str, str], task: TaskSpec) -> str:
+    """The name of the file in the data set, "" where it has configurations. UserError if it leads out."""
+    try:
+        return inside(hub.files.format(**filled)) if hub.files else ""
+    except (LookupError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{task.path}: {hub.files!r} in metadata.hub cannot be filled in ({error}); "
+            "it may hold {code} and {split}"
+        ) from None
+
+
+def _open(hub: Hub, file: str, filled: dict[str, str], mirror: Path) -> Any:
+    import datasets
+
+    there = mirror.is_dir()  # read as a stream, so that nothing is copied into the Hub's cache
+    if not file:
+        place = str(mirror) if there else hub.path
+        config = hub.config.format(**filled)
+        return datasets.load_dataset(place, config, split=filled["split"], streaming=there)
+    place = str(mirror / file) if there else f"hf://datasets/{hub.path}/{file}"
+    kind = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet"}.get(Path(file).suffix, "json")
+    options = {"delimiter": "\t"} if file.endswith(".tsv") else {}
+    return datasets.load_dataset(kind, data_files=place, split="train", streaming=there, **options)
+
+
+def _expression(text: str, task: TaskSpec) -> Any:
+    try:
+        return JINJA.compile_expression(str(text), undefined_to_none=False)
+    except jinja2.TemplateError as error:
+        raise UserError(f"{task.path}: {text!r} in metadata.hub is no valid expression ({error})") from None
+
+
+def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, Any]:
+    made = {}
+    for key, expression in fields.items():
+        try:
+            value = expression(**row)
+        except Exception as error:  # an expression can raise anything that Python can
+            raise UserError(
+                f"{where}: {error}, needed for {key!r} in metadata.hub; it has {sorted(row)}"
+            ) from None
+        if isinstance(value, jinja2.Undefined):
+            raise UserError(f"{where}: no such field for {key!r} in metadata.hub; the row has {sorted(row)}")
+        made[key] = _nfc(value)
+    return made
+
+
+def _nfc(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_nfc(part) for part in value]
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value

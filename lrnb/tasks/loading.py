@@ -1,0 +1,184 @@
+"""The tasks of a study as the harness's objects: our task files, users' files, the harness's own tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrnb.errors import UserError
+from lrnb.study.parameters import ENGLISH, Study
+from lrnb.tasks import rows
+from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, read_file, spec
+
+if TYPE_CHECKING:
+    from lrnb.tasks.harness import KeptTask
+
+PREFIX = "harness:"  # of the names of the harness's own tasks
+CHOICES = {
+    "split": ("test", "dev"),
+    "prompts": ("english", "native"),
+    "normalisation": ("task", *NORMALISATIONS),
+}
+STUDY = (
+    "seed",
+    "shots",
+    "prompts",
+    "normalisation",
+)  # parameters that `load_tasks` takes by these names
+LEAST = {"limit": 1, "shots": 0, "seed": 0}
+
+
+def load_tasks(
+    names: Iterable[str],
+    lang: str,
+    data_root: str | Path,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    limits: Mapping[str, int] | None = None,
+    seed: int = 0,
+    shots: int = 0,
+    prompts: str = "english",
+    normalisation: str = "task",
+) -> dict[str, KeptTask]:
+    """The harness's task objects by name; "<task>_en" is the task's English version.
+
+    names: tasks of the package, paths of task files, tasks of the harness ("harness:xcopa_ta", or the name
+    alone where no own task has it); split: "test" or "dev"; limit: items per task, sampled by seed, and
+    `limits` of single tasks over it; shots: solved examples before each item, in the language where the task
+    has training rows there (`rows.solved`); prompts: "english" or "native"; normalisation: a key of
+    NORMALISATIONS, or "task" for what the task file says. prompts and normalisation are of our tasks; the
+    harness's own are scored as they say.
+    Raises UserError (see `spec`, `data_file`).
+    """
+    limits = limits or {}
+    require_known(limits)  # a misspelt one would be ignored
+    given = {"split": split, "seed": seed, "shots": shots, "prompts": prompts, "normalisation": normalisation}
+    _check({**given, "limit": limit})
+    loaded: dict[str, KeptTask] = {}
+    for name in dict.fromkeys(names):
+        task = _load_one(name, lang, Path(data_root), limits.get(name, limit), given)
+        if task.task_name in loaded:
+            raise UserError(
+                f"two tasks are called {task.task_name!r}, the second is {name!r}; rename one (`task:`)"
+            )
+        _refuse_too_many_shots(task)
+        loaded[task.task_name] = task
+    return loaded
+
+
+def load_study_tasks(study: Study, data_root: str | Path) -> tuple[dict[str, KeptTask], list[str]]:
+    """The test tasks of a study by name, and the names of those that are in `tasks_written` alone.
+
+    UserError where one of these has options to choose from.
+    """
+    given: dict[str, Any] = {key: getattr(study, key) for key in STUDY}
+    given |= {"limit": study.test_limit, "limits": study.test_limits}
+    loaded = load_tasks([*study.compared, *study.written], study.lang, data_root, **given)
+    written = list(loaded)[len(set(study.compared)) :]
+    if odd := [name for name in written if not loaded[name].writes]:
+        raise UserError(f"tasks_written: {odd[0]!r} has options to choose from; name it in tasks")
+    return loaded, written
+
+
+def _check(given: dict[str, Any]) -> None:
+    for key, known in CHOICES.items():
+        if given[key] not in known:
+            raise UserError(f"{key} {given[key]!r} is not known; it is one of {', '.join(known)}")
+    for key, least in LEAST.items():
+        if given[key] is not None and given[key] < least:
+            raise UserError(f"{key} {given[key]} is out of range; it is at least {least}")
+
+
+def _refuse_too_many_shots(task: KeptTask) -> None:
+    if not (shots := task.config.num_fewshot):
+        return
+    there = len(list(task.fewshot_docs()))
+    if task.config.fewshot_split == task.config.test_split:
+        there -= 1  # no item is an example before itself
+    if not 0 < shots <= there:
+        raise UserError(f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}")
+
+
+def require_known(names: Iterable[str]) -> None:
+    """UserError for a name that is no task, with the nearest one; reads no data."""
+    for name in names:
+        if not _is_harness(name):
+            spec(name)
+
+
+def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
+    """Whether a task has dev items in the language; the harness's own tasks count as having none."""
+    return not _is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
+
+
+def _is_harness(name: str) -> bool:
+    """Whether the harness builds it. UserError where nobody knows it."""
+    if path := file_of(name):
+        raw = read_file(path)
+        return isinstance(raw, dict) and "include" in raw
+    if not name.startswith(PREFIX):
+        try:
+            spec(name)
+            return False
+        except UserError:
+            pass
+    from lrnb.tasks import harness
+
+    if not harness.knows(name):
+        harness.refuse_unknown(name)
+    return True
+
+
+def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[str, Any]) -> KeptTask:
+    if _is_harness(name):
+        return _harness(name, root, limit, given)
+    from lrnb.tasks.harness import StudyTask
+
+    task, seed, prompts = spec(name), given["seed"], given["prompts"]
+    name = task.name + "_en" * name.endswith("_en") if file_of(name) else name
+    lang = ENGLISH if name == f"{task.name}_en" else lang
+    found, where = rows.split_rows(task, lang, given["split"], root, seed)
+    common = {"lang": lang, "seed": seed, "prompts": prompts}
+    splits = {"test": rows.documents_of(task, found, where, limit=limit, **common)}
+    if given["shots"]:
+        splits["train"] = rows.solved(task, lang, root, seed, prompts)
+    return StudyTask(_config(task, name, given), splits)
+
+
+def _harness(name: str, root: Path, limit: int | None, given: dict[str, Any]) -> KeptTask:
+    from lrnb.tasks import harness
+
+    if given["split"] != "test":
+        raise UserError(
+            f"task {name!r} is the harness's own: only its test items are scored; choose on another"
+        )
+    options = {"mirrors": root / "hub", "limit": limit, "seed": given["seed"]}
+    if path := file_of(name):
+        return harness.load_file(path, given["shots"], english=name.endswith("_en"), **options)
+    return harness.load_named(name, given["shots"], **options)
+
+
+def _config(task: TaskSpec, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    meta, written = task.metadata, task.kind == "generate_until"
+    metric = meta.metric
+    if given["normalisation"] != "task" and not written:
+        metric = NORMALISATIONS[given["normalisation"]]
+    counted = [m for m in METRICS[task.kind] if m != "acc_tokens"]  # which the harness does not know
+    config = {
+        "task": name,
+        "output_type": task.kind,
+        "test_split": "test",
+        "fewshot_split": "train" if given["shots"] else None,
+        "num_fewshot": given["shots"],
+        "doc_to_text": "prompt",
+        "doc_to_target": "answer",
+        "target_delimiter": task.delimiter,
+        "fewshot_delimiter": task.fewshot_delimiter,
+        "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in counted],
+        "metadata": {"family": meta.family, "metric": metric, "seed": given["seed"], "number": meta.number},
+    }
+    if task.generation_kwargs and written:
+        return config | {"generation_kwargs": {**task.generation_kwargs.model_dump(), "do_sample": False}}
+    return config | {"doc_to_choice": "options"}

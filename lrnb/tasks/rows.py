@@ -1,0 +1,300 @@
+"""The study's items: rows of local files made into prompts and options; English SFT rows.
+
+A row is one of: `label` among the task's labels; `options` with `answer` (index); `answer` alone, a
+whole number, beside which stand the answers of three other rows, alike in size and roundness. Rows may
+hold any other field that the task's template uses. Options are shuffled for each item by seed, so that
+ties do not favour the right one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+
+from lrnb.errors import UserError
+from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
+from lrnb.tasks import cloze
+from lrnb.tasks.hub import covers, hub_rows
+from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
+from lrnb.tasks.written_answers import right
+
+Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a .jsonl file with `item`, the zero-based line number. UserError names file:line."""
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            if line.strip():
+                rows.append({**_row(line, f"{path}:{number + 1}"), "item": number})
+    if not rows:
+        raise UserError(f"{path} is empty; give it at least one row, or leave the task out")
+    return rows
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON ({error.msg}); one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a JSON object is expected, not {type(row).__name__}")
+    return row
+
+
+def documents(
+    task: TaskSpec,
+    path: Path,
+    *,
+    lang: str,
+    limit: int | None = None,
+    seed: int = 0,
+    prompts: str = "english",
+) -> list[dict[str, Any]]:
+    """Prepared items of one file: item, prompt, answer, and where options are scored options and names.
+
+    The options are shuffled and `answer` is an index; `names` are the options' names for result tables: the
+    label or number itself, else the option's index in the file. Of a task whose answers are written `answer`
+    is the right one as `written_answers.right` gives it. `limit` takes a sample by a seeded permutation
+    (never the first rows: published files are sorted by label); a smaller limit is a subset of a larger
+    one, and parallel files of several languages give the same rows. prompts: "english" or "native".
+    """
+    return documents_of(task, read_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
+
+
+def documents_of(
+    task: TaskSpec, rows: list[dict[str, Any]], where: str, *, lang: str, prompts: str, seed: int,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """`documents` of rows that are already read; `where` names them in messages."""
+    labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
+    prompt = task.prompt_in(lang, prompts)
+    keep, others = _sample(rows, limit, [seed, zlib.crc32(task.metadata.data.encode())]), _answers(rows)
+    return [_document(task, rows[i], labels, prompt, lang, seed, where, others) for i in keep]
+
+
+def _answers(rows: list[dict[str, Any]]) -> dict[Shape, list[int]]:
+    """The whole answers of a file by shape, each as often as it stands there."""
+    found: dict[Shape, list[int]] = {}
+    for row in rows:
+        if _whole(answer := row.get("answer")) and not {"options", "label"} & row.keys():
+            found.setdefault(_shape(answer), []).append(answer)
+    return found
+
+
+def _sample(rows: list[dict[str, Any]], limit: int | None, seed: Sequence[int]) -> list[int]:
+    if limit is None or limit >= len(rows):
+        return list(range(len(rows)))
+    of = rows[0].get(cloze.OF)  # then by line, since files that are parallel may lack different ones
+    places = {row["item"] if of else i: i for i, row in enumerate(rows)}
+    order = np.random.default_rng(seed).permutation(of or len(rows)).tolist()
+    return sorted([places[n] for n in order if n in places][:limit])
+
+
+def _document(
+    task: TaskSpec, row: dict[str, Any], labels: Sequence[str], prompt: TaskPrompt, lang: str, seed: int,
+    where: str, others: dict[Shape, list[int]],
+) -> dict[str, Any]:  # fmt: skip
+    where = f"{where}:{row['item'] + 1}"
+    doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
+    if task.kind == "generate_until":
+        return doc | {"answer": right(row, task.metadata.number, where)}
+    rng = np.random.default_rng([seed, zlib.crc32(task.metadata.data.encode()), row["item"]])
+    options, answer, names = _options(row, labels, others, rng, where)
+    if prompt.labels and "label" in row and "options" not in row:
+        options = list(prompt.labels)
+    order = rng.permutation(len(options)).tolist()
+    return doc | {
+        "options": [options[i] for i in order],
+        "answer": order.index(answer),
+        "names": [names[i] for i in order],
+    }
+
+
+@functools.cache
+def language_name(lang: str) -> str:
+    """The English name of a language, from `params/<lang>.yaml` or LANGUAGES; else its code."""
+    path = ROOT / "params" / f"{lang}.yaml"
+    given = read_yaml(path).get("lang_name") if path.is_file() else None
+    return str(given or LANGUAGES.get(lang, lang))
+
+
+def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, where: str) -> str:
+    try:
+        return prompt.template.render({"language": language_name(lang), **row})
+    except Exception as error:  # a template can raise anything that Python can
+        raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
+
+
+def _options(
+    row: dict[str, Any], labels: Sequence[str], others: dict[Shape, list[int]], rng: np.random.Generator,
+    where: str,
+) -> tuple[list[str], int, list[str]]:  # fmt: skip
+    """Options, index of the right one and names, before shuffling."""
+    if "options" in row:
+        options, answer = row["options"], row.get("answer")
+        if "answer" not in row and row.get("label") in options:
+            answer = options.index(row["label"])
+        answer = _checked_answer(options, answer, where)
+        short = "label" in row or all(option.isdecimal() for option in options)
+        return list(options), answer, list(options if short else map(str, range(len(options))))
+    if "label" in row:
+        if str(row["label"]) not in labels:
+            raise UserError(f"{where}: label {row['label']!r} is not among {list(labels)}")
+        return list(labels), labels.index(str(row["label"])), list(labels)
+    answer = row.get("answer")
+    if not _whole(answer):
+        raise UserError(f"{where}: needs 'label', or 'options' and 'answer', or a whole 'answer'")
+    numbers = [str(n) for n in (answer, *distractors(answer, others.get(_shape(answer), []), rng))]
+    return numbers, 0, numbers
+
+
+def _checked_answer(options: Any, answer: Any, where: str) -> int:
+    good = isinstance(options, list) and all(isinstance(o, str) and o.strip() for o in options)
+    if not good or len(options) < 2:
+        raise UserError(f"{where}: 'options' must be two or more texts that are not empty")
+    if not _whole(answer) or not 0 <= answer < len(options):
+        raise UserError(f"{where}: 'answer' must be an index into the {len(options)} options")
+    if options.count(options[answer]) > 1:
+        raise UserError(f"{where}: the right option stands there twice")
+    return answer
+
+
+def distractors(answer: int, others: Sequence[int], rng: np.random.Generator, n: int = 3) -> list[int]:
+    """`n` distinct wrong numbers, so chosen that roundness, size and rank do not give the answer away.
+
+    others: answers of the file with the shape of `answer` (sign, digits, zeros at the end), drawn as often
+    as they stand there; where they are too few, near numbers of that shape, in a stretch of ten in which
+    `answer` is at a random place.
+    """
+    found = list(dict.fromkeys(o for o in rng.permutation(others).tolist() if o != answer))
+    if len(found) < n:  # not both kinds: near numbers beside far ones would point at the answer
+        found = [o for o in rng.permutation(_near(answer, rng)).tolist() if o != answer]
+    return [int(o) for o in found[:n]]
+
+
+def _shape(number: int) -> Shape:
+    digits = str(abs(number))
+    return number < 0, len(digits), len(digits) - len(digits.rstrip("0")) if number else 0
+
+
+def _near(answer: int, rng: np.random.Generator) -> list[int]:
+    negative, digits, zeros = _shape(answer)
+    unit, low, high = 10**zeros, 10 ** (digits - zeros - 1), 10 ** (digits - zeros)
+    first = min(max(abs(answer) // unit - int(rng.integers(10)), low), max(high - 10, low))
+    numbers = [(-1) ** negative * unit * k for k in range(first, min(first + 10, high))]
+    return [number for number in numbers if _shape(number) == _shape(answer)]
+
+
+def _whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What the study asks for
+
+
+def existing(data_root: str | Path) -> Path:
+    """The data root. UserError where it is no folder."""
+    if not str(data_root) or not Path(data_root).is_dir():
+        raise UserError(f"data root {str(data_root)!r} is no folder; set data_root=PATH or LRNB_DATA")
+    return Path(data_root)
+
+
+def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
+    """Path of a split; UserError says which splits and languages there are."""
+    path = _local(task, lang, split, existing(data_root))
+    if not path.is_file():
+        files = {p for folder in _folders(task, data_root) for p in folder.glob("*/*.jsonl")}
+        there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
+        raise UserError(
+            f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}. "
+            "Leave the task out for this language or split, or set data_root to where the file is"
+        )
+    return path
+
+
+def split_rows(
+    task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
+    path = _local(task, lang, split, existing(data_root))
+    if path.is_file() or not covers(task, lang, split):
+        rows = read_rows(path := data_file(task, lang, split, data_root))
+        made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
+        return cloze.cloze_items(rows, str(path), seed) if made else rows, str(path)
+    where = f"{task.metadata.hub.path} ({lang}, {split})"  # type: ignore[union-attr]
+    return hub_rows(task, lang, split, data_root, seed), where
+
+
+def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
+    """Whether `split_rows` would find rows: a local file, or a data set on the Hub that lists the split."""
+    return _local(task, lang, split, data_root).is_file() or covers(task, lang, split)
+
+
+def _local(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
+    """The task's own file, or where there is none that of which its items are made."""
+    paths = [folder / lang / f"{split}.jsonl" for folder in _folders(task, data_root)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _folders(task: TaskSpec, data_root: str | Path) -> list[Path]:
+    return [
+        Path(data_root) / "eval" / name for name in (task.metadata.data, task.metadata.cloze_from) if name
+    ]
+
+
+def solved(
+    task: TaskSpec, lang: str, data_root: str | Path, seed: int, prompts: str = "english"
+) -> list[dict[str, Any]]:
+    """Prepared training items to show before an item: in the language where there are any, else English.
+
+    In the language: train.jsonl beside the test file, or one of train_1.jsonl, train_2.jsonl, ... picked by
+    seed, or the training split on the Hub. Else the English `sft` file of the task.
+    """
+    folder = Path(data_root) / "eval" / task.metadata.data / lang
+    if several := sorted(folder.glob("train_*.jsonl")):
+        return documents(task, several[seed % len(several)], lang=lang, seed=seed, prompts=prompts)
+    if has_split(task, lang, "train", data_root):
+        rows, where = split_rows(task, lang, "train", data_root, seed)
+        return documents_of(task, rows, where, lang=lang, seed=seed, prompts=prompts)
+    return english(task, data_root, seed)
+
+
+def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
+    """Prepared items of the task's English training file. UserError where it has none."""
+    if task.metadata.sft is None:
+        raise UserError(
+            f"task {task.name!r} has no English training rows; take it out of sft_mix, or set shots=0"
+        )
+    path = Path(data_root) / task.metadata.sft
+    if not path.is_file():
+        raise UserError(f"no training file {path} for {task.name!r}; set data_root to where it is")
+    return documents(task, path, lang="en", seed=seed)
+
+
+def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> list[dict[str, str]]:
+    """`n` English training examples {"prompt", "completion"}, rendered as the task is scored.
+
+    Sampled by a seeded permutation, in permuted order. Raises UserError where the task has no
+    training file, the file is missing, or it has fewer rows than asked for.
+    """
+    task = spec(name)
+    docs = english(task, data_root, seed)
+    if n > len(docs):
+        raise UserError(
+            f"sft_mix asks for {n} rows of {name!r}, {task.metadata.sft} has {len(docs)}; ask for less"
+        )
+    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))[:n]
+    return [_example(docs[i], task.delimiter) for i in order]
+
+
+def _example(doc: dict[str, Any], delimiter: str) -> dict[str, str]:
+    answer = doc["options"][doc["answer"]] if "options" in doc else doc["answer"]
+    return {"prompt": doc["prompt"], "completion": delimiter + answer}

@@ -1,0 +1,272 @@
+"""Training: the base from scratch, continual pre-training to token budgets, fine-tuning on English tasks.
+
+Everything goes through transformers' Trainer or TRL's SFTTrainer; here stands only what the study adds:
+token budgets on one trajectory, packed rows without leaks, a weight on prompt tokens, exact resume.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from lrnb.errors import UserError
+from lrnb.study.environment import keep_freed_memory
+from lrnb.study.files import atomic_folder, copy_terms, make_folder, write_text
+from lrnb.study.parameters import budget_name
+from lrnb.study.progress import Progress
+from lrnb.training.bits_per_byte import bits_per_byte
+
+COMPLETE = "complete"  # written into a resume point when all of it is on disk
+IN_ORDER = "sequential"  # the Trainer's word: a token budget means the same rows always
+HISTORY = ["tokens", "loss", "learning_rate", "bits_per_byte_x", "bits_per_byte_en"]
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How to take steps. `batch` sequences a step, `micro_batch` of them at once (0: all)."""
+
+    lr: float
+    batch: int
+    schedule: str = "constant"  # constant | cosine
+    min_lr: float = 0  # where the cosine ends; 0: a tenth of lr
+    micro_batch: int = 0
+    precision: str = "fp32"
+    device: str = "auto"
+    seed: int = 0
+    threads: int = 1
+
+    def arguments(self, cls: type[TrainingArguments], folder: Path, **more: Any) -> Any:
+        """TrainingArguments (or SFTConfig) for this recipe."""
+        micro = self.micro_batch or self.batch
+        if self.batch % micro:
+            raise UserError(f"batch {self.batch} is no multiple of micro_batch {micro}; change one of them")
+        cosine = {
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr": self.min_lr or self.lr / 10},
+        }
+        schedule = cosine if self.schedule == "cosine" else {"lr_scheduler_type": "constant"}
+        arguments = cls(
+            output_dir=str(folder),
+            learning_rate=self.lr,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=self.batch // micro,
+            bf16=self.precision == "bf16",
+            optim="adamw_torch_fused",
+            use_cpu=self.on_cpu(),
+            seed=self.seed,
+            data_seed=self.seed,
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            **schedule,
+            **more,
+        )
+        if arguments.n_gpu > 1:
+            raise UserError(
+                f"{arguments.n_gpu} GPUs are visible and one is used: set CUDA_VISIBLE_DEVICES to one of "
+                "them. Otherwise every step would hold a batch for each, and token budgets would be wrong"
+            )
+        return arguments
+
+    def on_cpu(self) -> bool:
+        """Whether training runs on the CPU; UserError where a GPU is asked for and there is none."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                "device cuda: torch sees no GPU here. Use --set device=auto, or install the driver"
+            )
+        return self.device == "cpu" or not torch.cuda.is_available()
+
+    def start(self) -> None:
+        """Seed, thread count, quiet libraries: the same start for every training run."""
+        keep_freed_memory()
+        transformers_logging.set_verbosity_error()
+        torch.set_num_threads(self.threads)
+        set_seed(self.seed)
+
+
+def load_model(folder: Path) -> tuple[Any, Any]:
+    """(model in float32 with SDPA attention, tokenizer) of a Hugging Face folder."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, parent: Path | None = None) -> None:
+    """Write a complete Hugging Face folder, all of it or nothing, with the parent's terms of use."""
+    with atomic_folder(folder) as temporary:
+        if parent is not None:
+            copy_terms(parent, temporary)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+def packed_rows(path: Path) -> Any:
+    """The packed corpus as a memory-mapped `datasets.Dataset` of input_ids and position_ids."""
+    return datasets.Dataset.from_file(str(path)).with_format("numpy")
+
+
+def collate_packed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """(batch, seq_len) ids, positions and labels.
+
+    No attention mask and no cache: either would silently switch the isolation of documents off.
+    """
+    ids = torch.stack([torch.as_tensor(row["input_ids"]).long() for row in rows])
+    positions = torch.stack([torch.as_tensor(row["position_ids"]).long() for row in rows])
+    labels = ids.masked_fill(positions == 0, -100)  # a document's first token has nothing to follow from
+    return {"input_ids": ids, "position_ids": positions, "labels": labels, "use_cache": False}
+
+
+class Watch(TrainerCallback):
+    """Progress in tokens; marks a resume point as complete once the Trainer has written all of it."""
+
+    def __init__(self, progress: Progress, step_tokens: int) -> None:
+        self.progress, self.step_tokens = progress, step_tokens
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.update(state.global_step * self.step_tokens - self.progress.done)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+
+
+class Budgets(TrainerCallback):
+    """Writes the model whenever a token budget is reached, and logs bits per byte there and at the start."""
+
+    def __init__(
+        self, out: Path, base: Path, steps: dict[int, int], heldout: dict[str, list[str]], tokenizer: Any
+    ) -> None:
+        self.out, self.base, self.steps = out, base, steps
+        self.heldout, self.tokenizer = heldout, tokenizer
+        self.trainer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._measure(model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step in self.steps:
+            self._measure(model)
+            folder = self.out / budget_name(self.steps[state.global_step])
+            save_model(model, self.tokenizer, folder, self.base)
+
+    def _measure(self, model: Any) -> None:
+        logs = {
+            f"bits_per_byte_{k}": bits_per_byte(model, self.tokenizer, v)
+            for k, v in self.heldout.items()
+            if v
+        }
+        if logs:
+            self.trainer.log(logs)
+
+
+def train_scratch(
+    model: Any, tokenizer: Any, packed: Path, out: Path, *, recipe: TrainingRecipe, tokens: int
+) -> None:
+    """Train `model` from its random start on `tokens` packed tokens and write it to `out`."""
+    recipe.start()
+    rows = packed_rows(packed)
+    step_tokens = recipe.batch * len(rows[0]["input_ids"])
+    steps = _enough(tokens // step_tokens, len(rows) // recipe.batch, step_tokens, "base_tokens")
+    options = {"max_steps": steps, "save_strategy": "no", "train_sampling_strategy": IN_ORDER}
+    arguments = recipe.arguments(TrainingArguments, out.parent / "work", **options)
+    with Progress("base", steps * step_tokens) as progress:
+        trainer = Trainer(model, arguments, collate_packed, rows, callbacks=[Watch(progress, step_tokens)])
+        trainer.train()
+    save_model(model, tokenizer, out)
+
+
+def continual_pretrain(
+    base: Path,
+    packed: Path,
+    out: Path,
+    *,
+    budgets: Sequence[int],
+    recipe: TrainingRecipe,
+    save_tokens: int,
+    heldout: dict[str, list[str]],
+    fingerprint: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Continue training `base` on packed rows; one folder `out/<budget>` for each token budget.
+
+    A budget is rounded down to whole steps. Killed at any moment and called again with the same
+    `fingerprint`, it goes on from the last complete resume point in `out/work` and ends with the same
+    weights; with another fingerprint it starts afresh. Returns the history, also in `out/history.csv`.
+    """
+    recipe.start()
+    rows = packed_rows(packed)
+    step_tokens = recipe.batch * len(rows[0]["input_ids"])
+    steps = {budget // step_tokens: budget for budget in budgets}
+    last = _enough(max(steps), len(rows) // recipe.batch, step_tokens, "ct_budgets")
+    if min(steps) == 0 or len(steps) < len(budgets):
+        raise UserError(
+            f"ct_budgets {list(budgets)}: a step is {step_tokens:,} tokens; budgets must differ by one step"
+        )
+    model, tokenizer = load_model(base)
+    work, point = resume_point(out / "work", fingerprint)
+    if point is None:
+        for stale in (path for path in out.iterdir() if path.is_dir() and path != work):
+            shutil.rmtree(stale)
+    arguments = recipe.arguments(
+        TrainingArguments,
+        work,
+        max_steps=last,
+        train_sampling_strategy=IN_ORDER,
+        logging_steps=max(1, last // 100),
+        save_steps=max(1, save_tokens // step_tokens),
+        save_total_limit=2,
+    )
+    with Progress("ct", last * step_tokens) as progress:
+        budget_saver = Budgets(out, base, steps, heldout, tokenizer)
+        watch = Watch(progress, step_tokens)
+        trainer = Trainer(model, arguments, collate_packed, rows, callbacks=[watch, budget_saver])
+        budget_saver.trainer = trainer
+        trainer.train(resume_from_checkpoint=point)
+    history = [{"tokens": row["step"] * step_tokens, **row} for row in trainer.state.log_history]
+    write_history(out / "history.csv", history)
+    return history
+
+
+def _enough(wanted: int, available: int, step_tokens: int, name: str) -> int:
+    if wanted > available:
+        raise UserError(
+            f"{name}: {wanted * step_tokens:,} tokens are asked for, the packed corpus holds "
+            f"{available * step_tokens:,}. Lower {name} or add text"
+        )
+    return wanted
+
+
+def resume_point(work: Path, fingerprint: dict[str, Any]) -> tuple[Path, str | None]:
+    """(work folder, newest complete checkpoint in it or None); a folder of other parameters is emptied."""
+    note = work / "fingerprint.json"
+    text = json.dumps(fingerprint, sort_keys=True, default=str)
+    if not note.is_file() or note.read_text(encoding="utf-8") != text:
+        shutil.rmtree(work, ignore_errors=True)
+        write_text(note, text)
+    points = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
+    for stale in set(work.glob("checkpoint-*")) - set(points):
+        shutil.rmtree(stale)
+    newest = max(points, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return make_folder(work), str(newest) if newest else None
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """The training log as CSV: tokens, loss (nats a token), learning rate, bits per byte."""
+    rows = [row for row in history if "loss" in row or "bits_per_byte_x" in row]
+    write_text(path, pd.DataFrame(rows, columns=HISTORY).to_csv(index=False))

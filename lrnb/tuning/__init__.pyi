@@ -1,0 +1,15 @@
+from .live_merge import Playground as Playground
+from .live_merge import Prompt as Prompt
+from .on_dev import TOKENS_AN_ITEM as TOKENS_AN_ITEM
+from .on_dev import choose_on_dev as choose_on_dev
+from .on_dev import chosen as chosen
+from .on_dev import dev_scorer as dev_scorer
+from .on_dev import merge_command as merge_command
+from .on_dev import parent_folders as parent_folders
+from .on_dev import read_choices as read_choices
+from .on_dev import tried as tried
+from .search import elected as elected
+from .search import searched as searched
+from .search import sft_candidates as sft_candidates
+from .sft_on_dev import SftDevScorer as SftDevScorer
+from .sft_on_dev import choose_sft as choose_sft

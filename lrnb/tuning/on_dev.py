@@ -1,0 +1,280 @@
+"""Choosing a merge's hyper-parameters on dev, for every token budget, and writing the chosen merge.
+
+The candidates come from the study's parameters, `tuning_trials` at the most. One is merged in memory,
+loaded into the scorer and scored on the dev items; the test items are never looked at here. Equal dev
+scores are settled towards the middle of the grid, and `choices.csv` says how many candidates were equal,
+how many the grid had, and which one is the declaration's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lrnb.errors import UserError
+from lrnb.merging.methods import find
+from lrnb.merging.task_vectors import TaskVectors
+from lrnb.merging.whole_models import merge_checkpoints, merge_state
+from lrnb.study.files import atomic_file
+from lrnb.study.parameters import ENGLISH, Study
+from lrnb.study.progress import Progress
+from lrnb.study.stages import RunPaths, Stage, current, require
+from lrnb.tasks import loading
+from lrnb.tuning.search import (
+    candidate_grid,
+    candidates,
+    check_search,
+    grid_size,
+    is_default,
+    searched,
+    settings,
+    taken_over,
+)
+
+if TYPE_CHECKING:
+    from lrnb.scoring.scorer import Scorer
+    from lrnb.tasks.harness import KeptTask
+
+TOKENS_AN_ITEM = 256  # eval_batch counts items of this size
+
+
+class Dev(NamedTuple):
+    """One candidate: percent right, the mean of the dev tasks; items; chance level in percent; the tasks;
+    standard error of the score in points, from the items of each task.
+    """
+
+    score: float
+    n: int
+    chance: float
+    tasks: tuple[str, ...]
+    error: float = float("nan")
+
+    def columns(self) -> dict[str, Any]:
+        """As a row of choices.csv has it."""
+        named = {"dev_score": self.score, "dev_error": self.error, "n": self.n, "chance": self.chance}
+        return named | {"dev_tasks": " ".join(self.tasks)}
+
+
+DevScore = Callable[[Mapping[str, np.ndarray]], Dev]
+
+
+def mark_chosen(rows: pd.DataFrame, options: list[str]) -> pd.DataFrame:
+    """Add `tied` (candidates sharing the best dev score) and `chosen` (True once).
+
+    Among equals the one nearest the middle of the grid wins, then the first.
+    """
+    best = rows["dev_score"] >= rows["dev_score"].max() - 1e-9
+    away = sum((rank - (rank.max() / 2)).abs() / max(rank.max(), 1) for rank in _ranks(rows, options))
+    winner = away[best].idxmin()
+    return rows.assign(tied=int(best.sum()), chosen=rows.index == winner)
+
+
+def _ranks(rows: pd.DataFrame, options: list[str]) -> list[pd.Series]:
+    return [rows[name].rank(method="dense") - 1 for name in options]
+
+
+def fixed_options(study: Study, method: str, budget: int) -> dict[str, Any]:
+    """Options that are not searched; some come from what the method before this one chose at `budget`."""
+    after, names = find(method).after, taken_over(study, method)
+    best = chosen(RunPaths(study), after.name, budget) if after and names else {}
+    return settings(study, method) | {name: float(best[name]) for name in names}
+
+
+def chosen(paths: RunPaths, method: str, budget: int) -> pd.Series:
+    """The row of `choices.csv` that was chosen for `budget`. UserError where the stage is missing."""
+    table = read_choices(paths, method)
+    rows = table[(table["ct_tokens"] == budget) & table["chosen"]]
+    if len(rows) != 1:
+        raise UserError(
+            f"{paths.merge(method)}/choices.csv: no choice for {budget:,} CT tokens. Run "
+            f"the merge notebook of {method} again with the same ct_budgets"
+        )
+    return rows.iloc[0]
+
+
+def read_choices(paths: RunPaths, method: str) -> pd.DataFrame:
+    """`choices.csv` of a finished merge stage."""
+    return pd.read_csv(require(paths.merge(method)) / "choices.csv")
+
+
+class Tried(NamedTuple):
+    """How many candidates were tried on dev at each budget: of `grid` combinations `own`; and `before`, by
+    the method `after`, whose choice this one starts from.
+    """
+
+    own: int
+    grid: int
+    before: int = 0
+    after: str = ""
+
+    def __str__(self) -> str:
+        own = f"{self.grid} in the grid, {self.own} tried" if self.grid > self.own else f"{self.own}"
+        return f"{self.before + self.own} ({self.before} of {self.after}, then {own})" if self.after else own
+
+
+def tried(paths: RunPaths, method: str) -> Tried:
+    """What a finished merge stage tried on dev at each budget."""
+    table, after = read_choices(paths, method), find(method).after
+    own = int(table.groupby("ct_tokens").size().max())
+    grid = int(table["grid"].max()) if "grid" in table else own  # older tables: all of it
+    return Tried(own, grid, tried(paths, after.name).own if after else 0, after.label if after else "")
+
+
+def parent_folders(paths: RunPaths, budget: int) -> dict[str, Path]:
+    """The two parents of a merge at `budget`: {"ct": folder, "sft": folder}."""
+    hint = f"Run notebooks/01_ct/02_ct.ipynb with {budget} among its ct_budgets first"
+    return {"ct": current(paths.ct(budget), hint), "sft": current(paths.sft)}
+
+
+def score_candidates(
+    study: Study, method: str, budget: int, dev_score: DevScore, progress: Progress
+) -> pd.DataFrame:
+    """One row a candidate: preset, lang, method, ct_tokens, its options, and what it scored on dev.
+
+    dev_score and chance in percent, dev_error (its standard error), n items, dev_tasks (their names, by
+    spaces), grid (the combinations there are, of which these are tried), default (whether it is the
+    declaration's), tied, chosen.
+    """
+    paths, fixed = RunPaths(study), fixed_options(study, method, budget)
+    vectors = TaskVectors(paths.base, parent_folders(paths, budget), method=method, threads=study.threads)
+    head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
+    rows, grid = [], grid_size(study, method)
+    for options in candidate_grid(study, method):
+        dev = dev_score(merge_state(method, vectors, **fixed, **options))
+        named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
+        tail = {"grid": grid, "default": is_default(study, method, named)}
+        rows.append(head | named | dev.columns() | tail)
+        progress.update(1)
+    return mark_chosen(pd.DataFrame(rows), searched(study, method))
+
+
+def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
+    """The whole stage of one method: search on dev, write every budget's merge, choices, manifest.
+
+    `dev_score` is what `dev_scorer` returns; it is made when not given. Returns choices.csv.
+    """
+    paths, names, after = RunPaths(study), list(candidates(study, method)), find(method).after
+    inputs = [paths.base, paths.ct(), paths.sft, *([paths.merge(after.name)] if after else [])]
+    check_search(study)
+    for budget in study.ct_budgets:  # what is missing is said before anything is computed
+        parent_folders(paths, budget), fixed_options(study, method, budget)
+    with Stage(paths.merge(method), method, study.declared(), inputs) as stage:
+        dev_score = dev_score or dev_scorer(study)
+        total = len(candidate_grid(study, method)) * len(study.ct_budgets)
+        with Progress(method, total, "candidates") as progress:
+            tables = [
+                score_candidates(study, method, budget, dev_score, progress) for budget in study.ct_budgets
+            ]
+        for budget, table in zip(study.ct_budgets, tables, strict=True):
+            best = table[table["chosen"]].iloc[0]
+            options: dict[str, Any] = {name: float(best[name]) for name in names}
+            report = merge_checkpoints(
+                method,
+                paths.base,
+                parent_folders(paths, budget),
+                stage.draft / paths.merge(method, budget).name,
+                threads=study.threads,
+                **fixed_options(study, method, budget),
+                **options,
+            )
+            stage.facts[str(budget)] = {**options, "report": report}
+        choices = pd.concat(tables, ignore_index=True)
+        with atomic_file(stage.draft / "choices.csv") as temporary:
+            choices.to_csv(temporary, index=False)
+    return choices
+
+
+def merge_command(study: Study, method: str, budget: int) -> str:
+    """The `lrnb merge` command of the chosen merge at `budget`, for a terminal."""
+    paths, best = RunPaths(study), chosen(RunPaths(study), method, budget)
+    known, names = find(method).fields(), searched(study, method)
+    options = fixed_options(study, method, budget) | {name: float(best[name]) for name in names}
+    folders = [f"--model {name}={folder}" for name, folder in parent_folders(paths, budget).items()]
+    given = [f"--{known[name].flag or name.replace('_', '-')} {value}" for name, value in options.items()]
+    parts = [f"lrnb merge {method.replace('_', '-')} --base {paths.base}", *folders, " ".join(given)]
+    return " \\\n  ".join([*parts, "--out merged"])
+
+
+def dev_tasks(study: Study) -> list[str]:
+    """The tasks that choose in X: `dev_tasks`, or all tasks in X that have dev items. UserError if none."""
+    if study.dev_tasks:
+        return study.dev_tasks
+    folder = RunPaths(study).data_root / "eval"
+    found = [t for t in study.tasks if loading.has_dev(t, study.lang, folder.parent)]
+    if not found:
+        raise UserError(
+            f"{folder}: none of {study.tasks} has dev items in {study.lang!r}, so no merge can be "
+            f"chosen, and no CT-then-SFT. Add eval/<task>/{study.lang}/dev.jsonl or --set dev_tasks="
+        )
+    return found
+
+
+def dev_tasks_en(study: Study) -> list[str]:
+    """The tasks that choose SFT-en: those of `sft_mix` that have dev items in English. UserError if none.
+
+    They do not depend on the language, as SFT-en does not.
+    """
+    folder = RunPaths(study).data_root / "eval"
+    found = [f"{task}_en" for task in study.sft_mix if loading.has_dev(task, ENGLISH, folder.parent)]
+    if not found:
+        raise UserError(
+            f"{folder}: none of {[*study.sft_mix]} (sft_mix) has dev items in English, so SFT-en "
+            f"cannot be chosen. Add eval/<task>/{ENGLISH}/dev.jsonl, or --set tuning_trials=1"
+        )
+    return found
+
+
+def standard_error(scores: Sequence[float], sizes: Sequence[int]) -> float:
+    """Of the mean of the tasks' scores, all in percent; one right and one wrong item are added to each
+    task, as scores of 0 and 100 are not certain either (Agresti and Caffo 2000).
+    """
+    n = np.array(sizes) + 2.0
+    p = (np.array(scores) / 100 * (n - 2) + 1) / n
+    return 100 * float(np.sqrt((p * (1 - p) / n).sum())) / len(n)
+
+
+def dev_items(study: Study, names: list[str]) -> dict[str, KeptTask]:
+    """The dev items that candidates are scored on."""
+    given: dict[str, Any] = {key: getattr(study, key) for key in loading.STUDY}
+    return loading.load_tasks(
+        names, study.lang, RunPaths(study).data_root, split="dev", limit=study.dev_limit, **given
+    )
+
+
+def open_scorer(study: Study, folder: Path) -> Scorer:
+    """A model that answers dev items; imports torch."""
+    from lrnb.scoring import evaluate
+
+    budget = TOKENS_AN_ITEM * study.eval_batch
+    return evaluate.Scorer.from_folder(
+        folder, device=study.device, precision=study.eval_precision, token_budget=budget
+    )
+
+
+def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> Dev:
+    """What the open model scores."""
+    from lrnb.scoring import evaluate
+
+    found = evaluate.dev_score(scorer, tasks)
+    chance = float(np.mean([100 * task.chance for task in tasks.values()]))
+    sizes = [len(task) for task in tasks.values()]
+    error = standard_error([found[name] for name in tasks], sizes)
+    return Dev(found["mean"], sum(sizes), chance, tuple(tasks), error)
+
+
+def dev_scorer(study: Study) -> DevScore:
+    """A function from merged weights to their `Dev` score.
+
+    Opens the base once and swaps its weights; imports torch.
+    """
+    tasks, scorer = dev_items(study, dev_tasks(study)), open_scorer(study, current(RunPaths(study).base))
+
+    def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
+        scorer.load_state(state)
+        return score_on_dev(scorer, tasks)
+
+    return dev_score

@@ -1,0 +1,263 @@
+"""A pool of seeds: what its file keeps, which runs it takes, what it says, where one run lies in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.made_pool import made_line, write_made_pool
+from support.made_run import BUDGETS, made_study, write_made_run
+
+from lrnb.analysis import comparisons, findings, instruction_sets, pool, pool_answers, pool_lines, results
+from lrnb.data import microworld, microworld_stories
+from lrnb.errors import UserError
+from lrnb.study.parameters import ROOT, Study, load_study
+from lrnb.study.recipe import RECIPE, UNCOUNTED, pool_file, stored_pool
+from lrnb.study.stages import RunPaths
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    runs = tmp_path_factory.mktemp("runs")
+    write_made_run(runs, n=60)
+    return made_study(runs)
+
+
+@pytest.fixture(scope="module")
+def line(study: Study) -> pool_lines.Line:
+    return pool.run_line(study)
+
+
+@pytest.fixture
+def path(study: Study, tmp_path: Path) -> Path:
+    return pool_file(tmp_path, study)
+
+
+def differences(study: Study) -> pd.DataFrame:
+    return pd.read_csv(RunPaths(study).scores / "differences.csv")
+
+
+# The file
+
+
+def test_a_line_keeps_every_answer_of_a_run(study: Study, line: pool_lines.Line, path: Path) -> None:
+    pool.write_pool(path, [line])
+    (read,) = pool.read_pool(path)
+    right, items = pool_lines.right_of(read), results.gather(RunPaths(study))[1]
+    assert {pool_lines.arm_name(*model) for model in right} == set(pool_lines.arms(study))
+    for (method, tokens, task), part in items.groupby(["method", "ct_tokens", "task"]):
+        assert right[method, tokens][task].tolist() == part.sort_values("item")["correct"].tolist()
+    assert (read["isa"], read["processor"], read["recipe"]) == ("avx512", "a made one", RECIPE)
+    assert read["versions"] == {"lrnb": "0.1.0"}
+
+
+def test_the_stored_pool_goes_with_preset_nano() -> None:
+    """Fails where parameters, world or recipe moved: make docs/results/nano anew, or undo what moved it."""
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    path = stored_pool(study)
+    assert pool.misfits(study, pool.read_pool(path)) == []
+    assert not path.is_file() or path.stat().st_size < 3_000_000
+
+
+def test_lines_stand_by_seed_and_set_after_what_they_say(line: pool_lines.Line, path: Path) -> None:
+    lines = [made_line(line, seed, isa) for seed, isa in ((1, "avx512"), (0, "avx512"), (0, "avx2"))]
+    pool.write_pool(path, lines)
+    first, *rest = map(json.loads, path.read_text().splitlines())
+    assert first["seeds"] == {"avx2": 1, "avx512": 2} and first["headline_set"] == "avx512"
+    assert [pool_lines.key(one) for one in rest] == [(0, "avx2"), (0, "avx512"), (1, "avx512")]
+    assert [pool_lines.key(one) for one in pool_lines.headline_lines(rest)] == [(0, "avx512"), (1, "avx512")]
+
+
+def test_a_broken_line_is_named(line: pool_lines.Line, path: Path) -> None:
+    pool.write_pool(path, [line])
+    path.write_text(path.read_text() + '{"seed": 1\n')
+    with pytest.raises(UserError, match=r"line 3: no run of a pool"):
+        pool.read_pool(path)
+
+
+def test_methods_are_added_to_a_seed_and_leave_the_others(line: pool_lines.Line) -> None:
+    old = line | {"items": {k: v for k, v in line["items"].items() if not k.startswith("ties")}}
+    new = line | {"items": {k: v for k, v in line["items"].items() if not k.startswith("average")}}
+    assert pool.with_run([made_line(line, 1), old], new)[-1]["items"].keys() == line["items"].keys()
+    assert pool.with_run([old], line) == [line]
+    other = made_line(new, 0)
+    with pytest.raises(UserError, match="give other answers here"):
+        pool.with_run([old], other)
+
+
+def test_a_seed_is_there_with_all_models_or_not(study: Study, line: pool_lines.Line) -> None:
+    assert pool_lines.has([line], study, "avx512") and not pool_lines.has([line], study, "avx2")
+    assert not pool_lines.has([line], study.model_copy(update={"seed": 1}), "avx512")
+    assert not pool_lines.has([line], study.model_copy(update={"ct_budgets": [1000]}), "avx512")
+
+
+def test_a_run_of_mixed_instruction_sets_is_no_line(tmp_path: Path) -> None:
+    folder = write_made_run(tmp_path, n=20)
+    manifest = folder / "scored" / "merged" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"isa": "avx2"}))
+    with pytest.raises(UserError, match=r"different instruction sets.*avx2: qaa/scored/merged"):
+        pool.run_line(made_study(tmp_path))
+    with pytest.raises(
+        UserError, match=r"qaa/scored/merged was made on avx2, and this is avx512.*runs=OTHER"
+    ):
+        pool.refuse_other_set(made_study(tmp_path), "avx512")
+
+
+# What fits
+
+
+def test_only_what_results_depend_on_must_be_equal(study: Study, line: pool_lines.Line, path: Path) -> None:
+    pool.write_pool(path, [line])
+    assert set(UNCOUNTED) <= set(Study.model_fields)
+    free = {"threads": 2, "seed": 7, "runs": "x", "eval_batch": 3, "methods": ["ties"], "margin": 1.0}
+    assert pool.misfits(study.model_copy(update=free), [line]) == []
+    other = study.model_copy(update={"ct_lr": 0.5})
+    assert pool.misfits(other, [line]) == [f"ct_lr (0.5 here, {study.ct_lr} in the pool)"]
+    search = study.model_copy(update={"search": {"ties": {"lam": [0.1]}}})
+    assert pool.misfits(search, [line]) == ["search of ties"]
+    with pytest.raises(UserError, match=r"1 runs do not go with this study.*ct_lr.*--pool OTHER"):
+        pool.refuse_misfit(other, path)
+    with pytest.raises(UserError, match="keeps the micro-world"):
+        pool.refuse_misfit(study.model_copy(update={"lang": "bn", "preset": "smol"}), path)
+
+
+def test_another_recipe_or_world_does_not_fit(study: Study, line: pool_lines.Line) -> None:
+    assert "recipe" in pool.misfits(study, [line | {"recipe": RECIPE - 1}])[0]
+    assert "not recorded here" in pool.misfits(study, [line], None)[0]
+    assert pool.misfits(study, [line | {"world": "other"}]) == ["text and items of the world"]
+
+
+def test_the_worlds_hash_sees_a_word_and_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pool.world_hash()
+    pool.world_hash.cache_clear()
+    assert pool.world_hash() == before
+    for module, name in ((microworld, "part_of"), (microworld_stories, "draw_document")):
+        pool.world_hash.cache_clear()
+        with monkeypatch.context() as patch:
+            old = getattr(module, name)
+            turned = {"part_of": lambda *facts, old=old: old(*facts[::-1]),
+                      "draw_document": lambda rng, old=old: old(rng)[1:]}  # fmt: skip
+            patch.setattr(microworld, name, turned[name])
+            assert pool.world_hash() != before
+    pool.world_hash.cache_clear()
+
+
+# What it says
+
+
+def test_the_pooled_answer_is_the_paired_table_over_the_seeds(
+    study: Study, line: pool_lines.Line, path: Path
+) -> None:
+    lines = write_made_pool(study, path, seeds=4)
+    one = pool_answers.pool_for(study, path)
+    assert one is not None and (one.seeds, one.isa, one.why) == (4, "avx512", [])
+    rows = pool_answers.answer(one, differences(study), study.seed).set_index(pool_answers.KEYS)
+    values = pool_answers.seed_leads(lines[:4]).set_index([*pool_answers.KEYS, "seed"])["value"].sort_index()
+    where = ("ct_then_sft", "ties", BUDGETS[0], "mean")
+    own = values.loc[where]
+    assert rows.loc[where, "difference"] == pytest.approx(own.mean())
+    assert rows.loc[where, "sd"] == pytest.approx(own.drop(0).std())  # the run is seed 0: not held against it
+    assert rows.loc[where, "low"] < own.drop(0).mean() < rows.loc[where, "high"]
+    assert set(rows["seeds"]) == {4} and set(rows["others"]) == {3}
+    table = differences(study).set_index(pool_answers.KEYS)
+    assert rows.loc[where, "own"] == pytest.approx(table.loc[where, "difference"])
+    single = pool_answers.with_training(differences(study), one, study.seed)
+    assert set(single["noise"]) == {comparisons.WITH_TRAINING}
+    wide = single.set_index(pool_answers.KEYS).loc[where]
+    assert wide["ci_high"] - wide["ci_low"] > table.loc[where, "ci_high"] - table.loc[where, "ci_low"]
+    assert wide["p"] >= table.loc[where, "p"]
+
+
+def test_a_lead_fades_over_the_seeds_by_what_it_shrinks_in_each(line: pool_lines.Line) -> None:
+    lines = [made_line(line, seed) for seed in range(5)]
+    leads = pool_answers.seed_leads(lines).query(
+        "task == 'mean' and baseline == 'ct_then_sft' and method == 'ties'"
+    )
+    first, last = (leads[leads["ct_tokens"] == b].set_index("seed")["value"] for b in BUDGETS)
+    rows = pool_answers.pooled_fades(lines)
+    assert rows.set_index("method").loc["ties", "difference"] == pytest.approx((first - last).mean())
+    said = findings.findings_of_fades(rows)
+    assert all("over 5 seeds" in finding["text"] for finding in said)
+    assert findings.HOLDS in {finding["verdict"] for finding in said}  # CT-then-SFT gains much in made runs
+
+
+def test_methods_that_few_seeds_have_are_pooled_over_those(line: pool_lines.Line) -> None:
+    lines = [made_line(line, seed) for seed in range(4)]
+    for one in lines[2:]:
+        one["items"] = {name: tasks for name, tasks in one["items"].items() if "average" not in name}
+    seeds = pool_answers.pooled_leads(lines).set_index(["baseline", "method"])["seeds"]
+    assert set(seeds.loc[("ct_then_sft", "ties")]) == {4} and set(seeds.loc[("ct_then_sft", "average")]) == {
+        2
+    }
+
+
+def test_a_run_far_from_the_others_is_said_to_be_outside(study: Study, line: pool_lines.Line) -> None:
+    lines = [made_line(line, seed, noise=0.0) for seed in range(1, 9)]
+    table = differences(study)
+    far = table.assign(difference=table["difference"] + 60)
+    one = pool_answers.Pool(lines, "avx512", [])
+    assert pool_answers.answer(one, far, 0)["outside"].all()
+    assert not pool_answers.answer(one, table, 0)["outside"].all()
+    said = findings.findings_of_pool(pool_answers.answer(one, far, 0))
+    assert all("is outside of where 95% of single runs lie" in finding["text"] for finding in said)
+
+
+def test_a_pool_that_does_not_fit_widens_nothing(study: Study, line: pool_lines.Line) -> None:
+    one = pool_answers.Pool(
+        [made_line(line, seed) for seed in range(3)], "avx512", ["ct_lr (1 here, 2 in the pool)"]
+    )
+    table = differences(study)
+    found = pool_answers.with_training(table, one, 0)
+    assert set(found["noise"]) == {comparisons.ITEMS_ONLY} and found["ci_low"].equals(table["ci_low"])
+    assert "other ct_lr (1 here, 2 in the pool)" in pool_answers.about(study, one)
+    assert "No pool of seeds is stored" in pool_answers.about(study, None)
+
+
+def test_two_instruction_sets_are_compared_seed_by_seed(line: pool_lines.Line) -> None:
+    pairs = [(seed, isa) for seed in range(5) for isa in ("avx512", "avx2")]
+    said = instruction_sets.agreement([made_line(line, *pair) for pair in pairs])["sets_agree"]
+    numbers = len(line["items"]) + len(
+        pool_answers.seed_leads([line]).query("task == 'mean' and baseline == 'ct_then_sft'")
+    )
+    assert (said["seeds"], said["numbers"]) == (5, numbers)
+    assert said["agree"] > 0.8 * numbers
+    assert abs(said["largest"]["difference"]) == max(abs(row["difference"]) for row in said["each"])
+    better = {task: pool_lines.packed(pd.Series(np.ones(line["n"][task]))) for task in line["n"]}
+    moved = [made_line(line, *pair) for pair in pairs]
+    for one in moved:
+        if one["isa"] == "avx2":
+            one["items"]["ct@16384"] = better
+    rows = instruction_sets.agreement(moved)["sets_agree"]["each"]
+    assert not next(row for row in rows if row["model"] == "ct@16384")["agree"]
+    assert instruction_sets.agreement([line])["sets_agree"] == {}
+    assert "Two instruction sets (avx2, avx512) on the same 5 seeds agree in" in pool_answers._on_sets(
+        pool_answers.Pool([], "avx512", [], said)
+    )
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "noise", "words"),
+    [
+        (0.5, 3.0, 0.01, comparisons.WITH_TRAINING, findings.HOLDS),
+        (0.5, 3.0, 0.01, comparisons.ITEMS_ONLY, findings.ABOVE),
+        (-3.0, -0.5, 0.01, comparisons.ITEMS_ONLY, findings.BELOW),
+        (-1.9, 1.5, 0.6, comparisons.WITH_TRAINING, "the same within 2 points"),
+        (-1.9, 1.5, 0.6, comparisons.ITEMS_ONLY, "the same within 2 points, items only"),
+        (-2.0, 1.5, 0.6, comparisons.WITH_TRAINING, findings.OPEN),
+    ],
+)
+def test_verdicts_say_what_the_interval_holds(low, high, p, noise, words) -> None:
+    assert findings.verdict((low + high) / 2, low, high, p, noise, 2.0) == words
+
+
+def test_nothing_holds_from_the_items_of_one_run(study: Study) -> None:
+    scores, items = results.gather(RunPaths(study))
+    said = findings.findings_of_scores(scores, items, comparisons.compare_methods(items, study), 2.0)
+    assert not {f["verdict"] for f in said} & {findings.HOLDS, findings.FAILS}
+    assert not any("significant" in f["text"] for f in said)

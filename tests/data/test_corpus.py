@@ -1,0 +1,171 @@
+"""Corpus: sources, cleaning, replay, packing; on small files and on the real text where it is there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.pico import pico_tokenizer
+
+from lrnb.data import corpus, packing
+from lrnb.errors import UserError
+
+
+def write_corpus(root: Path, name: str, text: str) -> Path:
+    path = root / "corpus" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write(text)
+    return root
+
+
+@pytest.mark.parametrize("name", ["bn.jsonl", "bn.jsonl.gz"])
+def test_json_lines_are_read(tmp_path: Path, name: str) -> None:
+    root = write_corpus(tmp_path, name, '{"text": "এক"}\n{"text": "দুই", "source": "x"}\n')
+    assert list(corpus.read_local(root, "bn")) == ["এক", "দুই"]
+
+
+def test_text_and_parquet_are_read(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path, "aa.txt", "one\ntwo\n")
+    pd.DataFrame({"text": ["three", None]}).to_parquet(root / "corpus" / "bb.parquet")
+    assert [text.strip() for text in corpus.read_local(root, "aa")] == ["one", "two"]
+    assert list(corpus.read_local(root, "bb")) == ["three"]
+
+
+def test_a_folder_is_streamed_like_a_hub_data_set(tmp_path: Path) -> None:
+    (tmp_path / "mn-release.jsonl").write_text(
+        '{"title": "a", "text": "нэг"}\n{"title": "b", "text": "хоёр"}\n'
+    )
+    assert list(corpus.read_hub(str(tmp_path), files="mn*.jsonl")) == ["нэг", "хоёр"]
+    with pytest.raises(UserError, match="no field 'body' among"):
+        list(corpus.read_hub(str(tmp_path), files="mn*.jsonl", field="body"))
+
+
+def test_languages_are_those_with_a_file(tmp_path: Path) -> None:
+    for name in ("bn.txt", "mn.jsonl.gz", "en.parquet", "README.md"):
+        write_corpus(tmp_path, name, "")
+    assert corpus.languages(tmp_path) == ["bn", "en", "mn"]
+
+
+def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no text for 'bn'. Put one of bn.jsonl.gz"):
+        corpus.read_local(tmp_path, "bn")
+    root = write_corpus(tmp_path, "bn.jsonl", '{"text": "a"}\nnot json\n')
+    with pytest.raises(UserError, match=r"bn.jsonl:2: expected one JSON object a line"):
+        list(corpus.read_local(root, "bn"))
+    with pytest.raises(UserError, match="cannot be opened"):
+        list(corpus.read_hub(str(tmp_path / "nowhere")))
+
+
+def test_script_share() -> None:
+    assert corpus.script_share("বাংলা text", "Bengali") == pytest.approx(2 / 6)  # vowel signs are no letters
+    assert corpus.script_share("123 !", "Bengali") == 0
+    assert corpus.script_share("Монгол хэл", "Cyrillic") == 1
+
+
+def test_cleaning_counts_what_it_drops() -> None:
+    long = "নদীর ধারে একটি ছোট গ্রাম ছিল, সেখানে অনেক মানুষ বাস করত। " * 5
+    dropped: Counter[str] = Counter()
+    texts = ["  ", "all in latin script", long, long, long + "শেষ", "অন্য একটি লেখা"]
+    kept = list(corpus.clean(texts, "Bengali", 0.5, 0.8, dropped))
+    assert kept == [long.strip(), "অন্য একটি লেখা"]
+    assert dropped == {"empty": 1, "other script": 1, "duplicate": 1, "near duplicate": 1}
+
+
+def test_text_is_normalised() -> None:
+    assert list(corpus.clean(["e\u0301"], "", 0, 1, Counter())) == ["é"]
+
+
+def test_the_order_depends_on_the_seed_only() -> None:
+    texts = [str(i) for i in range(100)]
+    first, again = list(corpus.shuffled(texts, 1)), list(corpus.shuffled(texts, 1))
+    assert first == again != list(corpus.shuffled(texts, 2)) and sorted(first) == sorted(texts)
+    assert sorted(corpus.shuffled(texts, 1, buffer=10)) == sorted(texts)
+
+
+def test_held_out_documents_leave_the_stream() -> None:
+    stream = iter(["aaaa", "bbbb", "cccc"])
+    assert corpus.hold_out(stream, 5) == ["aaaa", "bbbb"] and list(stream) == ["cccc"]
+
+
+def test_replay_keeps_the_ratio_at_every_point() -> None:
+    counts: Counter[str] = Counter()
+    stream = packing.replay(([1] * 30 for _ in range(100)), ([2] * 10 for _ in range(100)), 4, counts)
+    tokens = [i for ids in stream for i in ids]
+    assert counts["x"] == 3000 and counts["en"] == tokens.count(2) == 750
+    for end in range(300, 3750, 300):
+        assert 3 < tokens[:end].count(1) / tokens[:end].count(2) < 5
+
+
+def test_replay_says_when_english_is_short() -> None:
+    with pytest.raises(UserError, match="English text ended after 10 tokens"):
+        list(packing.replay(([1] * 30 for _ in range(9)), [[2] * 10], 4, Counter()))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(2, 16))
+def test_packing_loses_nothing_and_restarts_positions(lengths: list[int], seq_len: int) -> None:
+    documents = [list(range(1000 * i, 1000 * i + n)) for i, n in enumerate(lengths)]
+    rows = list(packing.pack(documents, seq_len))
+    stream = [token for document in documents for token in document]
+    ids = [int(i) for row, _ in rows for i in row]
+    assert ids == stream[: len(ids)] and len(stream) - len(ids) < seq_len
+    for row, positions in rows:
+        boundary = np.diff(row) != 1
+        assert positions[0] == 0 and ((np.diff(positions) != 1) == boundary).all()
+
+
+def test_packed_rows_come_back(tmp_path: Path) -> None:
+    from lrnb.training.pretraining import packed_rows
+
+    rows = list(packing.pack([[1, 2, 3, 4, 5], [6, 7, 8]], 4))
+    assert packing.write_packed(rows, tmp_path / "packed.arrow", 10) == 2
+    back = packed_rows(tmp_path / "packed.arrow")
+    assert np.array(back["input_ids"]).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert np.array(back["position_ids"]).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
+
+
+def test_a_budget_above_the_corpus_names_the_remedy() -> None:
+    with pytest.raises(
+        UserError, match=r"asks for 1,000 tokens, the cleaned corpus has 640.*ct_budgets=\[320\]"
+    ):
+        packing.check_budget(640, [100, 1000])
+    packing.check_budget(1000, [100, 1000])
+
+
+def test_audit_counts_tokens() -> None:
+    found = corpus.audit(pico_tokenizer(), ["the cat sees", "zebra"])
+    assert found["tokens"] == 4 and found["unknown_share"] == 0.25 and found["tokens_per_word"] == 1
+
+
+def test_lines_round_trip(tmp_path: Path) -> None:
+    corpus.write_lines(tmp_path / "a.jsonl", ["বাংলা", 'two\n"lines"'])
+    assert corpus.read_lines(tmp_path / "a.jsonl") == ["বাংলা", 'two\n"lines"']
+
+
+@pytest.mark.parametrize(
+    ("lang", "script"),
+    [
+        ("bn", "Bengali"),
+        ("bo", "Tibetan"),
+        ("mn", "Cyrillic"),
+        ("or", "Oriya"),
+        ("ta", "Tamil"),
+        ("te", "Telugu"),
+        ("ug", "Arabic"),
+    ],
+)
+def test_real_text_passes_its_own_script_filter(data_root: Path, lang: str, script: str) -> None:
+    dropped: Counter[str] = Counter()
+    texts = list(corpus.clean(corpus.read_local(data_root, lang), script, 0.5, 1, dropped))
+    packed = (data_root / "corpus" / f"{lang}.jsonl.gz").read_bytes()
+    lines = gzip.decompress(packed).decode().splitlines()
+    assert len(texts) + dropped.total() == len(lines) and len(texts) > 0.99 * len(lines)
+    assert json.loads(lines[0])["text"].strip() == texts[0]

@@ -1,0 +1,713 @@
+"""One notebook run safely, and the study's graph: reruns, failures, kills, two runs at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+import torch
+from filelock import Timeout
+from support.pico import pico_model
+
+from lrnb.cli.main import main
+from lrnb.errors import UserError
+from lrnb.pipeline import estimate, freshness, monitor, notebooks, runner
+from lrnb.pipeline import steps as plan
+from lrnb.study import files, stages
+from lrnb.study.parameters import ROOT, load_study, read_yaml
+
+
+def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
+    """A notebook with a parameters cell and code cells, as JupyterLab would save it."""
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    nb = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, path)
+    return path
+
+
+def outputs(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+# one notebook
+
+
+def test_notebook_gets_its_parameters_and_runs_in_the_checkout_with_this_python(tmp_path: Path) -> None:
+    body = "import os, sys; print(steps + 1, rate, sys.executable, os.getcwd(), os.environ['LRNB_X'])"
+    notebook = write_notebook(tmp_path / "{odd} name.ipynb", "steps = 1\nrate = 0.5\nnames = ['a']", body)
+    out = notebooks.exec_notebook(notebook, {"steps": 2}, tmp_path / "out" / "{a}.ipynb", {"LRNB_X": "here"})
+    assert outputs(out).split() == ["3", "0.5", sys.executable, str(ROOT), "here"]
+    assert [p.name for p in out.parent.iterdir()] == ["{a}.ipynb"]
+    assert "LRNB_X" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"stepz": 2}, "did you mean 'steps'"),
+        ({"zzz": 2}, "it declares steps, rate, names, flag"),
+        ({"steps": "2"}, "steps is '2', expected int"),
+        ({"steps": 2.5}, "steps is 2.5, expected int"),
+        ({"steps": True}, "expected int"),
+        ({"flag": 1}, "expected bool"),
+        ({"names": "a"}, "expected list"),
+        ({"names": [1]}, "expected list"),
+        ({"x; open('owned', 'w')": 1}, "not a Python name"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_runs(tmp_path: Path, params: dict, message: str) -> None:
+    declared = "steps = 1\nrate = 0.5\nnames = ['a']\nflag = False"
+    notebook = write_notebook(tmp_path / "n.ipynb", declared, "open('ran', 'w')")
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        notebooks.exec_notebook(notebook, params, tmp_path / "out" / "n.ipynb")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_studys_own_ranges_hold_for_a_notebook_run_alone(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "densities = [0.5]", "1")
+    with pytest.raises(UserError, match=r"densities must lie in \(0, 1\]"):
+        notebooks.exec_notebook(notebook, {"densities": [50.0]}, tmp_path / "n.out.ipynb")
+
+
+def test_failing_cell_leaves_its_error_and_no_output(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "print('before')", "1 / a", "print('after')")
+    out = tmp_path / "out" / "n.ipynb"
+    with pytest.raises(notebooks.NotebookFailed, match=r"(?s)cell 3:.*ZeroDivisionError.*n.failed.ipynb"):
+        notebooks.exec_notebook(notebook, {}, out)
+    assert [p.name for p in out.parent.iterdir()] == ["n.failed.ipynb"]
+    assert "before" in outputs(out.parent / "n.failed.ipynb")
+    notebooks.exec_notebook(notebook, {"a": 1}, out)
+    assert [p.name for p in out.parent.iterdir()] == ["n.ipynb"]
+
+
+def test_a_users_mistake_inside_a_notebook_is_told_without_traceback(tmp_path: Path) -> None:
+    body = "from lrnb.study.parameters import UserError\nraise UserError('the corpus is empty; add text')"
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", body)
+    with pytest.raises(notebooks.NotebookFailed) as caught:
+        notebooks.exec_notebook(notebook, {}, tmp_path / "o.ipynb")
+    assert "cell 2: the corpus is empty; add text" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_killed_kernel_is_a_failure(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "import os; os.kill(os.getpid(), 9)", "print(1)")
+    with pytest.raises(notebooks.NotebookFailed, match=r"kernel was killed.*smaller batch"):
+        notebooks.exec_notebook(notebook, {}, tmp_path / "o.ipynb")
+    assert not (tmp_path / "o.ipynb").exists()
+    assert (tmp_path / "o.failed.ipynb").exists()
+
+
+def test_cells_that_did_not_run_are_noticed(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "n.ipynb", "a = 0", "print(1)")
+    nb = nbformat.read(path, as_version=4)
+    for cell in nb.cells:
+        cell.metadata["papermill"] = {"status": "completed", "exception": None}
+    nb.cells[0].execution_count = 1
+    nbformat.write(nb, path)
+    with pytest.raises(RuntimeError, match="cell 1 did not run"):
+        notebooks._require_every_cell(path)
+
+
+def test_missing_notebook_and_unwritable_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such notebook"):
+        notebooks.exec_notebook(tmp_path / "none.ipynb", {}, tmp_path / "o.ipynb")
+    (tmp_path / "file").write_text("")
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "1")
+    with pytest.raises(UserError, match="cannot write here"):
+        notebooks.exec_notebook(notebook, {}, tmp_path / "file" / "o.ipynb")
+
+
+# the study's graph, on a checkout whose notebooks only write their artefacts
+
+KEYS = {
+    "01_ct/00_base": ("base_lr = 0.003", "[paths.world, paths.base]"),
+    "01_ct/01_corpus": ("seq_len = 64", "[paths.corpus]"),
+    "01_ct/02_ct": ("ct_lr = 0.0004\nct_budgets = [1000]", "[paths.ct()]"),
+    "01_ct/03_sft": ("sft_lr = 0.0005\nsft_parent = 'base'", None),
+    "02_merge/01_average": ("alphas = [0.5]", "[paths.merge('average'), paths.merge('task_arithmetic')]"),
+    "02_merge/02_ties": ("densities = [0.5]", "[paths.merge('ties')]"),
+    "02_merge/03_ties_sv": ("slacks = [0.1]", "[paths.merge('ties_sv')]"),
+    "02_merge/04_evaluate": ("test_limit = 200\ngroup = 'parents'", "[paths.scored(group)]"),
+    "03_analysis/01_scores": ("ct_budgets = [1000]", "[paths.scores]"),
+    "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
+    "03_analysis/03_sign_conflicts": ("ct_budgets = [1000]", "[paths.signs]"),
+    "03_analysis/04_saturation": ("ct_budgets = [1000]", "[paths.saturation]"),
+    "03_analysis/05_failures": ("script = 'Georgian'", "[paths.lang / 'failures']"),
+}
+SETUP = """import os, time
+from filelock import Timeout
+
+from lrnb.errors import UserError
+from lrnb.study import Stage, open_notebook, write_text
+study, paths = open_notebook()"""
+TROUBLE = """trouble = paths.lang / 'trouble'
+what = trouble.read_text() if trouble.exists() else ''
+if what == 'raise':
+    raise UserError('the shares do not add up')
+if what == 'kill':
+    os.kill(os.getpid(), 9)
+if what == 'sleep':
+    trouble.with_name('asleep').write_text('')
+    time.sleep(120)"""
+WRITE = """for folder in {folders}:
+    with Stage(folder, 'mini', study.declared()) as stage:
+        write_text(stage.draft / 'out.txt', repr(study.declared()))"""
+SFT = "paths.sft if sft_parent == 'base' else paths.ct_then_sft() / sft_parent.split('/')[1]"
+REPORT = """from lrnb.study import write_text
+def write_report(folder):
+    seeds = [path.read_text() for path in folder.parent.glob("*-seeds.csv")]
+    write_text(folder / "report.html", f"<p>mini {seeds}</p>")
+    return folder / "report.html"
+"""
+
+
+def write_checkout(root: Path) -> Path:
+    """The real package, Snakefile and parameters, with notebooks that compute nothing."""
+    shutil.copytree(ROOT / "lrnb", root / "lrnb", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "params", root / "params")
+    shutil.copy(ROOT / "Snakefile", root)
+    (root / "lrnb" / "report" / "page.py").write_text(REPORT)
+    for name, (keys, folders) in KEYS.items():
+        declared = f"preset = 'nano'\nlang = 'qaa'\nseed = 0\nruns = 'runs'\n{keys}"
+        body = WRITE.format(folders=folders or f"[{SFT}]")
+        trouble = [TROUBLE] if name == "03_analysis/02_discarded" else []
+        write_notebook(root / "notebooks" / f"{name}.ipynb", declared, SETUP, *trouble, body)
+    return root
+
+
+class Checkout:
+    """Commands in a miniature checkout, each its own process, as a user starts them.
+
+    Its notebooks import too little for a nursery to pay: runs have one where a test asks for it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.lang = root, root / "runs" / "nano" / "qaa"
+
+    def start(self, *extra: str, lang: str = "qaa", warm: bool = False) -> subprocess.Popen:
+        command = [sys.executable, "-m", "lrnb", "run", f"params/{lang}.yaml", "--set", "ct_budgets=[1000]"]
+        return subprocess.Popen(
+            [*command, *([] if warm else ["--no-warm"]), *extra],
+            cwd=self.root,
+            env=os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *extra: str, lang: str = "qaa") -> tuple[int, str]:
+        process = self.start(*extra, lang=lang)
+        text, _ = process.communicate(timeout=300)
+        return process.returncode, text
+
+    def outdated(self, *extra: str) -> list[str]:
+        """Steps that would run."""
+        status, text = self.run("--dry-run", *extra)
+        assert status == 0, text
+        rows = [line.split() for line in text.splitlines() if line.startswith(" ")]  # not the title
+        return [row[0] for row in rows if row[-2:] == ["to", "run"]]
+
+    def steps_run(self, text: str) -> set[str]:
+        lines = [line.split("] ", 1)[-1] for line in text.splitlines()]
+        return {line.split(": ")[0] for line in lines if line.endswith((": done", ": failed"))}
+
+    def owner(self) -> dict:
+        return json.loads((self.lang / runner.OWNER).read_text())
+
+    def make_trouble(self, what: str) -> None:
+        """Let the next run of the step `discarded` raise, die or hang."""
+        (self.lang / "trouble").write_text(what)
+        shutil.rmtree(self.lang / "conflicts")
+        (self.lang / ".status" / "discarded.json").unlink()
+
+    def wait_asleep(self) -> None:
+        for _ in range(600):
+            if (self.lang / "asleep").exists():
+                return
+            time.sleep(0.1)
+        raise AssertionError("the step did not start")
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+ALL = {"base", "corpus", "sft", "ct", "cts_1k", "average", "ties", "ties_sv", "eval_parents"}
+ATLAS = {"discarded", "signs", "saturation", "failures"}  # the first and those that need it
+ALL |= {"eval_merged", "scores", "report"} | ATLAS
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A miniature study that ran once, from nothing."""
+    checkout = Checkout(write_checkout(tmp_path_factory.mktemp("study") / "check out"))
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == ALL
+    assert "report.html" in text
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of the finished study, to be changed by one test."""
+    shutil.copytree(finished.root, tmp_path / "copy")
+    return Checkout(tmp_path / "copy")
+
+
+def test_every_step_left_manifest_notebook_and_parameters(finished: Checkout) -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
+    study = study.model_copy(update={"runs": str(finished.root / "runs")})
+    for step in plan.plan(study).values():
+        assert all(path.is_file() for path in step.results)
+        assert not step.notebook or (step.executed.is_file() and step.params.is_file())
+    values = stages.read_manifest(finished.lang / "scored" / "merged")["params"]
+    assert values["group"] == "merged"
+
+
+def test_rerun_has_nothing_to_do_even_after_touching_files(checkout: Checkout) -> None:
+    for path in (checkout.root / "notebooks").rglob("*.ipynb"):
+        path.touch()
+    status, text = checkout.run()
+    assert (status, "Nothing to do" in text) == (0, True)
+    assert not checkout.steps_run(text)
+
+
+def test_changed_parameter_runs_only_what_depends_on_it(checkout: Checkout) -> None:
+    before = (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes()
+    status, text = checkout.run("--set", "slacks=[0.2]")
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "report"} | ATLAS
+    assert (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes() == before
+
+
+def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout) -> None:
+    shutil.rmtree(checkout.lang / "conflicts")
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"report"} | ATLAS
+    manifest = checkout.lang / "scored" / "merged" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"eval_merged", "scores", "failures", "report"}
+
+
+def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: Checkout) -> None:
+    with open(checkout.root / "lrnb" / "figures" / "scores.py", "a") as file:
+        file.write("# edited\n")
+    assert set(checkout.outdated()) == ALL
+    assert not checkout.outdated("--keep-code")
+    shutil.rmtree(checkout.lang / "conflicts")
+    status, text = checkout.run("--keep-code", "--set", "slacks=[0.2]")
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"ties_sv", "eval_merged", "scores", "report"} | ATLAS
+    assert "base" in checkout.outdated("--set", "slacks=[0.2]")
+
+
+def test_code_counts_and_the_parameters_cell_does_not(tmp_path: Path) -> None:
+    hashes = [
+        freshness.notebook_hash(write_notebook(tmp_path / "n.ipynb", parameters, body))
+        for parameters, body in (("a = 1", "print(a)"), ("a = 2", "print(a)"), ("a = 1", "print(-a)"))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Checkout) -> None:
+    result = checkout.lang / "conflicts" / "out.txt"
+    result.touch()
+    assert checkout.outdated() == []
+    result.write_text(result.read_text().swapcase())
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
+    result.unlink()
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
+    (checkout.root / "runs/nano/shared/world/out.txt").unlink()
+    assert "base" in checkout.outdated()
+
+
+def test_run_folder_spelled_otherwise_is_the_same(checkout: Checkout) -> None:
+    assert checkout.outdated("--set", f"runs={checkout.root / 'runs'}") == []
+
+
+def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Checkout) -> None:
+    notebook = checkout.root / "notebooks" / "03_analysis" / "02_discarded.ipynb"
+    text = notebook.read_text().replace("asleep", "awake")
+    later = f"from pathlib import Path; Path({str(notebook)!r}).write_text(Path('later.ipynb').read_text())"
+    keys, folders = KEYS["03_analysis/02_discarded"]
+    declared = f"preset = 'nano'\nlang = 'qaa'\nseed = 0\nruns = 'runs'\n{keys}"
+    (checkout.root / "later.ipynb").write_text(text)
+    write_notebook(notebook, declared, SETUP, later, WRITE.format(folders=folders))
+    status, text = checkout.run()
+    assert status == 0, text
+    assert "discarded: code changed while it ran" in text
+    assert "changed while it ran" in (checkout.lang / "logs" / "discarded.log").read_text()
+    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
+    assert checkout.run()[0] == 0
+    assert checkout.outdated() == []
+
+
+def test_data_of_the_language_counts_and_other_languages_do_not(tmp_path: Path) -> None:
+    names = ["corpus/bn.jsonl.gz", "corpus/en.jsonl.gz", "corpus/ta.jsonl.gz", "sft/topic.jsonl"]
+    names += ["eval/topic/bn/test.jsonl", "eval/topic/ta/test.jsonl", "hub/them/set/test.parquet"]
+    paths = [tmp_path / name for name in names]
+    for file in paths:
+        files.write_text(file, "{}")
+    values = {"data_root": str(tmp_path), "base_prune": True}
+    study = load_study(ROOT / "params" / "bn.yaml", "smol", values)
+    steps = plan.plan(study)
+    plain = study.model_copy(update={"base_prune": False})
+
+    def hashes() -> list[str]:
+        own = [freshness.data_hash(steps[name], study) for name in ("base", "sft", "corpus", "eval_merged")]
+        return [*own, freshness.data_hash(steps["base"], plain)]
+
+    for file, expected in zip(paths, ("1011", "1111", "1000", "1111", "1011", "1000", "0101"), strict=True):
+        before = hashes()
+        file.write_text("{} ")
+        changed = "".join(str(int(a != b)) for a, b in zip(before, hashes(), strict=True))
+        assert changed == f"{expected}0", file
+
+
+def test_a_users_own_model_and_task_file_count(tmp_path: Path) -> None:
+    model, task = tmp_path / "model" / "model.safetensors", tmp_path / "own.yaml"
+    for path in (model, task, tmp_path / "data" / "eval" / "items"):
+        files.write_text(path, "made")
+    own = {"base_source": str(model.parent), "tasks": ["topic", str(task)], "sft_mix": {f"{task}": 10}}
+    study = load_study(ROOT / "params" / "bn.yaml", "smol", own | {"data_root": str(tmp_path / "data")})
+    steps = plan.plan(study)
+
+    def keys() -> dict[str, dict[str, str]]:
+        names = ("base", "corpus", "sft", "eval_merged", "scores")
+        return {name: freshness.input_key(steps[name], steps, study) for name in names}
+
+    for path, expected in ((model, {"base"}), (task, {"sft", "eval_merged"})):
+        before = keys()
+        files.write_text(path, "made anew")
+        assert {name for name, key in keys().items() if key != before[name]} == expected
+
+
+def test_what_a_users_task_file_includes_counts(tmp_path: Path) -> None:
+    own, middle, last = (tmp_path / f"{name}.yaml" for name in ("own", "middle", "last"))
+    files.write_text(own, "include: middle.yaml")
+    files.write_text(middle, "include: last.yaml")
+    files.write_text(last, "dataset_name: one")
+    before = freshness._own_files({"tasks": [str(own)]})
+    files.write_text(last, "dataset_name: two")
+    changed = freshness._own_files({"tasks": [str(own)]})
+    assert changed != before
+    files.write_text(middle, f"include: {tmp_path / 'middle.yaml'}")  # refused when it is loaded
+    assert freshness._own_files({"tasks": [str(own)]}).keys() == before.keys()
+
+
+def test_data_behind_links_count_and_links_in_a_circle_end(tmp_path: Path) -> None:
+    file, hub = tmp_path / "disk" / "set" / "test.parquet", tmp_path / "hub"
+    files.write_text(file, "{}")
+    hub.mkdir()
+    (hub / "them").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "round").symlink_to(hub)
+    before = freshness._listing(hub)
+    assert [name for name, _ in before] == ["them/set/test.parquet"]
+    files.write_text(file, "{} ")
+    assert freshness._listing(hub) != before
+
+
+def test_data_root_has_one_spelling_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "eval").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    keys = []
+    for place in ("data", str(tmp_path / "data"), "other"):
+        study = load_study(ROOT / "params" / "bn.yaml", "smol", {"data_root": place, "runs": place})
+        keys.append(freshness._placeless(plan.step_params(plan.plan(study)["sft"], study)))
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0]["data_root"] == str(tmp_path / "data")
+
+
+def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Checkout) -> None:
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
+    (checkout.lang / "scores" / "scores.csv").write_text(scores)
+    shares = "tensor,setting,ct_tokens,density,sft_discarded,sft_kept\n(model),fixed,1000,0.5,10,100\n"
+    (checkout.lang / "conflicts" / "shares.csv").write_text(shares)
+    one = {
+        "method": "ties",
+        "ct_tokens": 1000,
+        "task": "topic",
+        "item": range(4),
+        "correct": [True, False] * 2,
+    }
+    pd.DataFrame(one).to_parquet(checkout.lang / "scores" / "items.parquet")
+    status, text = checkout.run("--seeds", "1")
+    assert status == 0, text
+    assert not checkout.steps_run(text)
+    assert "ties,1000,topic,1,50.0" in (checkout.lang / "report.html").read_text()
+    assert checkout.outdated() == []
+    note = json.loads((checkout.lang.parent / "qaa-seeds.json").read_text())
+    assert note["ct_budgets"] == [1000]
+    assert not {"seed", "runs"} & set(note)
+
+
+def test_another_stored_pool_outdates_the_report_alone(checkout: Checkout) -> None:
+    assert checkout.outdated() == []
+    stored = checkout.root / "docs" / "results" / "nano" / "nano-qaa.jsonl"
+    stored.parent.mkdir(parents=True)
+    stored.write_text('{"about": "none yet"}\n')
+    assert checkout.outdated() == ["report"]
+
+
+def test_after_a_failure_no_old_table_is_printed(checkout: Checkout) -> None:
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
+    (checkout.lang / "scores" / "scores.csv").write_text(scores)
+    assert "Percent right" in checkout.run()[1]
+    write_notebook(checkout.root / "notebooks/03_analysis/01_scores.ipynb", "ct_budgets = [1000]", "1 / 0")
+    status, text = checkout.run()
+    assert status == 1
+    assert "Percent right" not in text
+    assert "the table of an earlier run was left alone, runs/nano/qaa/scores/scores.csv" in text
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"), [("raise", "the shares do not add up"), ("kill", "kernel was killed")]
+)
+def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
+    checkout: Checkout, trouble: str, message: str
+) -> None:
+    checkout.make_trouble(trouble)
+    (checkout.lang / "scores" / "manifest.json").unlink()
+    status, text = checkout.run()
+    assert status == 1
+    assert checkout.steps_run(text) == {"discarded", "scores"}
+    assert message in text
+    assert "discarded.failed.ipynb" in text
+    assert "logs/discarded.log" in text
+    (checkout.lang / "trouble").unlink()
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"report"} | ATLAS
+
+
+def test_second_language_finds_base_and_sft_done(finished: Checkout) -> None:
+    status, text = finished.run("--dry-run", lang="qab")
+    assert status == 0
+    rows = [line for line in text.splitlines() if "up to date" in line]
+    assert [row.split()[0] for row in rows] == ["base", "sft"]
+
+
+def test_a_shared_step_needed_twice_at_once_is_made_once(tmp_path: Path) -> None:
+    root = write_checkout(tmp_path / "checkout")
+    base = root / "notebooks" / "01_ct" / "00_base.ipynb"
+    keys = "preset = 'nano'\nlang = 'en'\nseed = 0\nruns = 'runs'\nbase_lr = 0.003"
+    note = "os.makedirs(paths.root, exist_ok=True)\nopen(paths.root / 'made', 'a').write('x')\ntime.sleep(2)"
+    write_notebook(base, keys, SETUP, note, WRITE.format(folders="[paths.world, paths.base]"))
+    commands = []
+    for lang in ("qaa", "qab"):
+        file = root / "runs" / "nano" / lang / "params.yaml"
+        files.write_text(file, plan.as_yaml(load_study(ROOT / f"params/{lang}.yaml", "nano").model_dump()))
+        commands.append([sys.executable, "-m", "lrnb", "exec", "base", "--study", str(file)])
+    env = os.environ | {"PYTHONPATH": str(root)}
+    running = [subprocess.Popen(command, env=env, cwd=root) for command in commands]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    assert (root / "runs" / "nano" / "made").read_text() == "x"
+
+
+def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout: Checkout) -> None:
+    checkout.make_trouble("sleep")
+    slow = checkout.start(warm=True)
+    checkout.wait_asleep()
+    status, text = checkout.run()
+    assert status == 2
+    assert f"process {slow.pid}" in text
+    child = checkout.owner()["child"]
+    slow.send_signal(signal.SIGKILL)
+    slow.communicate()
+    os.kill(child, 0)  # its Snakemake lives on
+    (checkout.lang / "trouble").unlink()
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"report"} | ATLAS
+    assert gone(child)
+
+
+def test_terminated_run_leaves_no_process_and_says_how_to_continue(checkout: Checkout) -> None:
+    checkout.make_trouble("sleep")
+    slow = checkout.start(warm=True)
+    checkout.wait_asleep()
+    family = psutil.Process(slow.pid).children(recursive=True)
+    slow.terminate()
+    text, _ = slow.communicate(timeout=60)
+    assert slow.returncode == 130
+    assert "continues where it was" in text
+    assert family
+    assert all(gone(process.pid) for process in family)
+
+
+def test_a_run_goes_on_after_its_nursery_was_killed(checkout: Checkout) -> None:
+    if not runner.can_be_warm(load_study(ROOT / "params" / "qaa.yaml", "nano"), ""):
+        pytest.skip("a run has a nursery on Linux, where there is no GPU")
+    checkout.make_trouble("sleep")
+    slow = checkout.start(warm=True)
+    checkout.wait_asleep()
+    (checkout.lang / "trouble").unlink()
+    children = psutil.Process(checkout.owner()["child"]).children()
+    (nursery,) = (child for child in children if "lrnb.pipeline.nursery" in child.cmdline())
+    nursery.kill()
+    text, _ = slow.communicate(timeout=120)
+    assert slow.returncode == 0, text
+    assert checkout.steps_run(text) == {"report"} | ATLAS
+    assert checkout.outdated() == []
+
+
+def test_folder_that_cannot_be_written_is_said_before_starting(checkout: Checkout) -> None:
+    (checkout.root / "blocked").write_text("a file where a folder should be")
+    status, text = checkout.run("--set", "runs=blocked")
+    assert status == 2
+    assert "cannot write here" in text
+
+
+def test_full_disk_is_said_before_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"runs": str(tmp_path)})
+    (tmp_path / "nano" / "qaa").mkdir(parents=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(UserError, match="qaa: needs 0.1 GB, the disk has 0.0 GB free. Free space, or use"):
+        runner.require_disk(study, plan.plan(study).values())
+
+
+def test_a_run_asks_the_disk_for_the_steps_that_are_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"runs": str(tmp_path)})
+
+    def asked(_: object, steps: list[plan.Step]) -> None:
+        raise UserError(",".join(step.name for step in steps))
+
+    monkeypatch.setattr(freshness, "sync_stamps", lambda *_: ["scores", "report"])
+    monkeypatch.setattr(runner, "require_disk", asked)
+    with pytest.raises(UserError, match="^scores,report$"):
+        runner.run_study(study)
+
+
+@pytest.mark.parametrize(("options", "warm"), [([], 1), (["--no-warm"], 0)])
+def test_a_run_has_a_nursery_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], warm: int
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(runner, "can_be_warm", lambda *_: True)
+    monkeypatch.setattr(runner, "_watch", lambda _study, _board, command, _console: asked.extend(command))
+    assert main(["run", str(ROOT / "params/qaa.yaml"), "--set", f"runs={tmp_path}", *options]) == 1
+    assert f"warm={warm}" in asked
+
+
+def test_disk_is_asked_for_what_is_still_to_be_written() -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000, 2000]})
+    steps, model = plan.plan(study), 4 * estimate.parameters(study)
+    small = estimate.disk_bytes(study, [steps["scores"]])
+    written = {
+        "base": 1,
+        "sft": 2,  # the best so far, and the candidate in training
+        "ct": 2,
+        "cts_1k": 2,
+        "average": 4,
+        "ties": 2,
+        "eval_merged": 0,
+        "report": 0,
+    }
+    resume = {"ct": 6 * model}
+    for name, models in written.items():
+        asked = estimate.disk_bytes(study, [steps[name]]) - small
+        assert asked == models * model + resume.get(name, 0), name
+    assert estimate.disk_bytes(study, steps.values()) == small + 23 * model  # 14 models
+    alone = study.model_copy(update={"tuning_trials": 1})
+    assert estimate.disk_bytes(alone, steps.values()) == small + 20 * model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parameters_of_a_folder_are_counted_in_its_headers(tmp_path: Path, dtype: str) -> None:
+    model = pico_model().to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path)
+    values = {"base_source": str(tmp_path), "data_root": "data"}
+    study = load_study(ROOT / "params" / "bn.yaml", "smol", values)
+    assert estimate.parameters(study) == sum(p.numel() for p in model.parameters())
+
+
+def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    monkeypatch.setattr(notebooks.tempfile, "gettempdir", lambda: str(tmp_path))
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    step = plan.plan(study)["ct"]
+    with notebooks.gpu_slot(step, study) as first, notebooks.gpu_slot(step, study) as second:
+        assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
+    with notebooks.gpu_slot(plan.plan(study)["corpus"], study) as none:
+        assert none == {}
+
+
+def test_a_step_that_waits_in_vain_for_something_else_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its error was taken for that of a busy GPU, and the step began again on the next one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(notebooks.tempfile, "gettempdir", lambda: str(tmp_path))
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    with pytest.raises(Timeout), notebooks.gpu_slot(plan.plan(study)["ct"], study):
+        raise Timeout("a lock of the cache")
+    with pytest.raises(Timeout), files.lock(tmp_path / "run"):
+        raise Timeout("a lock of the cache")
+
+
+def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
+    without = {step.name for step in plan.plan(study).values() if not step.gpu}
+    assert without == {"corpus", "scores", "report"} | ATLAS
+    profile = read_yaml(ROOT / "profiles" / "slurm" / "config.yaml")
+    assert "set-resources" not in profile  # gpu=1 of the Snakefile holds
+    assert not {"gpu", "gres", "slurm_extra"} & set(profile["default-resources"])
+
+
+# what is shown while it runs
+
+
+def board(folder: Path, **states: tuple[str, float, float, dict]) -> monitor.Board:
+    """A board of steps with cost 10; each has a state, its start and last change (s ago), its progress."""
+    now = time.time()
+    for name, (state, started, last, progress) in states.items():
+        facts = {"state": state, "started": now - started, "time": now - last, "error": ""}
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+        (folder / f"{name}.progress.json").write_text(json.dumps(progress))
+    steps = [plan.Step(name, "", folder, (), cost=10) for name in (*states, "last")]
+    return monitor.Board(folder, steps, started=now - 1000)
+
+
+def seconds_left(folder: Path, **states: tuple[str, float, float, dict]) -> object:
+    minutes, seconds = board(folder, **states).left().split(":")
+    return pytest.approx(60 * int(minutes) + int(seconds), abs=3)
+
+
+def test_time_left_waits_for_the_first_step_to_say_something(tmp_path: Path) -> None:
+    assert board(tmp_path, first=("running", 1000, 1000, {})).left() == "…"
+    whole = {"done": 5, "total": 5, "rate": 1.0}  # a part of the step that is over says nothing of the rest
+    assert board(tmp_path, first=("running", 1000, 1000, whole)).left() == "…"
+    half = {"done": 50, "total": 100, "rate": 0.05}
+    assert seconds_left(tmp_path, first=("running", 1000, 1000, half)) == 1000 + 2000
+
+
+def test_time_left_is_weighed_by_cost_and_does_not_grow_with_a_slow_step(tmp_path: Path) -> None:
+    done = ("done", 1000, 900, {})
+    assert seconds_left(tmp_path, first=done, slow=("running", 30, 30, {})) == 70 + 100
+    assert seconds_left(tmp_path, first=done, slow=("running", 900, 900, {})) == 100
+    found_fresh = ("done", 1000, 999.9, {})
+    assert board(tmp_path, first=found_fresh, slow=("running", 30, 30, {})).left() == "…"
+
+
+def test_slow_rates_keep_a_decimal() -> None:
+    progress = {"stage": "ct", "done": 8, "total": 16, "unit": "rows", "rate": 0.8}
+    assert monitor.progress_line(progress) == "ct: 8 of 16 rows, 0.8/s, 0:10 left"
+    assert monitor.progress_line(progress | {"rate": 12_345.0}).startswith("ct: 8 of 16 rows, 12.3k/s")

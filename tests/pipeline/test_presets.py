@@ -1,0 +1,313 @@
+"""Presets released and smol from the command line to the report: pico models, given weights, real text."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.bpe import bpe_spec, save_bpe
+
+from lrnb.data import corpus
+from lrnb.errors import UserError
+from lrnb.pipeline import notebooks
+from lrnb.pipeline import steps as plan
+from lrnb.study import files, stages
+from lrnb.study.parameters import ROOT, Study, load_study
+
+BN = ROOT / "params" / "bn.yaml"
+TOPICS = {"sports": "খেলা", "health": "ডাক্তার", "travel": "ভ্রমণ", "politics": "নির্বাচন"}
+COLUMNS = "preset lang model method ct_tokens task family metric value ci_low ci_high n chance shots seed"
+FEW = {"alphas": [0.5], "lams": [1.0], "densities": [0.5], "slacks": [0.3]}
+ITEMS = {"tasks": ["topic"], "tasks_en": ["topic"], "tasks_written": [], "dev_limit": 6, "test_limit": 12}
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def lrnb_run(preset: str, values: dict[str, Any]) -> str:
+    """What `lrnb run params/bn.yaml` prints, with these values, as a process of its own."""
+    command = [sys.executable, "-m", "lrnb", "run", "params/bn.yaml", "--preset", preset]
+    command += [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def pico_base(folder: Path, texts: list[str], size: int) -> Path:
+    """A random two-layer Llama whose tokenizer learnt on `texts` and falls back to bytes."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    spec = bpe_spec(texts, size)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(spec["model"]["vocab"]), tie_word_embeddings=True, **shape)
+    roles = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
+    return save_bpe(folder, spec, LlamaForCausalLM(config), **roles)
+
+
+# preset released
+
+
+def perturbed(base: Path, folder: Path, seed: int, size: float) -> Path:
+    """A copy of `base` with noise on every weight, as training would leave."""
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(base, folder)
+    rng, weights = np.random.default_rng(seed), load_file(base / "model.safetensors")
+    moved = {k: (w + size * rng.normal(size=w.shape)).astype(w.dtype) for k, w in weights.items()}
+    save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def tiny_data(root: Path) -> Path:
+    """Topic items in Bengali and English; text only for the few words that the base is asked to go on."""
+    for lang, words in (("bn", TOPICS), ("en", dict(zip(TOPICS, TOPICS, strict=True)))):
+        rows = [{"text": f"{word} {n}", "label": label} for n in range(4) for label, word in words.items()]
+        for split in ("train", "dev", "test"):
+            write_rows(root / "eval" / "topic" / lang / f"{split}.jsonl", rows)
+    for lang, text in (("bn", "আমি বাংলায় গান গাই"), ("mn", "Монгол хэл"), ("en", "the red house")):
+        write_rows(root / "corpus" / f"{lang}.jsonl", [{"text": text}])
+    return root
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[stages.RunPaths, str]:
+    """A finished study of preset released, and what it printed."""
+    home = tmp_path_factory.mktemp("released")
+    base = pico_base(home / "base", list(TOPICS.values()), 60)
+    values = {
+        "base_source": str(base),
+        "released_ct": str(perturbed(base, home / "their ct", 1, 0.02)),
+        "released_sft": str(perturbed(base, home / "their sft", 2, 0.01)),
+        "data_root": str(tiny_data(home / "data")),
+        "runs": str(home / "runs"),
+        "ct_budgets": [10_000_000_000],
+        **FEW,
+        **ITEMS,
+    }
+    text = lrnb_run("released", values)
+    return stages.RunPaths(load_study(BN, "released", values)), text
+
+
+def test_released_trains_nothing_and_takes_the_given_weights(released: tuple) -> None:
+    paths, text = released
+    assert not paths.corpus.exists()
+    assert not paths.ct_then_sft().exists()
+    given = Path(paths.study.released_ct) / "model.safetensors"
+    assert (paths.ct(10**10) / "model.safetensors").read_bytes() == given.read_bytes()
+    for folder, source in ((paths.ct(), paths.study.released_ct), (paths.sft, paths.study.released_sft)):
+        assert stages.read_manifest(folder)["facts"]["source"] == source
+    assert "report.html" in text
+    assert "TIES-SV" in text or "ties_sv" in text
+
+
+def test_released_scores_have_every_model_but_ct_then_sft(released: tuple) -> None:
+    paths, _ = released
+    scores = pd.read_csv(paths.scores / "scores.csv")
+    assert list(scores.columns) == COLUMNS.split()
+    models = {"base", "sft", "ct@10B", *(f"{method}@10B" for method in Study().methods)}
+    assert {(r.model, r.task) for r in scores.itertuples()} == {
+        (model, task) for model in models for task in ("topic", "topic_en")
+    }
+    assert set(scores["n"]) == {12}
+    assert scores["value"].between(0, 100).all()
+
+
+def test_released_merges_are_compared_with_sft_and_base_on_the_same_items(released: tuple) -> None:
+    paths, _ = released
+    items = pd.read_parquet(paths.scores / "items.parquet")
+    right = items.groupby(["model", "task"])["correct"].mean()
+    table = pd.read_csv(paths.scores / "differences.csv")
+    assert set(table["baseline"]) == {"sft", "base", "ties"}
+    for row in table[table["baseline"] != "ties"].itertuples():
+        own = right[f"{row.method}@10B", row.task] - right[row.baseline, row.task]
+        assert row.difference == pytest.approx(100 * own)
+        assert row.ct_tokens == 10**10
+
+
+def test_released_conflicts_are_counted_and_the_report_says_what_is_missing(released: tuple) -> None:
+    paths, _ = released
+    shares = pd.read_csv(paths.conflicts / "shares.csv")
+    whole = shares[(shares["tensor"] == "(model)") & (shares["setting"] == "fixed")].iloc[0]
+    assert whole["ct_l2"] == pytest.approx(2 * whole["sft_l2"], rel=0.05)  # as the weights were made
+    assert 0 < whole["sft_discarded"] < whole["sft_kept"]
+    page = (paths.lang / "report.html").read_text(encoding="utf-8")
+    assert "no\nCT-then-SFT baseline here" in page
+    assert "compared with SFT-en and with the base" in page
+    assert "Merging beats SFT-en and the base" in page
+    assert "No CT was trained in this run" in page
+
+
+def test_released_weights_are_read_by_preset_released_only() -> None:
+    for preset in ("smol", "paper", "released"):
+        study = load_study(BN, preset)
+        steps = plan.plan(study)
+        found = [plan.step_params(steps[name], study) for name in ("ct", "sft")]
+        wanted = [study.released_ct, study.released_sft] if preset == "released" else ["", ""]
+        assert [found[0]["released_ct"], found[1]["released_sft"]] == wanted
+        assert study.released_ct  # bn.yaml names them for every preset
+
+
+def test_released_weights_are_fetched_where_the_preset_needs_them(tmp_path: Path) -> None:
+    study = Study(lang="bn", preset="released", base_source=str(tmp_path), released_ct="them/ct")
+    assert notebooks.needs_hub(study)
+    assert not notebooks.needs_hub(
+        study.model_copy(update={"released_ct": "", "released_sft": str(tmp_path)})
+    )
+    assert not notebooks.needs_hub(study.model_copy(update={"preset": "smol"}))
+
+
+def test_released_weights_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
+    from lrnb.training.base import real_base
+
+    with pytest.raises(UserError, match=r"released_ct '.*none' cannot be loaded"):
+        real_base(str(tmp_path / "none"), tmp_path / "out", prune=False, key="released_ct")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lang", "preset"),
+    [("or", "paper"), *itertools.product(["ta", "te", "bn", "bo", "ug", "mn"], ["released", "paper"])],
+)
+def test_the_paper_s_presets_score_what_the_hub_has_in_the_text_s_script(lang: str, preset: str) -> None:
+    from lrnb.tasks import hub, task_file
+
+    study = load_study(ROOT / "params" / f"{lang}.yaml", preset)
+    for task in study.tasks:
+        assert hub.covers(task_file.spec(task), lang, "test")
+        traditional = task.startswith("milic")
+        assert traditional or study.script != "Mongolian"  # all else in Mongolian is Cyrillic
+    assert all(hub.covers(task_file.spec(task), "en", "test") for task in study.tasks_en)
+    topic = set() if lang == "mn" else {"text_classification"}  # SIB-200 has Mongolian in Cyrillic only
+    maths = {"math"} if lang in ("te", "bn", "bo", "ug", "mn") else set()
+    families = {"reading_comprehension", "response_selection"} | topic | maths
+    assert {task_file.spec(task).metadata.family for task in study.tasks} == families
+    assert {task_file.spec(task).metadata.family for task in study.tasks_en} >= families
+
+
+# preset smol
+
+
+BUDGETS = [2_000, 6_000]
+SEQ_LEN = 64
+
+
+def cut(source: Path, target: Path, lines: int) -> list[str]:
+    """The first lines of a real file that are not long, at `target`; returns their texts."""
+    opener = gzip.open if source.suffix == ".gz" else open
+    with opener(source, "rt", encoding="utf-8") as file:
+        kept = list(islice((line for line in file if len(line) < 500), lines))
+    files.write_text(target, "".join(kept))
+    return [json.loads(line)["text"] for line in kept]
+
+
+@pytest.fixture(scope="module")
+def smol(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[stages.RunPaths, str]:
+    """A finished study of preset smol on real text and real topic items, and what it printed."""
+    home = tmp_path_factory.mktemp("smol")
+    data, texts = home / "data", []
+    for lang, lines in (("bn", 600), ("en", 300), ("mn", 5)):
+        texts += cut(data_root / "corpus" / f"{lang}.jsonl.gz", data / "corpus" / f"{lang}.jsonl", lines)
+    for part in ("bn/dev", "bn/test", "en/train", "en/dev", "en/test"):
+        name = f"eval/topic/{part}.jsonl"
+        cut(data_root / name, data / name, 1000)
+    values = {
+        "base_source": str(pico_base(home / "base", texts, 800)),
+        "data_root": str(data),
+        "runs": str(home / "runs"),
+        "ct_budgets": BUDGETS,
+        "ct_lr": 0.003,
+        "seq_len": SEQ_LEN,
+        "heldout_bytes": 2000,
+        "sft_mix": {"topic": 16},
+        "precision": "fp32",
+        **FEW,
+        **ITEMS,
+    }
+    text = lrnb_run("smol", values)
+    return stages.RunPaths(load_study(BN, "smol", values)), text
+
+
+def packed_tokens(paths: stages.RunPaths) -> tuple[int, dict[bool, int]]:
+    """All tokens of the packed corpus, counted from the file, and by whether their document is Bengali."""
+    import pyarrow as pa
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(paths.base)
+    with pa.OSFile(str(paths.corpus / "packed.arrow")) as file:
+        rows = pa.ipc.open_stream(file).read_all()["input_ids"].to_pylist()
+    ids = np.concatenate(rows)
+    documents = np.split(ids, np.flatnonzero(ids == tokenizer.bos_token_id))
+    found = {True: 0, False: 0}
+    for document in documents:
+        text = tokenizer.decode(document, skip_special_tokens=True)
+        found[corpus.script_share(text, "Bengali") > 0.5] += len(document)
+    return len(ids), found
+
+
+def test_smol_corpus_has_its_tokens_four_to_one(smol: tuple) -> None:
+    paths, _ = smol
+    facts = stages.read_manifest(paths.corpus)["facts"]
+    total, by_script = packed_tokens(paths)
+    assert total == facts["tokens"] == facts["rows"] * SEQ_LEN
+    assert BUDGETS[-1] <= total < BUDGETS[-1] + SEQ_LEN
+    assert facts["counts"]["x"] / facts["counts"]["en"] == pytest.approx(4, rel=0.1)
+    assert by_script[True] / by_script[False] == pytest.approx(4, rel=0.25)
+
+
+def test_smol_ct_reaches_each_budget_on_one_trajectory(smol: tuple) -> None:
+    paths, _ = smol
+    history = pd.read_csv(paths.ct() / "history.csv")
+    assert sorted(p.parent.name for p in paths.ct().glob("*/model.safetensors")) == ["2k", "6k"]
+    measured = history.dropna(subset=["bits_per_byte_x"])
+    step = 4 * SEQ_LEN  # a budget is reached in whole steps
+    assert measured["tokens"].tolist() == [0, *(budget // step * step for budget in BUDGETS)]
+    assert measured["bits_per_byte_x"].iloc[-1] < measured["bits_per_byte_x"].iloc[0]
+    sizes = pd.read_csv(paths.conflicts / "shares.csv").query("tensor == '(model)' and setting == 'fixed'")
+    assert sizes.set_index("ct_tokens")["ct_l2"].loc[BUDGETS].is_monotonic_increasing
+
+
+def test_smol_scores_every_model_at_every_budget(smol: tuple) -> None:
+    paths, text = smol
+    scores = pd.read_csv(paths.scores / "scores.csv")
+    assert list(scores.columns) == COLUMNS.split()
+    methods = ("ct", "ct_then_sft", *Study().methods)
+    models = {"base", "sft", *(f"{m}@{b}" for m in methods for b in ("2k", "6k"))}
+    assert {(r.model, r.task) for r in scores.itertuples()} == {
+        (model, task) for model in models for task in ("topic", "topic_en")
+    }
+    assert scores["chance"].to_numpy() == pytest.approx(100 / 7)
+    table = pd.read_csv(paths.scores / "differences.csv")
+    assert set(table["baseline"]) == {"ct_then_sft", "ties"}
+    assert "report.html" in text
+
+
+def test_smol_report_is_there_and_has_its_baseline(smol: tuple) -> None:
+    paths, _ = smol
+    page = (paths.lang / "report.html").read_text(encoding="utf-8")
+    assert "Merge, or train on top? Bengali" in page
+    assert "difference to CT-then-SFT" in page
+    assert "Given weights, nothing trained" not in page
+
+
+def test_smol_base_keeps_what_the_text_needs(smol: tuple) -> None:
+    paths, _ = smol
+    facts = stages.read_manifest(paths.base)["facts"]["vocabulary"]
+    assert facts["new_size"] <= facts["old_size"]
+    audit = stages.read_manifest(paths.corpus)["facts"]["audit"]["bn"]
+    assert audit["unknown_share"] == 0

@@ -1,0 +1,94 @@
+"""Every notebook, run twice in one kernel, ends with equal results: nothing it leaves behind changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbformat import NotebookNode
+from support.run_all import Kernel, kernel, with_parameters
+
+from lrnb.pipeline.steps import plan, step_params
+from lrnb.study.files import MANIFEST
+from lrnb.study.parameters import ROOT, Study, load_study
+from lrnb.study.parameters_cell import notebook_params
+from lrnb.study.stages import read_manifest
+
+TASKS = ["world_topic", "world_sums"]
+TINY: dict[str, Any] = {
+    "base_width": 32,
+    "base_layers": 2,
+    "base_heads": 2,
+    "base_tokens": 4096,
+    "world_tokens": 9000,
+    "ct_budgets": [2048, 4096],
+    "heldout_bytes": 500,
+    "sft_mix": dict.fromkeys(TASKS, 16),
+    "tasks": TASKS,
+    "tasks_en": ["world_topic"],
+    "methods": ["average", "task_arithmetic", "ties", "ties_sv", "slerp"],
+    "search": {"slerp": {"t": [0.5]}},
+    "tuning_trials": 2,
+    "alphas": [0.5],
+    "lams": [1.0],
+    "densities": [0.5],
+    "slacks": [0.5],
+    "dev_limit": 5,
+    "test_limit": 12,
+}
+# A micro-world of full size takes half a minute to write; plotly.js comes with a kernel's first figure only.
+PREPARED = """import functools
+from lrnb.data import microworld
+small = {"dev": 5, "test": 12, "sft": 20}
+microworld.write_world = functools.partial(microworld.write_world, **small)
+import plotly.graph_objects
+plotly.graph_objects.Figure().show()"""
+
+
+def study_in(runs: Path) -> Study:
+    return load_study(ROOT / "params" / "qaa.yaml", "nano", TINY | {"runs": str(runs)})
+
+
+STEPS = {name: step for name, step in plan(study_in(Path("runs"))).items() if step.notebook}
+ALONE = ["00_start_here", "00_ties_by_hand", "explore/playground"]  # no steps of a study
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Kernel]:
+    with kernel() as started:
+        started.run(PREPARED)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("twice") / "runs"
+
+
+def results(runs: Path) -> dict[str, dict[str, str]]:
+    """The hashes of every stage's files."""
+    return {str(path): read_manifest(path.parent)["outputs"] for path in runs.rglob(MANIFEST)}
+
+
+def test_every_notebook_is_run_here() -> None:
+    found = (path.relative_to(ROOT / "notebooks") for path in (ROOT / "notebooks").rglob("*.ipynb"))
+    names = {str(path.with_suffix("")) for path in found if ".ipynb_checkpoints" not in path.parts}
+    assert names == {step.notebook for step in STEPS.values()} | set(ALONE)
+
+
+@pytest.mark.parametrize("name", [*STEPS, *ALONE])
+def test_a_second_run_all_ends_like_the_first(name: str, running: Kernel, runs: Path) -> None:
+    study, step = study_in(runs), STEPS.get(name)
+    notebook = with_parameters(step.notebook, **step_params(step, study)) if step else of_study(name, study)
+    running.start_afresh()
+    first = running.run_all(notebook), results(runs)
+    assert (running.run_all(notebook), results(runs)) == first
+
+
+def of_study(name: str, study: Study) -> NotebookNode:
+    """A notebook that is no step, with the study's values for the study's parameters."""
+    declared = notebook_params(ROOT / "notebooks" / f"{name}.ipynb")
+    given = {key: getattr(study, key) for key in declared} if "preset" in declared else {}
+    return with_parameters(name, **given)

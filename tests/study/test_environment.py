@@ -1,0 +1,123 @@
+"""One set of versions: pyproject.toml, the lock, environment.yml, the hooks, what is installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from lrnb.study import environment
+from lrnb.study.parameters import ROOT
+
+IMPORT_NAMES = {"yaml": "pyyaml"}
+LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines()]
+
+
+def name(requirement: Requirement | str) -> str:
+    text = requirement if isinstance(requirement, str) else requirement.name
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared() -> list[Requirement]:
+    return [Requirement(r) for r in project()["dependencies"] + project()["optional-dependencies"]["test"]]
+
+
+def locked() -> dict[str, str]:
+    """Versions that the lock gives on this Python and platform."""
+    here = [r for r in LOCK if r.marker is None or r.marker.evaluate()]
+    return {name(r): next(iter(r.specifier)).version for r in here}
+
+
+def test_lock_pins_every_package_and_names_no_place() -> None:
+    for requirement in LOCK:
+        assert [s.operator for s in requirement.specifier] == ["=="]
+        assert requirement.url is None
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"://|^-|^/|\+cpu|\+cu", text, flags=re.MULTILINE)
+
+
+def test_lock_satisfies_everything_that_pyproject_asks_for() -> None:
+    pins = locked()
+    for requirement in declared():
+        assert name(requirement) in pins
+        assert requirement.specifier.contains(pins[name(requirement)], prereleases=True)
+
+
+def test_installed_versions_are_the_locks() -> None:
+    wrong = {}
+    for package, pinned in locked().items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "not installed"
+        if found.split("+")[0] != pinned:
+            wrong[package] = (found, pinned)
+    assert wrong == {}, "run make setup"
+
+
+def test_conda_environment_takes_its_versions_from_the_lock() -> None:
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(item["pip"] for item in dependencies if isinstance(item, dict))
+    assert pip == ["--requirement requirements.lock", "--editable ."]
+    python = next(item for item in dependencies if isinstance(item, str) and item.startswith("python="))
+    assert SpecifierSet(project()["requires-python"]).contains(python.split("=")[1])
+    others = {item.split("=")[0] for item in dependencies if isinstance(item, str)}
+    assert others == {"python", "pip", "make"}  # no library that the lock pins
+
+
+def test_hooks_run_the_locked_tools() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    tools = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
+    assert tools == {"nbstripout", "ruff"}
+    assert tools <= set(locked())
+
+
+def test_make_pins_uv() -> None:
+    assert re.search(r"^UV_VERSION := \d+\.\d+\.\d+$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    used: set[str] = set()
+    for path in [*(ROOT / "lrnb").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                used.add(str(node.module).split(".")[0])
+    own = {path.stem for path in (ROOT / "tests").rglob("test_*.py")} | {"lrnb", "benchmarks", "support"}
+    libraries = {name(IMPORT_NAMES.get(n, n)) for n in used - own - set(sys.stdlib_module_names)}
+    assert libraries - {name(r) for r in declared()} == set()
+
+
+@pytest.mark.parametrize(
+    ("flags", "limits", "found"),
+    [
+        ("avx512f avx512bw avx512dq avx512vl avx2 fma", (), "avx512"),
+        ("avx2 fma", (), "avx2"),
+        ("avx512f avx512bw avx512dq avx512vl avx2 fma", ("avx2", "AVX2", "AVX2"), "avx2"),
+        ("avx512f avx512bw avx512dq avx512vl avx2 fma", ("avx512", "AVX512", "AVX512_CORE"), "avx512"),
+        ("avx2 fma", ("avx512", "AVX512", "AVX512_CORE"), "avx2"),
+        ("avx512f avx512bw avx512dq avx512vl avx2 fma", ("avx2",), "avx2/avx512"),
+    ],
+)
+def test_the_instruction_set_is_what_the_processor_has_and_limits_leave(
+    flags: str, limits: tuple[str, ...], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_cpu", lambda key: flags)
+    monkeypatch.setattr(environment, "_gpu", str)
+    for name in environment.ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    for name, limit in zip(environment.ISA_LIMITS, limits, strict=False):
+        monkeypatch.setenv(name, limit)
+    assert environment.instruction_set() == found

@@ -1,0 +1,229 @@
+"""Parameters are strict, manifests come last, files appear whole or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrnb.errors import UserError
+from lrnb.study import files, parameters, stages
+from lrnb.study.parameters import ROOT, load_study
+
+REAL = ("ta", "te", "or", "bn", "bo", "ug", "mn")
+
+
+@pytest.mark.parametrize("lang", REAL)
+@pytest.mark.parametrize("preset", ["smol", "released", "paper"])
+def test_every_real_language_resolves(lang: str, preset: str) -> None:
+    study = load_study(ROOT / "params" / f"{lang}.yaml", preset)
+    assert study.lang == lang and study.lang_name and study.script and study.tasks and study.hub_dataset
+
+
+@pytest.mark.parametrize("lang", parameters.SYNTHETIC)
+def test_the_micro_world_resolves(lang: str) -> None:
+    assert load_study(ROOT / "params" / f"{lang}.yaml", "nano").base_source == "scratch"
+
+
+@pytest.mark.parametrize(
+    ("lang", "preset", "changes", "message"),
+    [
+        ("bn", "smoll", {}, "unknown preset 'smoll'.*did you mean 'smol'"),
+        ("xx", "smol", {}, r"xx.yaml: no such file. Found beside it: bn, bo"),
+        ("bn", "smol", {"ct_lrr": 1}, "unknown parameter 'ct_lrr'; did you mean 'ct_lr'"),
+        ("bn", "smol", {"ct_lr": "fast"}, "ct_lr: Input should be a valid number.*got 'fast'"),
+        ("bn", "smol", {"ct_budgets": [5, 3]}, "ct_budgets must be positive and ascending"),
+        ("bn", "nano", {}, "for 'bn' use smol"),
+        ("qaa", "smol", {}, "goes with preset nano only"),
+        ("or", "smol", {"script": "Odia"}, "script 'Odia' is no script of Unicode; did you mean 'Oriya'"),
+        ("bn", "smol", {"script": "a}|x{"}, "is no script of Unicode"),
+        ("qaa", "nano", {"base_source": "gguf:smollm2"}, "nano trains its own base .scratch.*use smol"),
+        ("qaa", "nano", {"base_source": "some/folder"}, "for another base use smol"),
+        ("bn", "smol", {"base_source": "scratch"}, "which preset smol does not have"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(lang: str, preset: str, changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_study(ROOT / "params" / f"{lang}.yaml", preset, changes)
+
+
+def test_a_study_survives_being_stored() -> None:
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    stored = yaml.safe_load(yaml.safe_dump(study.model_dump(), sort_keys=False))
+    assert repr(parameters.validate(stored, "x").model_dump()) == repr(study.model_dump())
+
+
+def test_a_section_counts_for_its_preset_only() -> None:
+    assert load_study(ROOT / "params" / "mn.yaml", "smol").script == "Cyrillic"
+    assert load_study(ROOT / "params" / "mn.yaml", "paper").script == "Mongolian"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n- 2\n", "expected `key: value` lines, got list"),
+        ("lang: bn\nlang: te\n", r"\['lang'\] given twice"),
+        ("lang: !!python/object/apply:os.system ['touch pwned']\n", "not valid YAML"),
+    ],
+)
+def test_bad_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        parameters.read_yaml(path)
+    assert not Path("pwned").exists()
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    assert parameters.parse_override("ct_budgets=[1, 2]") == ("ct_budgets", [1, 2])
+    assert parameters.parse_override("ct_lr=1e-4") == ("ct_lr", 1e-4)
+    assert parameters.parse_override("data_root=") == ("data_root", "")
+    with pytest.raises(UserError, match="expected key=value"):
+        parameters.parse_override("import os; x=1")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "name"),
+    [
+        (320, "320"),
+        (16_384, "16k"),
+        (25_000, "25k"),
+        (3_000_000, "3M"),
+        (1_048_576_000, "1B"),
+        (10**10, "10B"),
+        (1_900_000, "1900k"),
+        (2_500_000_000, "2500M"),
+        (65_536, "65k"),
+        (262_144, "262k"),
+        (1_048_576, "1M"),
+        (131_072_000, "131072k"),
+        (5_242_880_000, "5B"),
+        (10_737_418_240, "10B"),
+        (1_500, "1500"),
+        (1_572_864, "1572k"),
+        (1_966_080, "1966k"),
+        (1_900_001, "1900001"),
+        (1_234_567_000, "1234567k"),
+        (3 * 2**29, "1610M"),
+    ],
+)
+def test_budget_names(tokens: int, name: str) -> None:
+    assert parameters.budget_name(tokens) == name
+
+
+def test_whole_thousands_have_names_of_their_own() -> None:
+    names = [parameters.budget_name(1000 * n) for n in range(1, 20_000)]
+    assert len(set(names)) == len(names)
+
+
+def test_powers_of_two_and_what_lies_between_have_names_of_their_own() -> None:
+    budgets = [2**power * eighths // 8 for power in range(10, 36) for eighths in range(8, 16)]
+    assert len({parameters.budget_name(budget) for budget in budgets}) == len(budgets)
+    parameters.Study(ct_budgets=budgets)
+
+
+def test_an_atomic_folder_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("old", "new"):
+        with files.atomic_folder(target) as folder:
+            (folder / text).write_text(text)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    with pytest.raises(RuntimeError), files.atomic_folder(target) as folder:
+        (folder / "half").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (target / "new").read_text() == "new"
+
+
+def _die_writing(target: Path) -> None:
+    with files.atomic_folder(target) as folder:
+        (folder / "half").write_text("x")
+        os.kill(os.getpid(), 9)
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    killed = multiprocessing.get_context("spawn").Process(target=_die_writing, args=(target,))
+    killed.start()
+    killed.join()
+    (left,) = tmp_path.iterdir()
+    assert (left / "half").is_file() and not target.exists()
+    mine = left.with_name(left.name.replace(str(killed.pid), str(os.getpid())))
+    elsewhere = tmp_path / ".model.another-machine-1.tmp"
+    mine.mkdir()
+    elsewhere.mkdir()
+    with files.atomic_folder(target) as folder:
+        (folder / "out").write_text("y")
+    assert sorted(tmp_path.iterdir()) == sorted([elsewhere, mine, target])
+
+
+def test_what_a_killed_process_moved_away_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    gone = multiprocessing.get_context("spawn").Process()
+    gone.start()
+    gone.join()
+    old = tmp_path / f"{files.unfinished(target)}{gone.pid}.old"
+    old.mkdir()
+    files.sweep(target)
+    assert old.is_dir()
+    target.mkdir()
+    files.sweep(target)
+    assert not old.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(UserError, match="cannot write here"):
+        files.make_folder(blocker / "runs")
+
+
+def _hold(path: Path, ready) -> None:
+    with files.lock(path):
+        ready.set()
+        multiprocessing.Event().wait(30)
+
+
+def test_two_runs_at_once_are_told_apart(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "run", ready))
+    other.start()
+    assert ready.wait(60)
+    with (
+        pytest.raises(UserError, match="in use by another run"),
+        files.lock(tmp_path / "run", timeout=0.1),
+    ):
+        pass
+    os.kill(other.pid, 9)
+    other.join()
+    with files.lock(tmp_path / "run", timeout=5):
+        pass
+
+
+def test_missing_data_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LRNB_DATA", raising=False)
+    study = load_study(ROOT / "params" / "bn.yaml", "smol")
+    with pytest.raises(UserError, match="no data: give --set data_root=FOLDER"):
+        _ = stages.RunPaths(study).data_root
+    study = study.model_copy(update={"data_root": str(tmp_path)})
+    with pytest.raises(UserError, match="no folder eval/ in it"):
+        _ = stages.RunPaths(study).data_root
+
+
+@pytest.mark.parametrize(
+    ("script", "hint"),
+    [
+        ("Gothik", "; did you mean 'Gothic'"),
+        ("Uyghur", "; did you mean 'Old_Uyghur'"),
+        ("Zzzz", ""),
+        ("Unknown", ""),
+    ],
+)
+def test_what_is_no_script_of_a_language_is_refused_with_the_nearest(script: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"script '{script}' is no script of Unicode{hint}"):
+        parameters.validate({"script": script}, "here")

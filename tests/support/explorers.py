@@ -1,0 +1,22 @@
+"""What a widget shows and sends."""
+
+from __future__ import annotations
+
+from lrnb import widgets
+
+
+def messages(explorer: widgets.Explorer) -> list[dict]:
+    """What goes to the browser from now on."""
+    sent: list[dict] = []
+    explorer.figure.observe(
+        lambda change: sent.append(change["new"]) if change["new"] else None, "_py2js_update"
+    )
+    return sent
+
+
+def drawn(explorer: widgets.Explorer) -> dict:
+    """The living figure, without plotly's names of traces, emptied lists and the width."""
+    fig = explorer.figure.to_plotly_json()
+    layout = {key: x for key, x in fig["layout"].items() if x != [] and key != "width"}
+    traces = [{key: x for key, x in trace.items() if key != "uid"} for trace in fig["data"]]
+    return {"data": traces, "layout": layout}
