@@ -47,8 +47,6 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 PLUS_VERB, MINUS_VERB = "gets", "loses"
 PREPOSITIONS = ("in", "near", "behind")
-PLUS_VERB, MINUS_VERB = "gets", "loses"
-PREPOSITIONS = ("in", "near", "behind")
 NAMES = ("anna", "ben", "cora", "david", "emma", "finn", "greta", "hugo",
          "ida", "jonas", "kira", "leo", "mia", "nils", "olga", "paul")  # fmt: skip
 NUMBERS = tuple(map(str, range(100)))  # one token each

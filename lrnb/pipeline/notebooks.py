@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,9 @@ def _papermill(notebook: Path, out: Path, values: dict[str, Any]) -> None:
 def _this_python() -> type:
     """A kernel manager that starts the running interpreter, whatever kernels are registered.
 
-    In a step that a nursery forked the kernel is there and waits for its order.
+    In a step that a nursery forked the kernel is there and waits for its order. On Linux the two speak over
+    abstract Unix sockets: a TCP port is chosen, let go and bound again a second later, and where many
+    processes run, another may have taken it ("Kernel died before replying to kernel_info").
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -115,6 +118,8 @@ def _this_python() -> type:
     class ThisPython(AsyncKernelManager):
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
+            if sys.platform == "linux":
+                self.transport, self.ip = "ipc", f"@lrnb-{os.getpid()}-{secrets.token_hex(8)}"
             if waiting:
                 self.provisioner = Waiting(parent=self, kernel_spec=self.kernel_spec)
 

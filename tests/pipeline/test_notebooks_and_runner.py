@@ -53,6 +53,13 @@ def test_notebook_gets_its_parameters_and_runs_in_the_checkout_with_this_python(
     assert "LRNB_X" not in os.environ
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_a_kernel_needs_no_port_that_another_process_could_take(tmp_path: Path) -> None:
+    body = "import ipykernel; print(ipykernel.get_connection_info(unpack=True)['transport'])"
+    notebook = write_notebook(tmp_path / "n.ipynb", "", body)
+    assert outputs(notebooks.exec_notebook(notebook, {}, tmp_path / "o.ipynb")).split() == ["ipc"]
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
