@@ -140,9 +140,8 @@ def topic_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str
 def reading_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str, Any]]:
     """Reading comprehension: the passage names all four options, and denies three of them."""
     story = denials(rng, 4)
-    (asked,) = story.asked
-    row = {"passage": lang.say(*story.facts), "question": lang.say(asked.question)}
-    return story.facts, {**row, **_options(rng, [*map(lang.word, story.options)], lang.word(asked.answer))}
+    row = {"passage": lang.say(*story.facts), "question": lang.say(story.question)}
+    return story.facts, {**row, **_options(rng, [*map(lang.word, story.options)], lang.word(story.answer))}
 
 
 def response_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str, Any]]:
@@ -158,9 +157,8 @@ def response_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[
 def sums_item(rng: random.Random, lang: Language) -> tuple[list[Fact], dict[str, Any]]:
     """Numbers to 99: a sum, a difference, the larger, the smaller, or two steps."""
     story = counting(rng)
-    (asked,) = story.asked
-    row = {"question": lang.say(*story.facts, asked.question), "number": int(asked.answer)}
-    return story.facts, {**row, **_options(rng, story.options, asked.answer)}
+    row = {"question": lang.say(*story.facts, story.question), "number": int(story.answer)}
+    return story.facts, {**row, **_options(rng, story.options, story.answer)}
 
 
 def _options(rng: random.Random, options: list[str], right: str) -> dict[str, Any]:

@@ -27,19 +27,12 @@ from lrnb.data.microworld_language import (
 LARGEST = 99  # number that the world knows
 
 
-class Asked(NamedTuple):
-    """A question about a story: the sentence that answers it, and the one word in it that matters."""
-
-    question: Fact
-    sentence: Fact
-    answer: str
-
-
 class Story(NamedTuple):
-    """Facts, what can be asked about them, and the options that every question about them has."""
+    """Facts, a question about them, the word that answers it, and the options that it is chosen from."""
 
     facts: list[Fact]
-    asked: list[Asked]
+    question: Fact
+    answer: str
     options: list[str]
 
 
@@ -100,8 +93,7 @@ def denials(rng: random.Random, length: int) -> Story:
     subject, options = rng.choice(told.subjects), rng.sample(told.answers, length)
     answer = rng.choice(options)
     facts: list[Fact] = [(told.said if word == answer else told.denied, subject, word) for word in options]
-    asked = Asked((told.asks, subject), (told.said, subject, answer), answer)
-    return Story(facts, [asked], options)
+    return Story(facts, (told.asks, subject), answer, options)
 
 
 def counting(rng: random.Random) -> Story:
@@ -125,8 +117,8 @@ def _two_owners(rng: random.Random) -> Story:
     numbers = rng.sample((large, small), 2)
     facts: list[Fact] = [("has", first, str(numbers[0]), good), ("has", second, str(numbers[1]), good)]
     kind, answer = rng.choice((("ask_larger", large), ("ask_smaller", small)))
-    asked = Asked((kind, good), ("number", str(answer)), str(answer))
-    return Story(facts, [asked], [str(n) for n in (large + small, large - small, large, small)])
+    options = [str(n) for n in (large + small, large - small, large, small)]
+    return Story(facts, (kind, good), str(answer), options)
 
 
 def _two_changes(rng: random.Random) -> Story:
@@ -155,8 +147,7 @@ def _change(name: str, sign: int, step: int, good: str) -> Fact:
 
 
 def _counted(facts: list[Fact], name: str, good: str, end: int, options: list[int]) -> Story:
-    asked = Asked(("ask_count", name, good), ("has", name, str(end), good), str(end))
-    return Story(facts, [asked], [str(n) for n in options])
+    return Story(facts, ("ask_count", name, good), str(end), [str(n) for n in options])
 
 
 class Dialogue(NamedTuple):
@@ -220,17 +211,15 @@ def _narrative_document(rng: random.Random) -> list[Fact]:
 
 
 def _counting_document(rng: random.Random) -> list[Fact]:
-    story = counting(rng)
-    (question, sentence, _) = story.asked[0]
-    if sentence[0] == "has" and rng.random() < 0.3:
-        return [*story.facts, ("now", *sentence[1:])]
-    return [*story.facts, question, sentence]
+    return _answered(counting(rng))
 
 
 def _denials_document(rng: random.Random) -> list[Fact]:
-    story = denials(rng, rng.choice((2, 3, 4, 4)))
-    (question, sentence, _) = story.asked[0]
-    return [*story.facts, question, sentence]
+    return _answered(denials(rng, rng.choice((2, 3, 4, 4))))
+
+
+def _answered(story: Story) -> list[Fact]:
+    return [*story.facts, story.question, ("answer", story.answer)]
 
 
 def _dialogue_document(rng: random.Random) -> list[Fact]:
