@@ -3,8 +3,8 @@
 A sentence starts as a fact, a tuple `(kind, slot, slot, ...)` of English words. English says it
 with articles, prepositions and subject-verb-object order. An invented language says the same fact
 in subject-object-verb order, with a particle after the subject (`as-for`), postpositions as separate
-words and no articles, and each English word replaced by a pseudo-word. Names, numbers and punctuation
-are shared by all languages.
+words and no articles, and each English word replaced by a pseudo-word. Names, numbers, punctuation and
+the mark before an answer are shared by all languages.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ QUALITIES = tuple(word for parts in TOPICS.values() for word in parts["qualities
 PLACES = tuple(place for parts in TOPICS.values() for place in parts["places"])
 THINGS = tuple(thing for parts in TOPICS.values() for thing in parts["things"])
 GOODS = tuple(good for parts in TOPICS.values() for good in parts["goods"])
-PROMPT_WORDS = ("story", "topic", "question", "answer", "reply")
+ANSWER = "answer"  # stands before a colon and the answer, in every language
+PROMPT_WORDS = ("story", "topic", "question", ANSWER, "reply")
 
 # kind: (English, gloss in the word order of the invented languages); {0}, {1} ... are the slots.
 PATTERNS: dict[str, tuple[str, str]] = {
@@ -71,7 +72,7 @@ PATTERNS: dict[str, tuple[str, str]] = {
     "about": ("the story is about the {0} .", "story as-for {0} about is ."),
     "has": ("{0} has {1} {2} .", "{0} as-for {1} {2} has ."),
     "change": ("{0} {1} {2} {3} .", "{0} as-for {2} {3} {1} ."),
-    "answer": ("answer : {0} .", "answer : {0} ."),
+    "answer": (f"{ANSWER} : {{0}} .", f"{ANSWER} : {{0}} ."),
     "ask_person": ("where is {0} ?", "{0} as-for where is ?"),
     "ask_where": ("where is the {0} ?", "{0} as-for where is ?"),
     "ask_how": ("how is the {0} ?", "{0} as-for how is ?"),
@@ -125,10 +126,10 @@ def content_words() -> list[str]:
 
 
 def function_words(column: int) -> list[str]:
-    """The words that the patterns of one column (0 English, 1 gloss) use, sorted."""
+    """The words that the patterns of one column (0 English, 1 gloss) use, sorted; without what is shared."""
     said = {w for patterns in PATTERNS.values() for w in patterns[column].split()}
     said |= {PLUS_VERB, MINUS_VERB, *PREPOSITIONS}
-    return sorted(w for w in said if w[0] != "{" and w not in PUNCTUATION)
+    return sorted(w for w in said if w[0] != "{" and w not in (*PUNCTUATION, ANSWER))
 
 
 def invent_language(code: str, seed: int, *, roots: float = 0.0, one_script: bool = False) -> Language:
