@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow bench bench-scoring lint format smol-base lock clean
+.PHONY: help setup study lab test test-slow results bench bench-scoring lint format smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ test: setup  ## the tests
 
 test-slow: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+results: setup  ## docs/results.md, from the files of docs/results
+	$(BIN)/python -m lrnb.report.results_page docs/results > .results.md
+	mv .results.md docs/results.md
 
 bench: setup  ## merging measured against mergekit and a plain copy; options in BENCH="--shape small"
 	$(BIN)/python -m benchmarks.merge $(BENCH)

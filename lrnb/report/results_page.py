@@ -1,0 +1,111 @@
+"""docs/results.md from the files of docs/results/: what pools of seeds say, what was written of other runs.
+
+`make results` writes it, so that no number is typed by hand. In order of their paths: `<preset>-<lang>.jsonl`
+is a pool (`lrnb.analysis.pool`), a `.md` stands as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from lrnb.analysis import findings, pool, pool_answers, pool_lines, results
+from lrnb.analysis.kinds import label
+from lrnb.study.parameters import Study, budget_name
+
+MARGIN = Study.model_fields["margin"].default
+HEAD = """# What was measured
+
+Written by `make results` from the files of [docs/results](results). Scores are percent right. Negative
+results stay in.
+"""
+
+
+def results_page(folder: Path) -> str:
+    """The page, from everything in `folder`. UserError where a pool cannot be read."""
+    parts = [HEAD]
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".md":
+            parts.append(path.read_text(encoding="utf-8").strip() + "\n")
+        elif path.suffix == ".jsonl":
+            parts.append("\n".join(_pool_section(path)))
+    return "\n".join(parts)
+
+
+def _pool_section(path: Path) -> Iterator[str]:
+    """Markdown lines on a pool: what it is, what it says in words, scores and leads."""
+    stored = pool.read_pool(path)
+    lines = pool_lines.headline_lines(stored)
+    preset, _, lang = path.stem.partition("-")
+    yield f"## Preset {preset}, {lang}, {len(lines)} seeds\n"
+    command = f"lrnb run params/{lang}.yaml --preset {preset}"
+    yield from _made_from(lines, command, f"docs/results/{path.parent.name}")
+    if len(lines) < 2:
+        yield "A single seed is no pool yet.\n"
+        return
+    yield from _table(_scores(lines))
+    leads = pool_answers.pooled_leads(lines)
+    yield "Merge minus CT-then-SFT at the same CT tokens, mean of the tasks in X, points:\n"
+    yield from _table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
+    fades = pool_answers.pooled_fades(lines)
+    yield from (f"- {found['text']}" for found in findings.findings_of_fades(fades, MARGIN))
+    yield ""
+
+
+def _made_from(lines: list[pool_lines.Line], command: str, folder: str) -> Iterator[str]:
+    """The command that makes the pool, and on what it ran."""
+    numbers = sorted(line["seed"] for line in lines)
+    versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
+    items = sum(n for task, n in lines[0]["n"].items() if not task.endswith("_en"))
+    yield (
+        f"`{command} --seeds {numbers[0]}-{numbers[-1]} --pool {folder}`: each seed has a world, base and "
+        f"trainings of its own, {items:,} test items in X. Recipe "
+        f"{lines[0]['recipe']}, {lines[0]['isa']}, {versions}. Intervals are of 95%, over seeds and items; "
+        "p after Holm's correction over the merges and budgets.\n"
+    )
+
+
+def _scores(lines: list[pool_lines.Line]) -> pd.DataFrame:
+    """A row a model: its means and tasks over the seeds, the mean in X with its interval."""
+    table = pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], []))
+    head = results.headline(table)
+    keys = ["method", "ct_tokens"]
+    wide = table.pivot_table(index=keys, columns="task", values="mean", sort=False)
+    ends = table[table["task"] == head].set_index(keys)
+    shown = wide.map("{:.1f}".format)
+    interval = ends["ci_low"].map("{:.1f}".format) + " to " + ends["ci_high"].map("{:.1f}".format)
+    shown.insert(0, "95%", interval)
+    return _named(shown[[head, "95%", *(task for task in shown if task not in (head, "95%"))]].reset_index())
+
+
+def _leads(leads: pd.DataFrame) -> pd.DataFrame:
+    """A row a merge and budget: its lead, interval, p, seeds, and what that means."""
+    interval = leads["ci_low"].map("{:+.1f}".format) + " to " + leads["ci_high"].map("{:+.1f}".format)
+    words = [found["word"] for found in findings.findings_of_pool(leads, MARGIN)]
+    p = leads["p_holm"].map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}")
+    facts = {"lead": leads["difference"].map("{:+.1f}".format), "95%": interval, "Holm p": p}
+    return _named(leads[["method", "ct_tokens"]].assign(**facts, seeds=leads["seeds"], verdict=words))
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    shown = table.assign(method=table["method"].map(label), ct_tokens=table["ct_tokens"].map(budget_name))
+    return shown.rename(columns={"method": "model", "ct_tokens": "CT tokens"})
+
+
+def _table(table: pd.DataFrame) -> Iterator[str]:
+    """A Markdown table: words to the left, numbers to the right."""
+    yield _row(str(name).removeprefix("world_") for name in table)
+    yield _row("---" if name in ("model", "verdict") else "---:" for name in table)
+    yield from (_row(row) for row in table.itertuples(index=False))
+    yield ""
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(results_page(Path(sys.argv[1])))
