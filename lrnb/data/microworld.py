@@ -1,20 +1,20 @@
 """The micro-world of the nano preset: text, tasks and training data without network or downloads.
 
 It writes a data root of the same layout as real data: corpus/, eval/ and sft/. Its languages `qaa`
-and `qab` (ISO 639 private-use codes) are invented; they are no real languages.
+to `qah` (ISO 639 private-use codes) are invented; they are no real languages.
 
 Held-out items: each pair of neighbouring facts, and each dialogue, falls by a hash of its meaning into
-the part `train`, `dev` or `test`. Corpora and SFT examples use `train` facts only;
-each dev or test item ends with a pair of its own part. So neither an item nor its translation can
-be in a corpus, in the SFT data or in the other split.
+the part `train`, `dev` or `test`, whatever the order. Corpora and SFT examples use `train` facts only;
+each dev or test item ends with a pair of its own part. So neither an item nor its translation, nor the
+same with these two sentences swapped, can be in a corpus, in the SFT data or in the other split.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -108,14 +108,16 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def part_of(*facts: Fact) -> str:
-    """`train`, `dev` or `test`: the part that these facts, in any language, belong to."""
-    return {0: "dev", 1: "test"}.get(zlib.crc32(repr(facts).encode()) % 16, "train")
+    """`train`, `dev` or `test`: the part that these facts, in any language and order, belong to."""
+    drawn = hashlib.sha256(repr(sorted(facts)).encode()).digest()[0] % 16  # of a CRC like facts are alike
+    return {0: "dev", 1: "test"}.get(drawn, "train")
 
 
 def units(facts: list[Fact]) -> list[tuple[Fact, ...]]:
-    """What decides the part: neighbouring pairs of facts; of a dialogue all that is said, together."""
-    said = [fact for fact in facts if fact[0] != "turn"]
-    return list(pairwise(said)) if len(said) == len(facts) else [tuple(said)]
+    """What decides the part: neighbouring pairs of what is told; of a dialogue all that is said, together."""
+    if ("turn",) in (fact[:1] for fact in facts):
+        return [tuple(fact for fact in facts if fact[0] != "turn")]
+    return list(pairwise(fact for fact in facts if fact[0] != "answer" and not fact[0].startswith("ask_")))
 
 
 def train_documents(rng: random.Random) -> Iterator[list[Fact]]:
