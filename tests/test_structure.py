@@ -119,6 +119,8 @@ def test_source_holds_no_path_of_a_machine() -> None:
         *NOTEBOOKS,
         *(ROOT / "params").rglob("*.yaml"),
         *(ROOT / "lrnb").rglob("*.yaml"),
+        *ROOT.glob("*.md"),
+        *(path for folder in ("docs", "benchmarks") for path in (ROOT / folder).rglob("*.[mj][ds]*")),
     ]
     files += [
         ROOT / name for name in ("Makefile", "Snakefile", "pyproject.toml", "environment.yml", ".ci/run")

@@ -1,8 +1,8 @@
 """What is told in the micro-world, as facts: documents for its corpora, and what its tasks ask.
 
-A document tells something, then asks about it and answers, as real text does: so that copying and
-looking up can be learned from running text. What a task's wrong options are is made so that no rule on
-the surface finds the right one (tests/data/test_shortcuts.py).
+A document tells something; half of them ask about it and answer in one word, as real text does: so that
+copying and looking up can be learned from running text. What a task's wrong options are is made so that no
+rule on the surface finds the right one (tests/data/test_shortcuts.py).
 """
 
 from __future__ import annotations

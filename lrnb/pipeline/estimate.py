@@ -33,7 +33,8 @@ def parameters(study: Study) -> int:
     """Number of the base's parameters; 0 where neither a table, the folder nor the name tells it."""
     source = study.base_source
     if source == "scratch":
-        return 12 * study.base_layers * study.base_width**2 + 270 * study.base_width
+        words = 230 + 105 * study.world_languages
+        return 12 * study.base_layers * study.base_width**2 + words * study.base_width
     if source in PARAMETERS:
         return PARAMETERS[source]
     if Path(source).is_dir():

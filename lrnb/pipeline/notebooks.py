@@ -99,7 +99,8 @@ def _this_python() -> type:
 
     In a step that a nursery forked the kernel is there and waits for its order. On Linux the two speak over
     abstract Unix sockets: a TCP port is chosen, let go and bound again a second later, and where many
-    processes run, another may have taken it ("Kernel died before replying to kernel_info").
+    processes run, another may have taken it ("Kernel died before replying to kernel_info"). As with TCP, the
+    key of jupyter's messages keeps other users of the machine out.
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager

@@ -24,7 +24,7 @@ from lrnb.training.gguf import PACKAGES, SOURCE, cached_base
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-INITIAL_SCALE = 0.06  # a narrow model learns faster from it than from 0.02 (loss 1.44 against 1.65 in X)
+INITIAL_SCALE = 0.06  # a narrow model learns faster from it than from 0.02
 
 
 def scratch_model(

@@ -178,11 +178,12 @@ def test_estimate_follows_the_formula() -> None:
 
 
 def test_size_of_the_scratch_model_is_near_the_real_one() -> None:
+    from lrnb.data.microworld import make_world, vocabulary
     from lrnb.training.base import scratch_model
 
     study = load_study(ROOT / "params" / "qaa.yaml", "nano")
     shape = {"width": study.base_width, "layers": study.base_layers, "heads": study.base_heads}
-    model = scratch_model(vocab_size=262, **shape)
+    model = scratch_model(vocab_size=len(vocabulary(make_world())), **shape)
     real = sum(p.numel() for p in model.parameters())
     assert estimate.parameters(study) == pytest.approx(real, rel=0.1)
 

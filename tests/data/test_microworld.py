@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import subprocess
 import sys
 import unicodedata
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lrnb.data import microworld
+from lrnb.data import microworld, microworld_stories
 from lrnb.data.microworld_language import ENGLISH, SCRIPTS, TOPICS, invent_language
 from lrnb.data.microworld_stories import draw_document
 from lrnb.errors import UserError
@@ -126,8 +127,6 @@ def test_facts_of_test_items_are_in_no_training_document_in_any_language() -> No
 
 
 def _units_of_any_documents(n: int) -> list[tuple]:
-    import random
-
     rng = random.Random(0)
     return [unit for _ in range(n) for unit in microworld.units(draw_document(rng))]
 
@@ -265,3 +264,15 @@ def test_importing_the_world_needs_no_torch_or_transformers() -> None:
     code = "import sys, lrnb.data.microworld; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("code", ["en", "qaa", "qac"])
+def test_answers_in_running_text_are_right_and_marked_alike_in_every_language(code: str) -> None:
+    made = microworld.make_world(("qaa", "qac"), seed=3)
+    lang, rng, seen = made.languages[code], random.Random(1), 0
+    for _ in range(300):
+        story = microworld_stories.denials(rng, 4)
+        told = lang.say(*story.facts, story.question, ("answer", story.answer))
+        assert told.endswith(f"? answer : {lang.word(story.answer)} .")
+        seen += sum(told.count(f" {lang.word(option)} ") for option in story.options) == 5
+    assert seen == 300
