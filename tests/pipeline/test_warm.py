@@ -19,6 +19,7 @@ import pytest
 from lrnb.pipeline import notebooks, runner, warm
 from lrnb.study.parameters import ROOT, load_study
 
+VARIABLES = notebooks.QUIET | notebooks.environment(load_study(ROOT / "params" / "qaa.yaml", "nano"))
 NOBODY = 99  # status of a command that would have to run here
 ASK = f"""import sys
 from lrnb.pipeline import warm
@@ -74,11 +75,10 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     root = tmp_path_factory.mktemp("warm")
     shutil.copytree(ROOT / "lrnb", root / "lrnb", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", root)
-    env = notebooks.QUIET | notebooks.environment(load_study(ROOT / "params" / "qaa.yaml", "nano"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv(warm.NURSERY, "")  # put back afterwards
-        nursery = warm.start_nursery(env | {"PYTHONPATH": str(root)})
+        nursery = warm.start_nursery(VARIABLES | {"PYTHONPATH": str(root)})
         yield Asking(root, nursery)
         nursery.kill()
         nursery.wait()
@@ -115,9 +115,8 @@ def test_a_kernel_is_a_process_of_its_own_with_its_commands_environment(
         assert facts["left"] == []
     pids = [pid for facts in found for pid in facts["pids"][:2]]
     assert len({*pids, asking.nursery.pid}) == 5
-    cold = notebooks.exec_notebook(
-        tmp_path / "0.ipynb", {}, tmp_path / "cold.ipynb", {"LRNB_X": str(tmp_path / "cold")}
-    )
+    env = {"LRNB_X": str(tmp_path / "cold"), "PYTHONPATH": str(asking.root)}
+    cold = notebooks.exec_notebook(tmp_path / "0.ipynb", {}, tmp_path / "cold.ipynb", VARIABLES | env)
     assert cold.is_file()
     by_hand = json.loads((tmp_path / "cold").read_text())
     assert not by_hand["forked"]
