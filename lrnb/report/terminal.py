@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lrnb.analysis import pool, pool_answers, pool_lines, results, seeds
+from lrnb.analysis.kinds import label
 from lrnb.analysis.trust import NOT_ABOVE
 from lrnb.report.tables import print_table
 from lrnb.statistics import above_chance
@@ -105,7 +106,8 @@ def by_model(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _print_frame(frame: pd.DataFrame, title: str) -> None:
-    print_table(frame.to_dict("records"), title)
+    named = frame.assign(method=frame["method"].map(label)) if "method" in frame else frame
+    print_table(named.to_dict("records"), title)
 
 
 def print_seeds(studies: list[Study]) -> None:
