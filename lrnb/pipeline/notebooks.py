@@ -126,7 +126,8 @@ def _this_python() -> type:
 
         @property
         def kernel_spec(self) -> KernelSpec:
-            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"]
+            # level: the interrupt before every shutdown, met by a kernel's last reply, is logged as an error
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"]
             argv += [f"--IPKernelApp.extra_extensions={EXTENSION}"]
             return KernelSpec(argv=argv, language="python", display_name="Python 3 (ipykernel)")
 

@@ -124,6 +124,19 @@ def test_a_kernel_is_a_process_of_its_own_with_its_commands_environment(
         assert found[0][key] == by_hand[key], key
 
 
+def test_the_interrupt_before_a_shutdown_is_not_told(asking: Asking, tmp_path: Path) -> None:
+    """Jupyter interrupts every kernel before it asks it to end: here while it gives its last reply."""
+    cell = """import time
+kernel = get_ipython().kernel
+reply = kernel.shell_handlers["kernel_info_request"]
+async def slowly(*request):
+    await reply(*request)
+    time.sleep(2)
+kernel.shell_handlers["kernel_info_request"] = slowly"""
+    facts = tmp_path / "slow"
+    assert asking.run(cell, facts) == (0, f"{facts.with_suffix('.out.ipynb')}\n")
+
+
 def test_what_a_kernel_does_at_its_end_is_done(asking: Asking, tmp_path: Path) -> None:
     cell = """import atexit, os
 kept = open(os.environ["LRNB_X"], "w")
