@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.lrnb-setup
 UV_VERSION := 0.13.9
 WORKERS ?= 2
+MAP_SEEDS ?= 32-35
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow results bench bench-scoring lint format smol-base lock clean
+.PHONY: help setup study lab test test-slow results bench bench-scoring lint format map smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +37,14 @@ test: setup  ## the tests
 
 test-slow: setup  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+map: setup  ## the study over a region, a pool a cell in docs/results/map (hours; continues where it was)
+	@set -e; for x in 0 0.08 0.24; do for n in 240 960 3840; do \
+	  mix="{$$(for t in topic reading response sums; do printf "world_$$t: $$((n / 4)), "; done)}"; \
+	  $(BIN)/lrnb run params/qaa.yaml --preset nano --seeds $(MAP_SEEDS) --pool docs/results/map/x$$x-sft$$n \
+	    --set runs=runs/map-x$$x --set base_bilingual=$$x --set base_alone=0.02 --set "sft_mix=$$mix" \
+	    --set 'ct_budgets=[4096, 16384, 65536, 262144, 1048576]' --set 'methods=[average, task_arithmetic, ties]'; \
+	done; done
 
 results: setup  ## docs/results.md, from the files of docs/results
 	$(BIN)/python -m lrnb.report.results_page docs/results > .results.md

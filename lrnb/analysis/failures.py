@@ -226,7 +226,7 @@ def kept(shares: pd.DataFrame) -> pd.DataFrame:
     shares: `conflicts/shares.csv`. TIES-SV takes its density from TIES, so TIES kept what TIES-SV keeps
     without those it won back; where their densities were searched apart, nothing is known of TIES.
     """
-    rows = shares[(shares["tensor"] == "(model)") & (shares["setting"] == "chosen")]
+    rows = results.of_the_model(shares, "chosen")
     alike = rows[rows["ties_density"] == rows["density"]] if "ties_density" in rows else rows
     lost = {"ties": alike["sft_discarded"], "ties_sv": rows["sft_discarded"] - rows["reserved"]}
     tables = [

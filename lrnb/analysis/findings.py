@@ -128,6 +128,47 @@ def findings_of_fades(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
     return [_faded(row, margin) for row in rows.to_dict("records")]
 
 
+def findings_of_map(leads: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
+    """In how many cells of a map each merge is better or worse; leads: of `region.cell_leads`."""
+    return [_on_map(method, rows, margin) for method, rows in leads.groupby("method", sort=False)]
+
+
+def _on_map(method: str, rows: pd.DataFrame, margin: float) -> Finding:
+    kinds = [verdict_of(row, WITH_TRAINING, margin) for row in rows.to_dict("records")]
+    better, worse, same, known = (kinds.count(k) for k in (HOLDS, FAILS, same_within(margin), OPEN))
+    text = (
+        f"{label(method)} against CT-then-SFT in {len(rows)} cells of at least {int(rows['seeds'].min())} "
+        f"seeds: better in {better}{_where(rows, kinds, HOLDS)}, worse in {worse}"
+        f"{_where(rows, kinds, FAILS)}, {same_within(margin)} in {same}, not distinguishable in {known} "
+        "(95% intervals over seeds and items, Holm over the cells)."
+    )
+    kind = HOLDS if better and not worse else FAILS if worse and not better else PART if better else OPEN
+    return {"verdict": kind, "text": text}
+
+
+def _where(rows: pd.DataFrame, kinds: Sequence[str], kind: str) -> str:
+    """The CT tokens of the cells of a kind, "" where there are none."""
+    tokens = sorted({int(n) for n, own in zip(rows["ct_tokens"], kinds, strict=True) if own == kind})
+    return f" (at {' / '.join(map(budget_name, tokens))} CT tokens)" if tokens else ""
+
+
+def finding_of_mechanism(told: pd.DataFrame) -> Finding:
+    """Whether the discarded share foretells the lead; told: of `region.foretold`."""
+
+    def shown(name: str) -> str:
+        r, low, high = told.loc[name, ["r", "low", "high"]]
+        return f"r = {r:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+
+    within = told.loc["equal CT tokens"]
+    kind = HOLDS if within["high"] < 0 else FAILS if within["low"] > 0 else OPEN
+    text = (
+        f"Within a seed the lead goes with SFT's discarded share at {shown('all')} over all cells, and at "
+        f"{shown('equal CT tokens')} among cells of equal CT tokens, over {int(within['seeds'])} seeds. "
+        "Where the mechanism predicts the lead, both are below zero."
+    )
+    return {"verdict": kind, "text": text}
+
+
 def _faded(row: dict[str, Any], margin: float) -> Finding:
     kind = verdict_of(row, WITH_TRAINING, margin)
     text = (
@@ -250,8 +291,7 @@ def findings_of_shares(shares: pd.DataFrame) -> list[Finding]:
 
     These are counts over all weights of one run: no interval, and no word on other seeds.
     """
-    rows = shares[(shares["tensor"] == "(model)") & (shares["setting"] == "fixed")]
-    rows = rows.sort_values("ct_tokens")
+    rows = results.of_the_model(shares, "fixed").sort_values("ct_tokens")
     if len(rows) < 2:
         return []
     share = 100 * rows["sft_discarded"] / rows["sft_kept"]

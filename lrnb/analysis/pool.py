@@ -25,11 +25,12 @@ from lrnb.errors import UserError
 from lrnb.study.environment import instruction_set
 from lrnb.study.files import digest, lock, make_folder, write_text
 from lrnb.study.parameters import SYNTHETIC, Study
-from lrnb.study.recipe import RECIPE, counted_parameters, searches
+from lrnb.study.recipe import RECIPE, counted_parameters, searches, with_defaults
 from lrnb.study.stages import RunPaths, read_manifest
 
 MADE_BY = ("base", "sft", "ct", "ct_then_sft", "merge", "scored")  # stages that decide which items are right
 ABOUT = "items right or wrong (bits in the order of the items, base64), a line a run; lrnb/analysis/pool.py"
+SHARES = ("ct_l2", "sft_l2", "cosine", "conflict_share", "sft_discarded_share")  # of lrnb.conflicts.counts
 
 
 def read_pool(path: Path) -> list[Line]:
@@ -77,7 +78,26 @@ def run_line(study: Study) -> Line:
         "items": {
             name: {task: packed(values) for task, values in tasks.items()} for name, tasks in own.items()
         },
+        "bits": _bits(study),
+        "shares": _shares(study),
     }
+
+
+def _bits(study: Study) -> dict[str, dict[str, float]]:
+    """Bits per byte of every arm by language."""
+    groups = [RunPaths(study).scored(name) / "bits_per_byte.csv" for name in ("parents", "merged")]
+    table = results.joined([pd.read_csv(path) for path in groups])
+    found: dict[str, dict[str, float]] = {}
+    for row in table.itertuples():
+        found.setdefault(arm_name(row.method, row.ct_tokens), {})[row.lang] = round(row.bits_per_byte, 4)
+    return {name: values for name, values in found.items() if name in arms(study)}
+
+
+def _shares(study: Study) -> dict[str, dict[str, float]]:
+    """`SHARES` of the whole model at every CT budget, at the setting that is the same for all budgets."""
+    table = results.of_the_model(pd.read_csv(RunPaths(study).conflicts / "shares.csv"), "fixed")
+    found = table.set_index("ct_tokens")[list(SHARES)].round(5)
+    return {str(tokens): row.to_dict() for tokens, row in found.iterrows()}
 
 
 def made_on(study: Study) -> str:
@@ -125,7 +145,7 @@ def with_run(lines: Sequence[Line], new: Line) -> list[Line]:
             f"({new['processor']}) than in the pool ({old['processor']}), so no methods can be added. "
             "Run all methods of that line, or give another folder for the pool"
         )
-    both = {part: old[part] | new[part] for part in ("search", "items")}
+    both = {part: old[part] | new[part] for part in ("search", "items", "bits")}
     return [*others, old | both]
 
 
@@ -165,8 +185,8 @@ def misfits(study: Study, lines: Sequence[Line], recipe: int | None = RECIPE) ->
     """In what a study, run with `recipe`, differs from the runs of a pool, in words; [] where it fits."""
     found = []
     for line in lines[:1]:
-        here, there = counted_parameters(study), line["parameters"]
-        names = [name for name in here | there if here.get(name) != there.get(name)]
+        here, there = counted_parameters(study), with_defaults(line["parameters"])
+        names = [name for name in here | line["parameters"] if here.get(name) != there.get(name)]
         found += [f"{name} ({here.get(name)} here, {there.get(name)} in the pool)" for name in names]
         if line["world"] != world_hash():
             found.append("text and items of the world")

@@ -146,6 +146,11 @@ def means_of(tasks: Iterable[str]) -> dict[str, list[str]]:
     return {mean: own for mean, own in found.items() if len(own) > 1}
 
 
+def of_the_model(shares: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """The rows of shares.csv that count the whole model at a setting, fixed or chosen."""
+    return shares[(shares["tensor"] == "(model)") & (shares["setting"] == setting)]
+
+
 def headline(scores: pd.DataFrame) -> str:
     """The task that stands for the study: the mean over the tasks in X, or the only one there is."""
     tasks = tasks_in_x(scores)

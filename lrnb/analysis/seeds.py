@@ -12,7 +12,7 @@ import pandas as pd
 from lrnb import statistics
 from lrnb.analysis.comparisons import Right, paired_table, right_answers
 from lrnb.analysis.kinds import KINDS
-from lrnb.analysis.results import headline, means_of
+from lrnb.analysis.results import headline, means_of, of_the_model
 from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import SYNTHETIC, Study, budget_name
 from lrnb.study.stages import RunPaths
@@ -38,8 +38,7 @@ def seeds_table(folders: Iterable[Path]) -> pd.DataFrame:
 
 def _discarded(folder: Path) -> pd.DataFrame:
     """SFT's discarded entries in percent of its kept ones, whole model, at the fixed density."""
-    rows = pd.read_csv(folder / "conflicts" / "shares.csv")
-    rows = rows[(rows["tensor"] == "(model)") & (rows["setting"] == "fixed")]
+    rows = of_the_model(pd.read_csv(folder / "conflicts" / "shares.csv"), "fixed")
     found = rows[["ct_tokens"]].assign(method="ties, density " + rows["density"].astype(str))
     return found.assign(task="sft_discarded_share", value=100 * rows["sft_discarded"] / rows["sft_kept"])
 

@@ -1,7 +1,8 @@
 """docs/results.md from the files of docs/results/: what pools of seeds say, what was written of other runs.
 
 `make results` writes it, so that no number is typed by hand. In order of their paths: `<preset>-<lang>.jsonl`
-is a pool (`lrnb.analysis.pool`), a `.md` stands as it is.
+is a pool (`lrnb.analysis.pool`), a `.md` stands as it is, the folder `map` is one map of pools
+(`lrnb.analysis.region`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrnb.analysis import findings, pool, pool_answers, pool_lines, results
+from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
 from lrnb.study.parameters import Study, budget_name
 
+MAP, NAMED = "map", "ties"  # the folder of a map; the method that its claim is about
 MARGIN = Study.model_fields["margin"].default
 HEAD = """# What was measured
 
@@ -28,11 +30,38 @@ def results_page(folder: Path) -> str:
     """The page, from everything in `folder`. UserError where a pool cannot be read."""
     parts = [HEAD]
     for path in sorted(folder.rglob("*")):
-        if path.suffix == ".md":
+        if path == folder / MAP and any(path.glob("*/*.jsonl")):
+            parts.append("\n".join(_map_section(path)))
+        elif path.suffix == ".md":
             parts.append(path.read_text(encoding="utf-8").strip() + "\n")
-        elif path.suffix == ".jsonl":
+        elif path.suffix == ".jsonl" and folder / MAP not in path.parents:
             parts.append("\n".join(_pool_section(path)))
     return "\n".join(parts)
+
+
+def _map_section(folder: Path) -> Iterator[str]:
+    """Markdown lines on a map: what was run, what it says in words, the lead of TIES in every cell."""
+    cells = region.read_cells(folder)
+    leads, points = region.cell_leads(cells), region.seed_points(cells, NAMED)
+    yield "## The region: CT tokens, SFT examples, X in the base\n"
+    yield (
+        f"`make map` runs its {len(cells)} cells; `notebooks/03_analysis/06_map.ipynb` draws them. Lead over "
+        f"CT-then-SFT in points; {label(NAMED)} was named beforehand.\n"
+    )
+    yield from (f"- {found['text']}" for found in findings.findings_of_map(leads, MARGIN))
+    yield f"- {findings.finding_of_mechanism(region.foretold(points))['text']}\n"
+    yield from _table(_cells(leads[leads["method"] == NAMED]))
+
+
+def _cells(leads: pd.DataFrame) -> pd.DataFrame:
+    """A row a share of X and number of SFT examples, a column a CT budget: lead and half its interval."""
+    half = (leads["ci_high"] - leads["ci_low"]) / 2
+    told = leads["difference"].map("{:+.1f}".format) + " ± " + half.map("{:.1f}".format)
+    keys = ["x_share", "sft_examples"]
+    wide = leads.assign(told=told).pivot(index=keys, columns="ct_tokens", values="told").fillna("–")
+    rows = wide.rename(columns=budget_name).reset_index()
+    rows["x_share"] = rows["x_share"].map("{:.0%}".format)
+    return rows.rename(columns={"x_share": "X in the base", "sft_examples": "SFT examples"})
 
 
 def _pool_section(path: Path) -> Iterator[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from lrnb.study.parameters import ROOT, Study
 
 RECIPE = 2
@@ -24,6 +26,16 @@ UNCOUNTED = (
 def counted_parameters(study: Study) -> dict[str, Any]:
     """The parameters that must be equal where runs are pooled, as they stand in JSON."""
     return study.model_dump(mode="json", exclude=set(UNCOUNTED))
+
+
+def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a stored run; one that the study got later stands at its default.
+
+    A default that moved results would raise RECIPE.
+    """
+    fields = Study.model_fields.items()
+    known = {name: f.get_default(call_default_factory=True) for name, f in fields if not f.is_required()}
+    return to_jsonable_python(known) | stored
 
 
 def searches(study: Study) -> dict[str, dict[str, list[float]]]:

@@ -54,6 +54,16 @@ def test_a_line_keeps_every_answer_of_a_run(study: Study, line: pool_lines.Line,
     assert read["versions"] == {"lrnb": "0.1.0"}
 
 
+def test_a_line_keeps_bits_per_byte_and_what_the_election_did(study: Study, line: pool_lines.Line) -> None:
+    assert set(line["bits"]) == set(pool_lines.arms(study))
+    assert line["bits"]["ct@16384"] == {"qaa": 1.7952, "en": 1.041}
+    shares = pd.read_csv(RunPaths(study).conflicts / "shares.csv")
+    for tokens, kept in line["shares"].items():
+        rows = shares[(shares["ct_tokens"] == int(tokens)) & (shares["setting"] == "fixed")]
+        (whole,) = rows[rows["tensor"] == "(model)"].to_dict("records")
+        assert kept == {name: pytest.approx(whole[name], abs=1e-5) for name in pool.SHARES}
+
+
 def test_the_stored_pool_goes_with_preset_nano() -> None:
     """Fails where parameters, world or recipe moved: make docs/results/nano anew, or undo what moved it."""
     study = load_study(ROOT / "params" / "qaa.yaml", "nano")
@@ -116,6 +126,12 @@ def test_only_what_results_depend_on_must_be_equal(study: Study, line: pool_line
     assert pool.misfits(study.model_copy(update=free), [line]) == []
     other = study.model_copy(update={"ct_lr": 0.5})
     assert pool.misfits(other, [line]) == [f"ct_lr (0.5 here, {study.ct_lr} in the pool)"]
+    newer = {key: value for key, value in line["parameters"].items() if key != "zero_sign"}
+    assert pool.misfits(study, [line | {"parameters": newer}]) == []
+    (told,) = pool.misfits(study.model_copy(update={"zero_sign": "positive"}), [line | {"parameters": newer}])
+    assert told == "zero_sign (positive here, majority in the pool)"
+    gone = line["parameters"] | {"of_old": 1}
+    assert "of_old" in pool.misfits(study, [line | {"parameters": gone}])[0]
     search = study.model_copy(update={"search": {"ties": {"lam": [0.1]}}})
     assert pool.misfits(search, [line]) == ["search of ties"]
     with pytest.raises(UserError, match=r"1 runs do not go with this study.*ct_lr.*--pool OTHER"):
