@@ -41,10 +41,9 @@ def prune_vocabulary(
     and returns it without the ids. UserError for a tokenizer that is not BPE.
     """
     folder, texts = Path(folder), list(texts)
-    spec = _read_spec(folder)
+    spec, rows = _read_spec(folder), _embedding_rows(folder)
     used = used_ids(folder / "tokenizer.json", texts)
-    rows = _embedding_rows(folder)
-    kept = [old for old in kept_ids(spec, used | _role_ids(folder), keep) if old < rows]
+    kept = _kept_of(folder, used, keep)
     tokenizer = pruned_tokenizer(spec, kept)
     _check_same_cut(folder / "tokenizer.json", tokenizer, texts)
     facts = {
@@ -59,6 +58,16 @@ def prune_vocabulary(
         _copy_papers(folder, target, facts)
         (target / VOCABULARY).write_text(json.dumps(facts | {"kept_ids": kept}), encoding="utf-8")
     return facts
+
+
+def pruned_sizes(folder: Path, texts: Iterable[str]) -> tuple[int, int]:
+    """(tokens of the model in `folder`, tokens that `prune_vocabulary` would keep for `texts`)."""
+    return _embedding_rows(folder), len(_kept_of(folder, used_ids(folder / "tokenizer.json", texts)))
+
+
+def _kept_of(folder: Path, used: set[int], keep: Iterable[str] = ()) -> list[int]:
+    rows = _embedding_rows(folder)
+    return [old for old in kept_ids(_read_spec(folder), used | _role_ids(folder), keep) if old < rows]
 
 
 def used_ids(tokenizer_file: Path, texts: Iterable[str]) -> set[int]:

@@ -114,7 +114,9 @@ def _run(given: argparse.Namespace) -> int:
             f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
             "use preset paper or smol"
         )
-    loading.require_known([*studies[0].compared, *studies[0].tasks_written, *studies[0].dev_tasks])
+    first = studies[0]
+    loading.require_known([*first.compared, *first.tasks_written, *first.dev_tasks])
+    loading.require_known([*first.sft_mix, *first.test_limits])
     plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
     if given.pool:
         return _run_into_pool(studies, given)
@@ -209,12 +211,13 @@ def _anchored(task: str) -> str:
 
 
 def _show_plan(study: Study, keep_code: bool) -> int:
-    from lrnb.pipeline import estimate, freshness, monitor
+    from lrnb.pipeline import estimate, freshness, monitor, preflight
     from lrnb.pipeline import steps as plan
 
     steps = plan.plan(study)
     todo = freshness.outdated(study, steps, keep_code)
     monitor.print_plan(study, steps, todo, estimate.describe(study, steps, todo))
+    preflight.refuse_missing(study, hub=False)
     return 0
 
 

@@ -29,10 +29,17 @@ BUFFER = 100_000  # documents that are shuffled at once
 
 def read_local(data_root: Path, lang: str, field: str = "text") -> Iterator[str]:
     """Documents of `data_root/corpus/<lang>.{jsonl.gz,jsonl,txt,parquet}`; a .txt has one a line."""
+    path = local_file(Path(data_root), lang)
+    suffix = next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
+    return _not_empty(_read_file(path, suffix, field), str(path))
+
+
+def local_file(data_root: Path, lang: str) -> Path:
+    """The file of a language's text below `data_root/corpus`. UserError where there is none."""
     for suffix in SUFFIXES:
         path = Path(data_root) / "corpus" / f"{lang}{suffix}"
         if path.is_file():
-            return _not_empty(_read_file(path, suffix, field), str(path))
+            return path
     kinds = ", ".join(f"{lang}{suffix}" for suffix in SUFFIXES)
     raise UserError(f"{Path(data_root) / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
 

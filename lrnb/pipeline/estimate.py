@@ -1,7 +1,7 @@
 """What a study would need before it is started: models, texts, tokens, disk, memory, hours. Plain arithmetic.
 
 Training one token costs 6 N operations (forward 2 N, backward 4 N), scoring one 2 N, for N parameters
-(Kaplan et al. 2020, arXiv 2001.08361, table 1). Speeds are the assumptions below, printed with the result.
+(Kaplan et al. 2020, arXiv 2001.08361, table 1). The speed is this machine's (`speed`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lrnb.analysis.kinds import label
 from lrnb.checkpoints.opening import open_source
-from lrnb.pipeline import preflight
+from lrnb.errors import UserError
+from lrnb.pipeline import speed, supplies
 from lrnb.pipeline.notebooks import visible_gpus
 from lrnb.pipeline.steps import Step
 from lrnb.study.parameters import SYNTHETIC, Study
@@ -22,9 +23,6 @@ from lrnb.tuning import search
 
 GIB = 1024**3
 PARAMETERS = {"gguf:gemma3-270m": 268_098_176, "gguf:smollm2": 134_515_008}
-CORE_FLOPS = 7e10  # float32 operations a second of one CPU core, measured with presets nano and smol
-GPU_FLOPS = 4e14  # 40% of an H100's bf16 peak
-PAPER_GPUS = 8
 SFT_TOKENS = 256  # of a usual example, prompt and answer
 ITEM_TOKENS = 300  # of a usual test item with its options
 
@@ -48,6 +46,14 @@ def _entries(folder: str) -> int:
     """Parameters of a model's folder, tied weights once; reads the headers."""
     model = open_source(folder, finite=False)
     return sum(array.size for name, array in model.items() if name not in model.aliases)
+
+
+def _parameters(study: Study) -> str:
+    whole, left = parameters(study), supplies.pruned_away(study)
+    told = f"{whole / 1e6:,.1f} million"
+    if left is None:
+        return told + (", before its vocabulary is pruned" if study.base_prune else "")
+    return f"{told}, {(whole - left) / 1e6:,.1f} million after its vocabulary is pruned"
 
 
 def tokens(study: Study) -> dict[str, int]:
@@ -100,21 +106,24 @@ def hours(study: Study, flops: float) -> float:
     return n * (6 * trained + 2 * counts["scoring"]) / flops / 3600
 
 
+def _time(study: Study) -> str:
+    """How long the study takes on this machine, or how much it computes where its device is not here."""
+    counting = "training 6 N, scoring 2 N operations a token"
+    gpus = len(visible_gpus()) if study.device != "cpu" else 0
+    if study.preset in ("paper", "released") and not gpus:
+        work = 3600 * hours(study, 1.0)
+        return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
+    kind, many = ("cuda", 1) if gpus else ("cpu", os.cpu_count() or 1)
+    flops = speed.training_flops(kind)
+    what = "one GPU" if gpus else f"{many} CPU cores"
+    return (
+        f"{_duration(hours(study, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
+        f"on this machine; {counting}"
+    )
+
+
 def _duration(value: float) -> str:
     return f"{value:,.1f} hours" if value >= 1 else f"{60 * value:.1f} minutes"
-
-
-def devices(study: Study) -> tuple[str, float]:
-    """The device that the estimate is for, in words, and its operations a second."""
-    if study.preset == "paper":
-        paper = (
-            f"{PAPER_GPUS} GPUs at {GPU_FLOPS:.0e} operations/s each, as in the paper (a step here uses one)"
-        )
-        return paper, PAPER_GPUS * GPU_FLOPS
-    if study.preset == "released" or (study.device != "cpu" and visible_gpus()):
-        return f"one GPU at {GPU_FLOPS:.0e} operations/s", GPU_FLOPS
-    cores = os.cpu_count() or 1
-    return f"{cores} CPU cores at {CORE_FLOPS:.0e} operations/s each", cores * CORE_FLOPS
 
 
 def _sources(study: Study) -> dict[str, str]:
@@ -128,10 +137,19 @@ def _sources(study: Study) -> dict[str, str]:
         found |= {f"text, {study.lang}": " ".join(x), "text, en": study.hub_dataset_en}
     elif study.lang in SYNTHETIC:
         found[f"text, {study.lang}"] = "the micro-world, generated"
+    elif supplies.data_is_known(study):
+        found |= _texts(study)
     else:
-        found[f"text, {study.lang}"] = f"corpus/{study.lang}.jsonl.gz of the data root"
+        found[f"text, {study.lang}"] = "MISSING: no data root, see below"
     mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
     return found | {"SFT, en": f"{mix} (files of the data root)"}
+
+
+def _texts(study: Study) -> dict[str, str]:
+    try:
+        return {f"text, {one.lang}": str(one) for one in supplies.corpus_supplies(study)}
+    except UserError:  # told by preflight, with all else that is wrong
+        return {f"text, {study.lang}": "MISSING or too little, see below"}
 
 
 def _tried(study: Study) -> str:
@@ -143,23 +161,16 @@ def _tried(study: Study) -> str:
 
 
 def describe(study: Study, steps: Mapping[str, Step], todo: Iterable[str]) -> list[tuple[str, str]]:
-    """Rows for `lrnb run --dry-run`: label and value; `todo` names the steps that would run.
-
-    UserError as a run would raise it, for what is not there.
-    """
-    preflight.refuse_missing(study)
+    """Rows for `lrnb run --dry-run`: label and value; `todo` names the steps that would run."""
     whole, left = disk_bytes(study, steps.values()), disk_bytes(study, [steps[name] for name in todo])
-    counts, (device, flops) = tokens(study), devices(study)
+    counts = tokens(study)
     budgets = ", ".join(f"{budget:,}" for budget in study.ct_budgets)
     known = parameters(study) > 0
     sizes = [
-        ("parameters", f"{parameters(study) / 1e6:,.1f} million"),
+        ("parameters", _parameters(study)),
         ("disk", f"{whole / GIB:,.1f} GiB (float32 checkpoints), {left / GIB:,.1f} GiB of it to be written"),
         ("memory", f"{memory_bytes(study) / GIB:,.1f} GiB over all devices, and activations"),
-        (
-            "time",
-            f"{_duration(hours(study, flops))} on {device}; training 6 N, scoring 2 N operations a token",
-        ),
+        ("time", _time(study)),
     ]
     return [
         *_sources(study).items(),

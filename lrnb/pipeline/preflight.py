@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from lrnb.data import microworld
 from lrnb.errors import UserError
+from lrnb.pipeline import supplies
+from lrnb.pipeline.supplies import Check
 from lrnb.study.parameters import Study
+from lrnb.study.stages import RunPaths
 from lrnb.training.gguf import package_of
-from lrnb.tuning.on_dev import dev_tasks, dev_tasks_en
 
 
-def refuse_missing(study: Study) -> None:
-    """UserError for a base that cannot be had here, for a language or SFT rows that the micro-world does not
-    have, and where there are no dev items to choose SFT on.
+def refuse_missing(study: Study, *, hub: bool = True) -> None:
+    """UserError with all that is missing or wrong of what a study needs: base, data root, rows, text for CT.
+
+    hub: rows on the Hub are read too; a dry run does without.
     """
-    _refuse_base(study.base_source)
+    found = faults(study, hub=hub)
+    if len(found) > 1:
+        listed = "".join(f"\n  {number}. {one}" for number, one in enumerate(found, 1))
+        raise UserError(f"{len(found)} things are missing or wrong:{listed}")
+    if found:
+        raise UserError(found[0])
+
+
+def faults(study: Study, *, hub: bool) -> list[str]:
+    """What every check says, each once."""
+    found = []
+    for check in _checks(study, hub):
+        try:
+            check()
+        except UserError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+def _checks(study: Study, hub: bool) -> Iterator[Check]:
+    yield partial(_refuse_base, study.base_source)
+    yield partial(_refuse_no_task, study)
     if study.preset == "nano":
-        _refuse_world(study)
-    elif study.trains and study.tuning_trials > 1 and _has_data(study):
-        dev_tasks_en(study), dev_tasks(study)
+        yield partial(_refuse_world, study)
+    elif supplies.data_is_known(study):
+        yield from supplies.row_checks(study, hub=hub)
+        yield partial(supplies.corpus_supplies, study)
+    else:
+        yield lambda: RunPaths(study).data_root
 
 
-def _has_data(study: Study) -> bool:
-    """Whether the data root is known yet; a dry run may go without."""
-    root = study.data_root or os.environ.get("LRNB_DATA", "")
-    return bool(root) and Path(root, "eval").is_dir()
+def _refuse_no_task(study: Study) -> None:
+    if not study.tasks:
+        raise UserError("tasks: none is given to score in X; name one or more: --set 'tasks=[topic]'")
 
 
 def _refuse_base(source: str) -> None:
     kind, package, name = source.partition("gguf:")
     if package and not kind:
         package_of(name)
-    elif source.startswith(("/", ".", "~")) and not Path(source).is_dir():  # others may be Hub ids
+        return
+    folder = Path(source)
+    if source.startswith(("/", ".", "~")) and not folder.is_dir():  # others may be Hub ids
         raise UserError(f"base_source {source!r}: no such folder. Give a folder, gguf:NAME or a Hub id")
+    if source != "scratch" and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"base_source {source!r}: no config.json in it. Give a Hugging Face model folder")
+        supplies.tokenizer_of(source)
 
 
 def _refuse_world(study: Study) -> None:

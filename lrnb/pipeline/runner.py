@@ -52,7 +52,6 @@ def run_study(
     console = console or Console()
     paths = RunPaths(study)
     preflight.refuse_missing(study)
-    _ = paths.data_root  # says what is missing before anything starts
     make_folder(paths.lang)
     with run_lock(paths.lang):
         steps = plan.write_stage_params(study)

@@ -11,8 +11,9 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lrnb.errors import UserError
 
@@ -151,6 +152,27 @@ LARGER_CACHE = "set LRNB_CACHE to a folder on a larger disk"
 def default_cache() -> Path:
     """$LRNB_CACHE, else ~/.cache/lrnb."""
     return Path(os.environ.get("LRNB_CACHE") or Path.home() / ".cache" / "lrnb")
+
+
+def remembered(name: str, key: str, compute: Callable[[], Any]) -> Any:
+    """What `compute` gives, as JSON in the cache's file `name` under `key`: computed at the first call only.
+
+    A file that cannot be read or written makes it compute again.
+    """
+    path = default_cache() / name
+    if key not in (known := _known(path)):
+        known[key] = compute()
+        with contextlib.suppress(OSError, UserError), lock(make_folder(path.parent) / name):
+            write_text(path, json.dumps(_known(path) | known, indent=1))
+    return known[key]
+
+
+def _known(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def free_space(place: Path) -> int:

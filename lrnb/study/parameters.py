@@ -35,7 +35,9 @@ TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
 class Study(BaseModel):
     """Every parameter of a study. Units and ranges stand beside the name; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     # which study
     preset: Literal["nano", "smol", "released", "paper"] = "nano"
@@ -94,7 +96,7 @@ class Study(BaseModel):
 
     # supervised fine-tuning on English tasks
     sft_parent: str = "base"  # base | ct/<budget>
-    sft_mix: dict[str, int] = {}  # task: number of English examples
+    sft_mix: dict[str, PositiveInt] = {}  # task: number of English examples
     sft_epochs: int = Field(1, ge=1)
     sft_lr: float = Field(5e-4, gt=0)
     sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
@@ -183,9 +185,9 @@ class Study(BaseModel):
     @model_validator(mode="after")
     def _check_script(self) -> Study:
         if self.script and not is_script(self.script):
-            raise ValueError(
-                f"script {self.script!r} is no script of Unicode{did_you_mean(self.script, known_scripts())}"
-            )
+            meant = SCRIPTS_OF.get(self.script.casefold().replace("_", " "))
+            hint = f"; did you mean {meant!r}?" if meant else did_you_mean(self.script, known_scripts())
+            raise ValueError(f"script {self.script!r} is no script of Unicode{hint}")
         return self
 
     @property
@@ -227,6 +229,24 @@ def budget_name(tokens: int) -> str:
     return str(tokens)
 
 
+#: what people give for a script, in small letters: names of languages, other names -> Unicode's name
+SCRIPTS_OF = {
+    **dict.fromkeys(("bangla", "bengla", "assamese", "beng"), "Bengali"),
+    **dict.fromkeys(("odia", "oria"), "Oriya"),
+    **dict.fromkeys(("uyghur", "uighur", "persian", "farsi", "urdu", "pashto", "sindhi", "perso-arabic",
+                     "kashmiri", "sorani"), "Arabic"),
+    **dict.fromkeys(("hindi", "marathi", "nepali", "sanskrit", "maithili", "nagari"), "Devanagari"),
+    **dict.fromkeys(("russian", "kazakh", "kyrgyz", "ukrainian", "tajik", "tatar", "khalkha"), "Cyrillic"),
+    **dict.fromkeys(("traditional mongolian", "mongol bichig", "hudum"), "Mongolian"),
+    **dict.fromkeys(("chinese", "hanzi", "hans", "hant", "cantonese"), "Han"),
+    **dict.fromkeys(("english", "roman", "turkish", "swahili", "yoruba", "vietnamese"), "Latin"),
+    **dict.fromkeys(("punjabi", "panjabi"), "Gurmukhi"),
+    **dict.fromkeys(("amharic", "tigrinya", "geez", "ge'ez"), "Ethiopic"),
+    **dict.fromkeys(("burmese",), "Myanmar"), **dict.fromkeys(("korean",), "Hangul"),
+    **dict.fromkeys(("sinhalese",), "Sinhala"), **dict.fromkeys(("divehi", "dhivehi"), "Thaana"),
+    **dict.fromkeys(("cambodian",), "Khmer"), **dict.fromkeys(("laotian",), "Lao"),
+    **dict.fromkeys(("dzongkha", "ladakhi"), "Tibetan"), **dict.fromkeys(("santali",), "Ol_Chiki"),
+}  # fmt: skip
 NO_SCRIPT = ("zzzz", "unknown", "zyyy", "common", "zinh", "inherited", "qaai")  # of signs, or of nothing
 
 
@@ -261,7 +281,8 @@ def _explain(error: ValidationError, where: str) -> str:
         else:
             lines.append(f"{key}: {item['msg']} (got {item['input']!r})")
     known = "The parameters, with units and ranges, are listed in lrnb/study/parameters.py."
-    return f"{where}: " + "; ".join(lines) + f". {known}"
+    told = "; ".join(lines)
+    return f"{where}: {told}{'' if told.endswith('?') else '.'} {known}"
 
 
 def validate(values: Mapping[str, Any], where: str, strict: bool = False) -> Study:
@@ -298,10 +319,31 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, sep, value = text.partition("=")
     if not sep or not key.isidentifier():
         raise UserError(f"--set {text!r}: expected key=value, for example --set ct_lr=1e-4")
-    parsed = yaml.safe_load(value)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(
+            f"--set {text!r}: the value is no YAML ({reason}). Quote text with signs in it, close brackets, "
+            "and put a space after a colon: --set 'sft_mix={topic: 400}'"
+        ) from None
+    if stuck := _stuck(parsed):
+        raise UserError(
+            f"--set {text!r}: {stuck!r} has no value; put a space after the colon: "
+            f"{key}={{{stuck.replace(':', ': ', 1)}}}"
+        )
     if isinstance(parsed, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+", parsed):
         parsed = float(parsed)  # YAML 1.1 reads 1e-4 as text
     return key, "" if parsed is None else parsed
+
+
+def _stuck(parsed: Any) -> str | None:
+    """The first key of a mapping that swallowed its value, as in {topic:400}; looks into nested ones too."""
+    if not isinstance(parsed, dict):
+        return None
+    if own := next((str(key) for key, value in parsed.items() if value is None and ":" in str(key)), None):
+        return own
+    return next((found for value in parsed.values() if (found := _stuck(value))), None)
 
 
 def require_checkout(command: str) -> None:

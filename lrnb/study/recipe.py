@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from lrnb.study.parameters import ROOT, Study
 
@@ -35,7 +35,7 @@ def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     """
     fields = Study.model_fields.items()
     known = {name: f.get_default(call_default_factory=True) for name, f in fields if not f.is_required()}
-    return to_jsonable_python(known) | stored
+    return TypeAdapter(dict[str, Any]).dump_python(known, mode="json") | stored
 
 
 def searches(study: Study) -> dict[str, dict[str, list[float]]]:

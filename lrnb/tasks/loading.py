@@ -113,6 +113,15 @@ def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
     return not _is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
 
 
+def is_local(name: str, lang: str, data_root: str | Path, split: str = "test") -> bool:
+    """Whether a task's rows come from local files, or from nowhere: neither the Hub's nor the harness's."""
+    if _is_harness(name):
+        return False
+    task = spec(name)
+    lang = ENGLISH if name == f"{task.name}_en" else lang
+    return not rows.from_hub(task, lang, split, data_root)
+
+
 def _is_harness(name: str) -> bool:
     """Whether the harness builds it. UserError where nobody knows it."""
     if path := file_of(name):

@@ -224,8 +224,7 @@ def split_rows(
     task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int
 ) -> tuple[list[dict[str, Any]], str]:
     """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
-    path = _local(task, lang, split, existing(data_root))
-    if path.is_file() or not covers(task, lang, split):
+    if not from_hub(task, lang, split, existing(data_root)):
         rows = read_rows(path := data_file(task, lang, split, data_root))
         made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
         return cloze.cloze_items(rows, str(path), seed) if made else rows, str(path)
@@ -236,6 +235,11 @@ def split_rows(
 def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
     """Whether `split_rows` would find rows: a local file, or a data set on the Hub that lists the split."""
     return _local(task, lang, split, data_root).is_file() or covers(task, lang, split)
+
+
+def from_hub(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
+    """Whether the rows of a split come from the Hub: it has them, and there is no local file."""
+    return covers(task, lang, split) and not _local(task, lang, split, data_root).is_file()
 
 
 def _local(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:

@@ -142,8 +142,9 @@ def test_dry_run_of_every_language_resolves(
     lang: str, preset: str, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     file, elsewhere = ROOT / "params" / f"{lang}.yaml", ("--set", f"runs={tmp_path}")
-    assert run("run", file, "--preset", preset, "--dry-run", *DATA, *elsewhere) == 0
-    text = capsys.readouterr().out
+    assert run("run", file, "--preset", preset, "--dry-run", *DATA, *elsewhere) == 2
+    text, told = capsys.readouterr()
+    assert "data_root anywhere: no folder eval/ in it" in told
     for label in ("base:", "test tasks:", "parameters:", "disk:", "memory:", "time:"):
         assert label in text
     study = load_study(file, preset)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lrnb.errors import UserError
-from lrnb.pipeline import estimate, runner
+from lrnb.pipeline import preflight, runner, speed, supplies
 from lrnb.study.files import write_text
-from lrnb.study.parameters import ROOT, load_study
+from lrnb.study.parameters import ROOT, Study, load_study
 
 
 @pytest.mark.parametrize(
@@ -37,19 +37,114 @@ def test_what_is_not_there_is_refused_before_anything(
     tmp_path: Path, preset: str, given: dict, message: str
 ) -> None:
     lang = "qaa" if preset == "nano" else "bn"
-    for start in (lambda study: estimate.describe(study, {}, []), runner.run_study):
+    for start in (lambda study: preflight.refuse_missing(study, hub=False), runner.run_study):
         with pytest.raises(UserError, match=message):
             start(load_study(ROOT / "params" / f"{lang}.yaml", preset, given | {"runs": str(tmp_path)}))
     assert not list(tmp_path.iterdir())
 
 
+TOPIC = '{"text": "a farm", "label": "travel"}'
+SUM = '{"question": "1 + 1?", "answer": 2}'
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No base of this machine's user is at hand."""
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "cache"))
+
+
+def data_root(folder: Path, **files: str) -> Path:
+    """A small data root that a study of topics and sums can use; `files`: other contents."""
+    kept = {f"eval/{task}/{code}/{split}.jsonl": row
+            for task, row in (("topic", TOPIC), ("math", SUM))
+            for code in ("bn", "en") for split in ("dev", "test")}  # fmt: skip
+    kept |= {"sft/math.jsonl": f"{SUM}\n{SUM}", "corpus/bn.txt": "ক খ গ", "corpus/en.txt": "a b c"}
+    for name, text in (kept | files).items():
+        write_text(folder / name, text)
+    return folder
+
+
+def small_study(root: Path, **given: object) -> Study:
+    tasks = {"tasks": ["topic", "math"], "tasks_en": ["topic"], "tasks_written": [], "test_limits": {}}
+    tasks |= {"sft_mix": {"math": 2}, "dev_tasks": [], "data_root": str(root), "runs": str(root / "runs")}
+    return load_study(ROOT / "params" / "bn.yaml", "smol", tasks | given)
+
+
+def test_data_that_are_right_are_let_through(tmp_path: Path) -> None:
+    assert preflight.faults(small_study(data_root(tmp_path)), hub=True) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("eval/topic/bn/test.jsonl", f"{TOPIC}\n{{", r"eval/topic/bn/test.jsonl:2: not JSON"),
+        ("eval/topic/en/test.jsonl", '{"label": "travel"}', r"eval/topic/en/test.jsonl:1: .*text"),
+        ("eval/math/bn/dev.jsonl", '{"question": "?"}', r"eval/math/bn/dev.jsonl:1: needs"),
+        ("sft/math.jsonl", SUM, r"sft_mix asks for 2 rows of 'math', .*sft/math.jsonl has 1"),
+        ("sft/math.jsonl", f"{SUM}\n[]", r"sft/math.jsonl:2: a JSON object is expected"),
+        ("corpus/bn.txt", "", r"corpus/bn.txt: holds no document"),
+    ],
+)
+def test_every_row_is_read_before_anything(tmp_path: Path, file: str, text: str, message: str) -> None:
+    study = small_study(data_root(tmp_path / "data", **{file: text}))
+    for hub in (True, False):
+        with pytest.raises(UserError, match=message):
+            preflight.refuse_missing(study, hub=hub)
+    with pytest.raises(UserError, match=message):
+        runner.run_study(study)
+    assert not (tmp_path / "data" / "runs").exists()
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    root = data_root(tmp_path, **{"eval/math/bn/test.jsonl": "{}", "sft/math.jsonl": "x"})
+    (root / "corpus" / "en.txt").unlink()
+    found = preflight.faults(small_study(root), hub=True)
+    assert len(found) == 3
+    with pytest.raises(
+        UserError, match=r"(?s)3 things.*1\. .*math/bn/test.*2\. .*sft/math.*3\. .*no text for 'en'"
+    ):
+        preflight.refuse_missing(small_study(root))
+    with pytest.raises(UserError, match="no data: give --set data_root"):
+        preflight.refuse_missing(small_study(root).model_copy(update={"data_root": ""}))
+
+
 def test_no_dev_items_to_choose_sft_on_are_refused_before_anything(tmp_path: Path) -> None:
-    for name in ("eval/topic/bn/dev.jsonl", "eval/topic/en/train.jsonl"):
-        write_text(tmp_path / "data" / name, "")
-    given = {"data_root": str(tmp_path / "data"), "runs": str(tmp_path / "runs"), "sft_mix": {"math": 3}}
-    study = load_study(ROOT / "params" / "bn.yaml", "smol", given)
-    with pytest.raises(UserError, match=r"none of \['math'\].*English.*or --set tuning_trials=1"):
-        estimate.describe(study, {}, [])
-    assert estimate.describe(study.model_copy(update={"tuning_trials": 1}), {}, [])
-    write_text(tmp_path / "data" / "eval/math/en/dev.jsonl", "")
-    assert estimate.describe(study, {}, [])
+    root = data_root(tmp_path)
+    (root / "eval/math/en/dev.jsonl").unlink()
+    (told,) = preflight.faults(small_study(root), hub=True)
+    assert "none of ['math']" in told
+    assert "or --set tuning_trials=1" in told
+    assert preflight.faults(small_study(root, tuning_trials=1), hub=True) == []
+
+
+def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: Path) -> None:
+    """Twelve tokens of X are there; a budget may ask for no more."""
+    root = data_root(
+        tmp_path, **{"corpus/bn.txt": "a b c d\ne f g h\ni j k l", "corpus/en.txt": "a b c d e f g h"}
+    )
+    enough = small_study(root, ct_budgets=[10], base_source=str(pico_llama), base_prune=False)
+    x, en = supplies.corpus_supplies(enough)
+    assert (x.tokens, x.needed, en.needed) == (12, 8, 2)
+    assert "8 tokens needed, " in str(x)
+    assert "12 there" in str(x)
+    (told,) = preflight.faults(enough.model_copy(update={"ct_budgets": [10, 20]}), hub=True)
+    assert "corpus/bn.txt: 12 tokens" in told
+    assert "asks for 16 in 'bn'" in told
+    (pico_llama / "tokenizer.json").unlink()
+    supplies.tokenizer_of.cache_clear()
+    assert "no tokenizer that can be read" in preflight.faults(enough, hub=True)[0]
+
+
+def test_a_study_needs_a_task_in_x(tmp_path: Path) -> None:
+    assert "tasks: none is given" in preflight.faults(small_study(data_root(tmp_path), tasks=[]), hub=True)[0]
+
+
+def test_the_speed_of_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = speed.training_flops()
+    assert 1e8 < found < 1e13
+    monkeypatch.setattr(speed, "measure", lambda kind: 1.0)
+    assert speed.training_flops() == found
+    (tmp_path / "cache" / "speed.json").write_text("no JSON")
+    assert speed.training_flops() == 1.0
+    monkeypatch.setenv("LRNB_CACHE", "/proc/nowhere")
+    assert speed.training_flops() == 1.0

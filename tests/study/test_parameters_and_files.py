@@ -219,7 +219,10 @@ def test_missing_data_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ("script", "hint"),
     [
         ("Gothik", "; did you mean 'Gothic'"),
-        ("Uyghur", "; did you mean 'Old_Uyghur'"),
+        ("Uyghur", "; did you mean 'Arabic'"),
+        ("Odia", "; did you mean 'Oriya'"),
+        ("Bangla", "; did you mean 'Bengali'"),
+        ("Traditional_Mongolian", "; did you mean 'Mongolian'"),
         ("Zzzz", ""),
         ("Unknown", ""),
     ],
@@ -227,3 +230,37 @@ def test_missing_data_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_what_is_no_script_of_a_language_is_refused_with_the_nearest(script: str, hint: str) -> None:
     with pytest.raises(UserError, match=f"script '{script}' is no script of Unicode{hint}"):
         parameters.validate({"script": script}, "here")
+
+
+def test_every_script_that_is_meant_is_one() -> None:
+    assert [name for name in parameters.SCRIPTS_OF.values() if not parameters.is_script(name)] == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"ct_lr": float("inf")}, {"lams": [float("nan")]}, {"search": {"ties": {"lam": [float("inf")]}}},
+     {"margin": "1e400"}, {"sft_mix": {"topic": -1}}, {"sft_mix": {"topic": 0}}],
+)  # fmt: skip
+def test_numbers_are_finite_and_counts_positive(given: dict) -> None:
+    name = next(iter(given))
+    with pytest.raises(UserError, match=rf"here: {name}.*(finite number|greater than)"):
+        parameters.validate(given, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods=[ties", r"the value is no YAML .*close brackets"),
+        ("runs=a: b: c", r"the value is no YAML .*Quote text"),
+        (
+            "sft_mix={topic:400}",
+            r"'topic:400' has no value; put a space after the colon: sft_mix=\{topic: 400\}",
+        ),
+        ("search={ties: {lam:1}}", r"'lam:1' has no value"),
+    ],
+)
+def test_a_value_that_is_no_yaml_is_told_with_what_to_do(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parameters.parse_override(text)
+    assert parameters.parse_override("lang_name='a: b'") == ("lang_name", "a: b")
+    assert parameters.parse_override("sft_mix={topic: 400}") == ("sft_mix", {"topic": 400})

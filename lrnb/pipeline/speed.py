@@ -1,0 +1,52 @@
+"""How fast this machine trains: measured once in a second or two, kept in the cache."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+from lrnb.study.environment import device_name, instruction_set, processor_name
+from lrnb.study.files import remembered
+from lrnb.training.base import scratch_model
+
+SHAPES = {"cpu": (256, 4, 4, 128), "cuda": (1024, 8, 16, 512)}  # width, layers; sequences of so many tokens
+VOCABULARY, STEPS = 512, 5
+
+
+def training_flops(kind: str = "cpu") -> float:
+    """Operations a second of training on one CPU core (float32) or one GPU (bfloat16), 6 N a token.
+
+    Measured at the first call on this processor with this torch, else as kept in the cache.
+    """
+    device = f"{processor_name()}, {instruction_set()}" if kind == "cpu" else device_name()
+    return float(remembered("speed.json", f"{device}, torch {version('torch')}", lambda: measure(kind)))
+
+
+def measure(kind: str) -> float:
+    """The fastest of a few training steps of a small Llama, on one thread where it is the CPU."""
+    import torch
+
+    width, layers, batch, length = SHAPES[kind]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model: Any = scratch_model(vocab_size=VOCABULARY, width=width, layers=layers)
+        model.to(kind)
+        ids = torch.randint(VOCABULARY, (batch, length), device=kind)
+        seconds = min(_step_seconds(model, ids, kind) for _ in range(STEPS))
+    finally:
+        torch.set_num_threads(threads)
+    return 6 * sum(p.numel() for p in model.parameters()) * ids.numel() / seconds
+
+
+def _step_seconds(model: Any, ids: Any, kind: str) -> float:
+    import torch
+
+    start = time.perf_counter()
+    with torch.autocast(kind, torch.bfloat16, enabled=kind != "cpu"):
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    model.zero_grad()
+    if kind == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,154 @@
+"""What a study will read, looked at before anything is computed: rows of tasks and of SFT, text for CT."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lrnb.checkpoints.vocabulary import pruned_sizes
+from lrnb.data import corpus
+from lrnb.errors import UserError
+from lrnb.study.files import default_cache, digest, remembered
+from lrnb.study.parameters import ENGLISH, Study
+from lrnb.study.stages import RunPaths
+from lrnb.tasks import loading, rows
+from lrnb.tasks.vocabulary_texts import data_texts
+from lrnb.tuning import on_dev
+
+COUNTED = 4_000_000  # characters of a corpus that are counted at most
+BATCH = 200  # documents tokenized at once
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+Check = Callable[[], object]  # raises UserError where something is missing or wrong
+
+
+class Supply(NamedTuple):
+    """Text of one language. Tokens: None where no tokenizer is at hand; `whole`: all of it was counted."""
+
+    lang: str
+    path: Path
+    tokens: int | None
+    needed: int
+    whole: bool
+
+    def __str__(self) -> str:
+        size = f"{self.path.name}, {self.path.stat().st_size / 1e6:,.1f} MB"
+        if self.tokens is None:
+            return f"{size}; {self.needed:,} tokens needed, not counted (the base is not here yet)"
+        return (
+            f"{size}; {self.needed:,} tokens needed, {'' if self.whole else 'at least '}{self.tokens:,} there"
+        )
+
+
+def data_is_known(study: Study) -> bool:
+    """Whether there is a data root with an eval/ in it."""
+    root = study.data_root or os.environ.get("LRNB_DATA", "")
+    return bool(root) and Path(root, "eval").is_dir()
+
+
+def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
+    """What reads the rows that the study will ask or train on, a call a task; each raises UserError.
+
+    hub: also what is not in local files but on the Hub, or of the harness; else that is left out.
+    """
+    yield partial(_read_tasks, study, "test", hub, lambda study: [*study.compared, *study.written])
+    yield partial(_read_tasks, study, "dev", hub, on_dev.dev_tasks)
+    if study.trains:
+        if study.tuning_trials > 1:
+            yield partial(_read_tasks, study, "dev", hub, on_dev.dev_tasks_en)
+        for name, n in study.sft_mix.items():
+            yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)
+
+
+def _read_tasks(study: Study, split: str, hub: bool, names: Callable[[Study], list[str]]) -> None:
+    root = RunPaths(study).data_root
+    given: dict[str, Any] = {key: getattr(study, key) for key in loading.STUDY}
+    for name in names(study):
+        if hub or loading.is_local(name, study.lang, root, split):
+            loading.load_tasks([name], study.lang, root, split=split, **given)
+
+
+def corpus_supplies(study: Study) -> list[Supply]:
+    """The local text that CT will read, in X and English. UserError where it is less than CT asks for."""
+    if not study.trains or study.corpus_source != "local":
+        return []
+    share = study.english_ratio / (study.english_ratio + 1) if study.english_ratio else 1.0
+    needed = {study.lang: round(share * study.ct_budgets[-1])}
+    needed |= {ENGLISH: study.ct_budgets[-1] - needed[study.lang]} if study.english_ratio else {}
+    tokenizer = tokenizer_of(study.base_source)
+    return [_supply(study, lang, n, tokenizer) for lang, n in needed.items()]
+
+
+def _supply(study: Study, lang: str, needed: int, tokenizer: Any) -> Supply:
+    root = RunPaths(study).data_root
+    documents = corpus.read_local(root, lang)
+    path = corpus.local_file(root, lang)
+    if tokenizer is None:
+        next(documents)  # refused where the first cannot be read
+        return Supply(lang, path, None, needed, False)
+    tokens, whole = _count(documents, tokenizer, needed)
+    if whole and tokens < needed:
+        raise UserError(
+            f"{path}: {tokens:,} tokens, and the last of ct_budgets {study.ct_budgets} asks for {needed:,} "
+            f"in {lang!r} (english_ratio {study.english_ratio:g}). Add text, or lower ct_budgets"
+        )
+    return Supply(lang, path, tokens, needed, whole)
+
+
+def _count(documents: Iterable[str], tokenizer: Any, enough: int) -> tuple[int, bool]:
+    """Tokens counted until there are `enough` or COUNTED characters, and whether that was all."""
+    documents, tokens, characters = iter(documents), 0, 0
+    while tokens < enough and characters < COUNTED:
+        if not (batch := list(islice(documents, BATCH))):
+            return tokens, True
+        tokens += sum(len(ids) for ids in tokenizer(batch, add_special_tokens=False)["input_ids"])
+        characters += sum(map(len, batch))
+    return tokens, False
+
+
+def pruned_away(study: Study) -> int | None:
+    """Parameters that pruning the base's vocabulary removes; None where base or data are not here yet."""
+    folder = base_folder(study.base_source)
+    if not (study.base_prune and folder and data_is_known(study) and (folder / "tokenizer.json").is_file()):
+        return None
+    root = RunPaths(study).data_root
+    files = sorted(path for path in [*root.rglob("*"), *folder.glob("*")] if path.is_file())
+    key = digest({str(path.resolve()): [(s := path.stat()).st_size, s.st_mtime_ns] for path in files})
+    old, new = remembered("pruned.json", key, lambda: pruned_sizes(folder, data_texts(root)))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tables = 1 if config.get("tie_word_embeddings", True) else 2
+    return (old - new) * config["hidden_size"] * tables
+
+
+def base_folder(source: str) -> Path | None:
+    """The folder of a base that is on this machine already, else None."""
+    folder = (
+        default_cache() / "base" / source.removeprefix("gguf:")
+        if source.startswith("gguf:")
+        else Path(source)
+    )
+    return folder if (folder / "config.json").is_file() else None
+
+
+@functools.cache
+def tokenizer_of(source: str) -> Any:
+    """The tokenizer of a base at hand, None where it is not here. UserError for a folder without one."""
+    if (folder := base_folder(source)) is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        if not any(path.name in TOKENIZERS for path in folder.iterdir()):
+            raise OSError(f"none of {', '.join(TOKENIZERS)}")  # transformers makes up an empty one
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # whatever a broken file makes transformers raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"base_source {source!r}: its folder has no tokenizer that can be read ({reason}). Save one "
+            "beside the weights with tokenizer.save_pretrained"
+        ) from None
