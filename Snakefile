@@ -45,9 +45,9 @@ for step in STEPS.values():
         priority: URGENCY[step.name]
         resources:
             gpu=int(step.gpu),
-        params:
-            command=shlex.join(
-                [sys.executable, "-m", "lrnb", "exec", step.name, "--study", str(RUN / "params.yaml"), *KEEP_CODE]
+        params:  # by a function, since Snakemake reads braces in a path as wildcards
+            command=lambda wildcards, name=step.name: shlex.join(
+                [sys.executable, "-m", "lrnb", "exec", name, "--study", str(RUN / "params.yaml"), *KEEP_CODE]
             ),
         shell:
             "{params.command} > {log} 2>&1 && touch {output}"

@@ -6,6 +6,7 @@ That goes for `lrnb.study.parameters` too: pydantic takes longer than all the re
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from lrnb import __version__
 from lrnb.errors import UserError
 from lrnb.pipeline import warm
 from lrnb.report.tables import print_table
-from lrnb.study.environment import instruction_set
+from lrnb.study.environment import instruction_set, usable_home
 
 if TYPE_CHECKING:
     from lrnb.study.parameters import Study
@@ -32,6 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     if rest and given.run is not _lab:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 shows ? for what it lacks
+            stream.reconfigure(errors="replace")
+    usable_home()
     try:
         return int(given.run(given) or 0)
     except KeyboardInterrupt:

@@ -143,8 +143,12 @@ def is_fresh(step: Step, steps: dict[str, Step], study: Study, keep_code: bool =
     made = [result for need in (step.name, *step.needs) for result in steps[need].results]
     if not step.record.is_file() or not all(path.is_file() for path in made):
         return False
-    record = json.loads(step.record.read_text(encoding="utf-8"))
-    if record["results"] != _result_hashes(step) or not _whole(step, record.get("files", {})):
+    record = _read_record(step)
+    if (
+        record is None
+        or record["results"] != _result_hashes(step)
+        or not _whole(step, record.get("files", {}))
+    ):
         return False
     return not changed_inputs(record["key"], input_key(step, steps, study), keep_code)
 
@@ -167,6 +171,15 @@ def _outputs(step: Step) -> Iterator[tuple[str, Path, str]]:
             outputs = json.loads(result.read_text(encoding="utf-8"))["outputs"]
             for name, hashed in outputs.items():
                 yield f"{result.parent.name}/{name}", result.parent / name, hashed
+
+
+def _read_record(step: Step) -> dict[str, Any] | None:
+    """What was recorded of a step; None where the file cannot be read, as if it had not run."""
+    try:
+        record = json.loads(step.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"key", "results"} <= record.keys() else None
 
 
 def _whole(step: Step, recorded: dict[str, list[int]]) -> bool:

@@ -28,7 +28,7 @@ from lrnb.merging.methods import METHODS
 from lrnb.pipeline import freshness, warm
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.steps import Step
-from lrnb.study.files import lock, make_folder, write_text
+from lrnb.study.files import full_disk, is_full_disk, lock, make_folder, write_text
 from lrnb.study.parameters import ROOT, Study, validate
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
@@ -70,6 +70,8 @@ def exec_notebook(
         os.replace(temporary, out)
     except Exception as error:
         kept = _keep(temporary, failed)
+        if is_full_disk(error):
+            raise NotebookFailed(f"{_shown(notebook)}: {full_disk(out.parent)}\n{kept}") from error
         raise NotebookFailed(f"{_shown(notebook)}: {_explain(error)}\n{kept}") from error
     finally:
         temporary.unlink(missing_ok=True)

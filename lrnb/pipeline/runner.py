@@ -21,12 +21,13 @@ from lrnb.pipeline import freshness, monitor, preflight
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.estimate import disk_bytes
 from lrnb.pipeline.notebooks import visible_gpus
-from lrnb.study.files import make_folder, need_space, write_text
+from lrnb.study.files import free_space, full_disk, make_folder, need_space, write_text
 from lrnb.study.parameters import ROOT, Study
 from lrnb.study.stages import RunPaths
 
 LOCK = ".run.lock"
 OWNER = ".run.json"
+LITTLE = 1 << 20  # bytes free on a disk that is full
 FEW = 3  # steps that start sooner than a process has imported everything
 
 
@@ -135,7 +136,9 @@ def _watch(study: Study, board: monitor.Board, command: list[str], console: Any)
         except BaseException:
             end_tree(process.pid)
             raise
-    if process.returncode and not any(state == "failed" for state in board.states().values()):
+    if process.returncode and free_space(folder) < LITTLE:  # too little to write even what failed
+        console.print(str(full_disk(folder)), markup=False, soft_wrap=True)
+    elif process.returncode and not any(state == "failed" for state in board.states().values()):
         tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-40:])
         console.print(
             f"Snakemake ended with status {process.returncode}; the end of {log}:\n{tail}", markup=False

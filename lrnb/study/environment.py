@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from lrnb import __version__
 
@@ -87,3 +91,23 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def usable_home() -> None:
+    """Where HOME is not there or cannot be written, give libraries a private one until this process ends.
+
+    Snakemake, Jupyter and IPython write there whatever they are told; a Hub token in the old one counts.
+    """
+    try:
+        home = Path.home()
+        with tempfile.TemporaryFile(dir=home):
+            return
+    except (OSError, RuntimeError):
+        pass
+    own = tempfile.mkdtemp(prefix="lrnb-home-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    token = Path(os.environ.get("HOME", "/")) / ".cache" / "huggingface" / "token"
+    if token.is_file():
+        os.environ.setdefault("HF_TOKEN_PATH", str(token))
+    print(f"lrnb: HOME {os.environ.get('HOME', '')!r} cannot be written; caches go to {own}", file=sys.stderr)
+    os.environ["HOME"] = own

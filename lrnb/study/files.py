@@ -92,6 +92,13 @@ def lock(path: Path, timeout: float = -1) -> Iterator[None]:
     except Timeout:
         message = f"{path} is in use by another run. Wait for it, or stop it, then start again"
         raise UserError(message) from None
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"{path.parent}: its file system has no locks ({error}), without which two runs could write the "
+            "same files. Use another: --set runs=FOLDER (LRNB_CACHE for the cache), or mount it with locks"
+        ) from None
     with held:
         yield
 
@@ -198,8 +205,18 @@ def full_disk_message(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+        if not is_full_disk(error):
             raise
-        raise UserError(
-            f"{folder}: the disk is full; nothing half-written stays. Free space, then start again"
-        ) from None
+        raise full_disk(folder) from None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the error says that no space is left (or no quota), as Python, safetensors or a log says it."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
+def full_disk(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: the disk is full ({free_space(folder):,} bytes free); nothing half-written stays. Free "
+        "space, or use another disk (--set runs=FOLDER), then run the same command again"
+    )

@@ -23,7 +23,18 @@ from typing import Any, NamedTuple
 
 from lrnb.errors import UserError
 from lrnb.study.environment import device_name, instruction_set, processor_name, versions
-from lrnb.study.files import MANIFEST, digest, hashes, lock, make_folder, remove, sha256, write_text
+from lrnb.study.files import (
+    MANIFEST,
+    digest,
+    full_disk_message,
+    hashes,
+    is_full_disk,
+    lock,
+    make_folder,
+    remove,
+    sha256,
+    write_text,
+)
 from lrnb.study.parameters import PRESETS, Study, budget_name, read_yaml, validate
 from lrnb.study.recipe import RECIPE
 
@@ -151,14 +162,16 @@ class Stage:
         self._start = time.time()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._held:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        with self._held, full_disk_message(self.folder):
             try:
                 if kind is None:
                     self._finish(json.dumps(self.manifest(), indent=1, default=str))
             finally:
                 if not (self.draft / MANIFEST).is_file() and not self._to_resume():
                     remove(self.draft)
+            if error is not None and is_full_disk(error):
+                raise error
 
     def _to_resume(self) -> bool:
         return self.resumes and self.draft.is_dir() and any(self.draft.iterdir())

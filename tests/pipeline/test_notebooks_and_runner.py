@@ -259,12 +259,30 @@ ALL |= {"eval_merged", "scores", "report"} | ATLAS
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A miniature study that ran once, from nothing."""
-    checkout = Checkout(write_checkout(tmp_path_factory.mktemp("study") / "check out"))
+    checkout = Checkout(write_checkout(tmp_path_factory.mktemp("study") / "check {out}"))
     status, text = checkout.run()
     assert status == 0, text
     assert checkout.steps_run(text) == ALL
     assert "report.html" in text
     return checkout
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\udc80"])
+def test_a_record_that_cannot_be_read_counts_as_none(checkout: Checkout, text: str) -> None:
+    record = checkout.lang / ".done" / "scores.json"
+    record.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert "scores" in checkout.outdated()
+
+
+def test_a_terminal_that_is_not_utf8_shows_what_it_can(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}.items():
+        monkeypatch.setenv(name, value)
+    checkout.make_trouble("")
+    status, text = checkout.run()
+    assert status == 0, text
+    assert "report: " in text
 
 
 @pytest.fixture

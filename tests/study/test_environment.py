@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -121,3 +123,18 @@ def test_the_instruction_set_is_what_the_processor_has_and_limits_leave(
     for name, limit in zip(environment.ISA_LIMITS, limits, strict=False):
         monkeypatch.setenv(name, limit)
     assert environment.instruction_set() == found
+
+
+def test_a_home_that_cannot_be_written_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment.usable_home()
+    assert os.environ["HOME"] == str(tmp_path)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    environment.usable_home()
+    own = Path(os.environ["HOME"])
+    assert own.is_dir()
+    assert own.stat().st_mode & 0o077 == 0
+    assert "HOME '/proc/nowhere' cannot be written" in capsys.readouterr().err
+    own.rmdir()

@@ -264,3 +264,38 @@ def test_a_value_that_is_no_yaml_is_told_with_what_to_do(text: str, message: str
         parameters.parse_override(text)
     assert parameters.parse_override("lang_name='a: b'") == ("lang_name", "a: b")
     assert parameters.parse_override("sft_mix={topic: 400}") == ("sft_mix", {"topic": 400})
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("I/O: No space left on device")]
+)
+def test_a_full_disk_is_named_whatever_stage_meets_it(tmp_path: Path, error: Exception) -> None:
+    folder = tmp_path / "stage"
+    with (
+        pytest.raises(
+            UserError, match=rf"{folder}: the disk is full \([\d,]+ bytes free\).*same command again"
+        ),
+        stages.Stage(folder, "s", {}) as stage,
+    ):
+        (stage.draft / "half").write_text("half")
+        raise error
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_another_error_in_a_stage_stays_what_it_is(tmp_path: Path) -> None:
+    error = OSError(19, "no such device")
+    with pytest.raises(OSError) as caught, stages.Stage(tmp_path / "stage", "s", {}):  # noqa: PT011
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("flock")])
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def acquire(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.raises(UserError, match=r"has no locks .*--set runs=FOLDER"), files.lock(tmp_path / "x"):
+        pass
