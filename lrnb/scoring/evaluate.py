@@ -49,7 +49,8 @@ SCORE_COLUMNS = [
 ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
     *("options", "loglikelihoods", "context", "generation", "texts"),
-]  # texts: the options as shown. Generated: options, loglikelihoods, texts empty; prediction "" if unread
+]  # texts: the options as shown; correct may be a share of training sets, see `StudyTask.items`
+# Generated: options, loglikelihoods, texts empty; prediction "" if unread
 
 BITS_COLUMNS = ["model", "method", "ct_tokens", "lang", "bits_per_byte", "bytes"]
 
@@ -124,7 +125,7 @@ class _Desk:
             done |= {str(name): part for name, part in found.groupby("task", sort=False)}
         for name in todo if self.cache else ():
             self.cache.write(keys[name], done[name])  # type: ignore[union-attr]
-        return pd.concat([done[name] for name in tasks], ignore_index=True)
+        return _plain(pd.concat([done[name] for name in tasks], ignore_index=True))
 
     def bits(self, folder: Path, texts: list[str]) -> float:
         key = self.cache.key(model_hash(folder), digest(texts)) if self.cache else ""
@@ -180,7 +181,12 @@ def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     if scorer.truncated:
         _log.warning("%d contexts were longer than %d tokens and lost their left part",
                     scorer.truncated, scorer.max_length)  # fmt: skip
-    return pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows])
+    return _plain(pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows]))
+
+
+def _plain(items: pd.DataFrame) -> pd.DataFrame:
+    """`correct` as numbers where some items have shares (see `StudyTask.items`)."""
+    return items.astype({"correct": float}) if items["correct"].dtype == object else items
 
 
 def refuse_unknown_script(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> None:

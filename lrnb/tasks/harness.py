@@ -25,6 +25,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from lrnb.errors import UserError, did_you_mean
+from lrnb.tasks.examples import Examples, level
 from lrnb.tasks.hub import cannot_be_had
 from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import NORMALISATIONS, available
@@ -53,7 +54,13 @@ class KeptTask(ConfigurableTask):
     _request_key: dict[str, Any] | None = None
 
     def __len__(self) -> int:
+        """How many items are asked; those that are asked with several training sets count for each."""
         return len(self.eval_docs)
+
+    @property
+    def distinct(self) -> int:
+        """How many different items there are: rows of `items.parquet` a model."""
+        return len(self)
 
     @property
     def writes(self) -> bool:
@@ -68,6 +75,25 @@ class KeptTask(ConfigurableTask):
             self._request_key = key
         for request in self.instances:
             request.resps, request.filtered_resps = [], {}
+
+    def keep_apart(self) -> None:
+        """From here on no item stands among its own examples (see `Examples`)."""
+        self.sampler: Any = Examples(self.sampler, self._text)
+
+    def _text(self, doc: dict[str, Any]) -> str:
+        """What is equal for two rows that are one item: the prompt, or options that are prompts."""
+        prompt = self.doc_to_text(doc)
+        return level(prompt if isinstance(prompt, str) else "\n".join(map(str, self.doc_to_choice(doc))))
+
+    def fewshot_context(self, doc: dict[str, Any], *given: Any, **options: Any) -> Any:
+        """The harness's, whose sampler is told which item is asked."""
+        if isinstance(getattr(self, "sampler", None), Examples):
+            self.sampler.asked = doc
+        return super().fewshot_context(doc, *given, **options)
+
+    def items(self, samples: list[dict[str, Any]], scorer: Encoder) -> list[dict[str, Any]]:
+        """The rows for `items.parquet`, without the names of model and task."""
+        return [self.item(sample, scorer) for sample in samples]
 
     def shown(self) -> str:
         """The first item as the model sees it, and its options."""
@@ -94,6 +120,21 @@ class StudyTask(KeptTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """Wraps the prepared documents; reads no cache, no network."""
         self.dataset = {name: datasets.Dataset.from_list(docs) for name, docs in self._splits.items()}
+
+    @property
+    def distinct(self) -> int:
+        return len({doc["item"] for doc in self._splits["test"]})
+
+    def items(self, samples: list[dict[str, Any]], scorer: Encoder) -> list[dict[str, Any]]:
+        """A row an item; where it was asked with several training sets, `correct` is the share of them with
+        which it is right, and the other columns are of the first."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in super().items(samples, scorer):
+            found.setdefault(row["item"], []).append(row)
+        return [
+            own[0] if len(own) == 1 else own[0] | {"correct": float(np.mean([r["correct"] for r in own]))}
+            for own in found.values()
+        ]
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """The harness's counting; a written answer is judged by the task's own rule."""
@@ -152,6 +193,13 @@ class HarnessTask(KeptTask):
         except Exception as error:
             what = f"the data of harness task {self.config.task!r} ({self.DATASET_PATH})"
             raise cannot_be_had(what, error, mirror) from None
+
+    def fewshot_docs(self) -> Any:
+        """Those of the split that the task names, and where the data lack it, of the test split."""
+        try:
+            return super().fewshot_docs()
+        except KeyError:
+            return self.test_docs()
 
     def item(self, sample: dict[str, Any], scorer: Any) -> dict[str, Any]:
         doc = sample["doc"]
@@ -286,10 +334,7 @@ def run_harness(scorer: Any, tasks: dict[str, Any]) -> dict[str, list[dict[str, 
 def harness_items(scorer: Any, tasks: dict[str, KeptTask]) -> dict[str, list[dict[str, Any]]]:
     """Runs the harness; returns the rows of each task's items."""
     samples = run_harness(scorer, tasks)
-    return {
-        name: [task.item(sample, scorer) for sample in _last_filter(samples[name])]
-        for name, task in tasks.items()
-    }
+    return {name: task.items(_last_filter(samples[name]), scorer) for name, task in tasks.items()}
 
 
 def _last_filter(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, rea
 if TYPE_CHECKING:
     from lrnb.tasks.harness import KeptTask
 
+_log = logging.getLogger(__name__)
 PREFIX = "harness:"  # of the names of the harness's own tasks
 CHOICES = {
     "split": ("test", "dev"),
@@ -47,8 +49,9 @@ def load_tasks(
     names: tasks of the package, paths of task files, tasks of the harness ("harness:xcopa_ta", or the name
     alone where no own task has it); split: "test" or "dev"; limit: items per task, sampled by seed, and
     `limits` of single tasks over it; shots: solved examples before each item, in the language where the task
-    has training rows there (`rows.solved`); prompts: "english" or "native"; normalisation: a key of
-    NORMALISATIONS, or "task" for what the task file says. prompts and normalisation are of our tasks; the
+    has training rows there (`rows.solved`), never the item itself, and 0 leaves their number to the task
+    file; prompts: "english" or "native"; normalisation: a key of NORMALISATIONS, or "task" for what the task
+    file says. prompts and normalisation are of our tasks; the
     harness's own are scored as they say.
     Raises UserError (see `spec`, `data_file`).
     """
@@ -63,7 +66,7 @@ def load_tasks(
             raise UserError(
                 f"two tasks are called {task.task_name!r}, the second is {name!r}; rename one (`task:`)"
             )
-        _refuse_too_many_shots(task)
+        _keep_examples_apart(task)
         loaded[task.task_name] = task
     return loaded
 
@@ -91,14 +94,20 @@ def _check(given: dict[str, Any]) -> None:
             raise UserError(f"{key} {given[key]} is out of range; it is at least {least}")
 
 
-def _refuse_too_many_shots(task: KeptTask) -> None:
+def _keep_examples_apart(task: KeptTask) -> None:
+    """No item among its own examples; says how many stand there. UserError where that leaves too few."""
     if not (shots := task.config.num_fewshot):
         return
-    there = len(list(task.fewshot_docs()))
-    if task.config.fewshot_split == task.config.test_split:
-        there -= 1  # no item is an example before itself
+    task.keep_apart()
+    there, twins = task.sampler.counts(task.eval_docs)
+    if twins:
+        _log.warning("task %r: %d of its %d items stand among its examples as well (the same text); none is "
+                     "shown before itself", task.task_name, twins, len(task))  # fmt: skip
     if not 0 < shots <= there:
-        raise UserError(f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}")
+        besides = " that are not the item itself" if twins else ""
+        raise UserError(
+            f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}{besides}"
+        )
 
 
 def require_known(names: Iterable[str]) -> None:
@@ -142,8 +151,11 @@ def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[s
     found, where = rows.split_rows(task, lang, given["split"], root, seed)
     common = {"lang": lang, "seed": seed, "prompts": prompts}
     splits = {"test": rows.documents_of(task, found, where, limit=limit, **common)}
+    given = given | {"shots": given["shots"] or task.shots}
     if given["shots"]:
         splits["train"] = rows.solved(task, lang, root, seed, prompts)
+        sets = sorted({doc["set"] for doc in splits["train"]})
+        splits["test"] = [{**doc, "set": number} for doc in splits["test"] for number in sets]
     return StudyTask(_config(task, name, given), splits)
 
 
@@ -174,6 +186,7 @@ def _config(task: TaskSpec, name: str, given: dict[str, Any]) -> dict[str, Any]:
         "num_fewshot": given["shots"],
         "doc_to_text": "prompt",
         "doc_to_target": "answer",
+        "fewshot_config": {"doc_to_target": "shown"} if written else None,
         "target_delimiter": task.delimiter,
         "fewshot_delimiter": task.fewshot_delimiter,
         "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in counted],

@@ -21,6 +21,7 @@ from lrnb.errors import UserError
 from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
 from lrnb.tasks.hub import covers, hub_rows
+from lrnb.tasks.row_forms import LETTERS, SUFFIXES, json_rows, known_form, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.written_answers import right
 
@@ -49,6 +50,11 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
+def file_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines or, .json, of a JSON list."""
+    return json_rows(path) if path.suffix == ".json" else read_rows(path)
+
+
 def documents(
     task: TaskSpec,
     path: Path,
@@ -61,12 +67,14 @@ def documents(
     """Prepared items of one file: item, prompt, answer, and where options are scored options and names.
 
     The options are shuffled and `answer` is an index; `names` are the options' names for result tables: the
-    label or number itself, else the option's index in the file. Of a task whose answers are written `answer`
-    is the right one as `written_answers.right` gives it. `limit` takes a sample by a seeded permutation
-    (never the first rows: published files are sorted by label); a smaller limit is a subset of a larger
-    one, and parallel files of several languages give the same rows. prompts: "english" or "native".
+    label or number itself, else the option's index in the file. Where letters are scored, the options keep
+    the order of the file. Of a task whose answers are written `answer` is the right one as
+    `written_answers.right` gives it, and `shown` what stands there in an example. `limit` takes a sample by a
+    seeded permutation (never the first rows: published files are sorted by label); a smaller limit is a
+    subset of a larger one, and parallel files of several languages give the same rows. prompts: "english" or
+    "native".
     """
-    return documents_of(task, read_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
+    return documents_of(task, file_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
 
 
 def documents_of(
@@ -74,6 +82,7 @@ def documents_of(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """`documents` of rows that are already read; `where` names them in messages."""
+    rows = [known_form(row, f"{where}:{row['item'] + 1}") for row in rows]
     labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
     prompt = task.prompt_in(lang, prompts)
     keep, others = _sample(rows, limit, [seed, zlib.crc32(task.metadata.data.encode())]), _answers(rows)
@@ -105,7 +114,10 @@ def _document(
     where = f"{where}:{row['item'] + 1}"
     doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
     if task.kind == "generate_until":
-        return doc | {"answer": right(row, task.metadata.number, where)}
+        said = right(row, task.metadata.number, where)
+        return doc | {"answer": said, "shown": worked(row, said, task.metadata.number)}
+    if task.lettered:
+        return doc | _lettered(row, where)
     rng = np.random.default_rng([seed, zlib.crc32(task.metadata.data.encode()), row["item"]])
     options, answer, names = _options(row, labels, others, rng, where)
     if prompt.labels and "label" in row and "options" not in row:
@@ -118,6 +130,13 @@ def _document(
     }
 
 
+def _lettered(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """What is scored where the prompt shows the options in the order of the file, each after its letter."""
+    answer = _checked_answer(row.get("options"), row.get("answer"), where)
+    letters = list(LETTERS[: len(row["options"])])
+    return {"options": letters, "answer": answer, "names": letters}
+
+
 @functools.cache
 def language_name(lang: str) -> str:
     """The English name of a language, from `params/<lang>.yaml` or LANGUAGES; else its code."""
@@ -128,7 +147,7 @@ def language_name(lang: str) -> str:
 
 def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, where: str) -> str:
     try:
-        return prompt.template.render({"language": language_name(lang), **row})
+        return prompt.template.render({"language": language_name(lang), "letters": LETTERS, **row})
     except Exception as error:  # a template can raise anything that Python can
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 
@@ -211,7 +230,7 @@ def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> P
     """Path of a split; UserError says which splits and languages there are."""
     path = _local(task, lang, split, existing(data_root))
     if not path.is_file():
-        files = {p for folder in _folders(task, data_root) for p in folder.glob("*/*.jsonl")}
+        files = {p for folder in _folders(task, data_root) for p in folder.glob("*/*.json*")}
         there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
         raise UserError(
             f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}. "
@@ -226,7 +245,7 @@ def split_rows(
     """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
     path = _local(task, lang, split, existing(data_root))
     if path.is_file() or not covers(task, lang, split):
-        rows = read_rows(path := data_file(task, lang, split, data_root))
+        rows = file_rows(path := data_file(task, lang, split, data_root))
         made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
         return cloze.cloze_items(rows, str(path), seed) if made else rows, str(path)
     where = f"{task.metadata.hub.path} ({lang}, {split})"  # type: ignore[union-attr]
@@ -240,7 +259,8 @@ def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> b
 
 def _local(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
     """The task's own file, or where there is none that of which its items are made."""
-    paths = [folder / lang / f"{split}.jsonl" for folder in _folders(task, data_root)]
+    names = [f"{split}{suffix}" for suffix in SUFFIXES]
+    paths = [folder / lang / name for folder in _folders(task, data_root) for name in names]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
@@ -255,16 +275,29 @@ def solved(
 ) -> list[dict[str, Any]]:
     """Prepared training items to show before an item: in the language where there are any, else English.
 
-    In the language: train.jsonl beside the test file, or one of train_1.jsonl, train_2.jsonl, ... picked by
-    seed, or the training split on the Hub. Else the English `sft` file of the task.
+    `set` numbers the training set of each: where there are several, seed picks one, or all are there if the
+    task file says `training_sets: mean`. Without any in the language: the English `sft` file of the task.
     """
-    folder = Path(data_root) / "eval" / task.metadata.data / lang
-    if several := sorted(folder.glob("train_*.jsonl")):
-        return documents(task, several[seed % len(several)], lang=lang, seed=seed, prompts=prompts)
-    if has_split(task, lang, "train", data_root):
-        rows, where = split_rows(task, lang, "train", data_root, seed)
-        return documents_of(task, rows, where, lang=lang, seed=seed, prompts=prompts)
-    return english(task, data_root, seed)
+    sets = _training_sets(task, lang, Path(data_root), seed)
+    found = [
+        documents_of(task, rows, where, lang=lang, seed=seed, prompts=prompts) for rows, where in sets
+    ] or [english(task, data_root, seed)]
+    return [{**doc, "set": number} for number, docs in enumerate(found) for doc in docs]
+
+
+def _training_sets(
+    task: TaskSpec, lang: str, root: Path, seed: int
+) -> list[tuple[list[dict[str, Any]], str]]:
+    """Rows and source of each training set that is asked for: train_1, ... or train, or the Hub's."""
+    folder, every = root / "eval" / task.metadata.data / lang, task.metadata.training_sets == "mean"
+    if several := sorted(path for path in folder.glob("train_*") if path.suffix in SUFFIXES):
+        chosen = several if every else [several[seed % len(several)]]
+        return [(file_rows(path), str(path)) for path in chosen]
+    if not has_split(task, lang, "train", root):
+        return []
+    on_hub = not _local(task, lang, "train", root).is_file()
+    sets = len(task.metadata.hub.splits["train"]) if every and on_hub else 1  # type: ignore[union-attr]
+    return [split_rows(task, lang, "train", root, n if sets > 1 else seed) for n in range(sets)]
 
 
 def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -30,6 +31,7 @@ from lrnb.errors import UserError, did_you_mean
 FOLDER = Path(__file__).parent / "files"
 #: how an option's log-likelihood is normalised -> the name of the metric
 NORMALISATIONS = {"none": "acc", "token": "acc_tokens", "byte": "acc_bytes", "character": "acc_norm"}
+OPTIONS, LETTERED = "options", "letters"  # what is scored: the options, or their letters, shown in the prompt
 METRICS = {"multiple_choice": tuple(NORMALISATIONS.values()), "generate_until": ("exact_match",)}
 EXPECTED = {  # kinds of pydantic's errors -> what a value must do
     **{"string_type": "be a text", "string_too_short": "be a text that is not empty"},
@@ -55,6 +57,12 @@ def _template(text: str) -> str:
     except jinja2.TemplateError as error:
         raise ValueError(f"no valid template ({error})") from None
     return text
+
+
+def _choices(given: Any) -> Any:
+    if not isinstance(given, list) and given not in (OPTIONS, LETTERED):
+        raise ValueError(f"must be {OPTIONS}, {LETTERED} or a list of labels, not {given!r}")
+    return given
 
 
 def _listed(given: Any) -> Any:
@@ -115,7 +123,7 @@ class Hub(Strict):
     splits: dict[str, Names] = Field(min_length=1)  # test, dev, train -> the name there, or several
     columns: Entries = Field(alias="fields")  # our field -> a Jinja expression over the row
     config: str = "{code}"  # {code} and {split} are filled in, as in `files`
-    files: str = ""
+    files: Names = []  # where the file may be in the data set, tried in this order
 
 
 class Metadata(Strict):
@@ -132,6 +140,7 @@ class Metadata(Strict):
     hub: Hub | None = None
     number: Literal["last", "first", "text"] = "last"  # the answer in a generated text, or all of it
     cloze_from: Inside | None = None  # another `data`, of whose rows cloze items are made (see `cloze`)
+    training_sets: Literal["seed", "mean"] = "seed"  # of several: one by seed, or each item with every one
     version: Any = None
     chance: Any = None
 
@@ -150,7 +159,8 @@ class TaskSpec(Strict):
     name: Text = Field(alias="task")
     kind: Literal["multiple_choice", "generate_until"] = Field(alias="output_type")
     doc_to_text: Annotated[str, AfterValidator(_template)]
-    doc_to_choice: Any = "options"
+    doc_to_choice: Annotated[Any, AfterValidator(_choices)] = OPTIONS
+    shots: NonNegativeInt = Field(0, alias="num_fewshot")  # where the study asks for none
     delimiter: str = Field(" ", alias="target_delimiter")
     fewshot_delimiter: str = "\n\n"
     generation_kwargs: Generation | None = None
@@ -174,6 +184,11 @@ class TaskSpec(Strict):
     def path(self) -> Path:
         """The file."""
         return self._path
+
+    @property
+    def lettered(self) -> bool:
+        """Whether letters are scored that stand before the options in the prompt."""
+        return self.doc_to_choice == LETTERED
 
     @property
     def labels(self) -> tuple[str, ...]:

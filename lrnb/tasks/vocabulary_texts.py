@@ -11,6 +11,7 @@ from typing import Any
 
 from lrnb.data import corpus
 from lrnb.study.parameters import ROOT, read_yaml
+from lrnb.tasks.row_forms import json_rows
 from lrnb.tasks.task_file import FOLDER
 
 
@@ -25,7 +26,7 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     for lang in corpus.languages(root):
         if wanted is None or lang in wanted:
             yield from corpus.read_local(root, lang)
-    for path in sorted([*root.glob("eval/*/*/*.jsonl"), *root.glob("sft/*.jsonl")]):
+    for path in sorted([*root.glob("eval/*/*/*.json*"), *root.glob("sft/*.jsonl")]):
         if wanted is None or path.parent.name in wanted or path.parent.name == "sft":
             for text in chain.from_iterable(map(_strings, _rows(path))):
                 yield text
@@ -51,6 +52,9 @@ def _without_hub(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> Iterator[Any]:
+    if path.suffix == ".json":
+        yield from json_rows(path)
+        return
     with path.open(encoding="utf-8") as file:
         yield from map(json.loads, filter(str.strip, file))
 
