@@ -364,7 +364,8 @@ def greedy(model: Any, tokenizer: Any, rows: list[list[int]], stops: Sequence[st
     from transformers import GenerationConfig, StoppingCriteriaList
 
     width = max(map(len, rows))
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    marks = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # any token pads what is masked
+    pad = next(mark for mark in marks if mark is not None)
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     config = GenerationConfig(max_new_tokens=most, do_sample=False, pad_token_id=pad,
