@@ -44,11 +44,11 @@ LOOKED_AT = 200  # requests of a task that are looked at for it
 
 SCORE_COLUMNS = [
     *("preset", "lang", "model", "method", "ct_tokens", "task", "family", "metric"),
-    *("value", "ci_low", "ci_high", "n", "chance", "shots", "seed"),
-]
+    *("value", "ci_low", "ci_high", "n", "chance", "shots", "seed", "cut"),
+]  # cut: items whose context was longer than the model's window
 ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
-    *("options", "loglikelihoods", "context", "generation", "texts"),
+    *("options", "loglikelihoods", "context", "generation", "texts", "cut"),
 ]  # texts: the options as shown; correct may be a share of training sets, see `StudyTask.items`
 # Generated: options, loglikelihoods, texts empty; prediction "" if unread
 
@@ -176,11 +176,11 @@ def text_bits(
 def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     """Items of one loaded model: ITEM_COLUMNS without those that name the model."""
     refuse_unknown_script(scorer, tasks)
-    scorer.truncated = 0
     found = harness_items(scorer, dict(tasks))
-    if scorer.truncated:
-        _log.warning("%d contexts were longer than %d tokens and lost their left part",
-                    scorer.truncated, scorer.max_length)  # fmt: skip
+    for name, rows in found.items():
+        if cut := sum(row["cut"] for row in rows):
+            _log.warning("task %r: %d of %d items are longer than the model's %d tokens and lost the left "
+                         "part of their context", name, cut, len(rows), scorer.max_length)  # fmt: skip
     return _plain(pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows]))
 
 
@@ -219,6 +219,7 @@ def summary(items: pd.DataFrame, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
             **dict(zip(keys, key, strict=True)), "family": task.family, "metric": task.metric,
             "value": 100 * part["correct"].mean(), "ci_low": 100 * low, "ci_high": 100 * high,
             "n": len(part), "chance": 100 * task.chance, "shots": task.config.num_fewshot,
+            "cut": int(part["cut"].sum()),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

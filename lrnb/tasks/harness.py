@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,9 +41,13 @@ NOT_ENGLISH = (
 
 
 class Encoder(Protocol):
-    """What knows how many tokens an option has after its context: `Scorer`."""
+    """What knows how requests are cut into tokens: `Scorer`."""
 
     def option_tokens(self, context: str, option: str) -> int: ...
+
+    def read(self, requests: Sequence[Any]) -> None: ...
+
+    def loses(self, requests: Sequence[Any]) -> bool: ...
 
 
 class KeptTask(ConfigurableTask):
@@ -91,9 +96,32 @@ class KeptTask(ConfigurableTask):
             self.sampler.asked = doc
         return super().fewshot_context(doc, *given, **options)
 
-    def items(self, samples: list[dict[str, Any]], scorer: Encoder) -> list[dict[str, Any]]:
-        """The rows for `items.parquet`, without the names of model and task."""
-        return [self.item(sample, scorer) for sample in samples]
+    def cut_by(self, scorer: Encoder) -> set[int]:
+        """The `doc_id`s of the items whose context is longer than the model's window.
+
+        UserError names task and item where an option has no token or does not fit.
+        """
+        with quiet():
+            self.build_all_requests()
+        scorer.read(self.instances)
+        found = set()
+        for number, own in groupby(self.instances, key=lambda request: request.doc_id):
+            try:
+                found |= {number} if scorer.loses(list(own)) else set()
+            except UserError as error:
+                item = self.item_number(number)
+                raise UserError(f"task {self.task_name!r}, item {item} (row {item + 1}): {error}") from None
+        return found
+
+    @abstractmethod
+    def item_number(self, doc_id: int) -> int:
+        """The item's place in its file, from 0."""
+
+    def items(
+        self, samples: list[dict[str, Any]], scorer: Encoder, cut: Collection[int]
+    ) -> list[dict[str, Any]]:
+        """The rows for `items.parquet`, without the names of model and task; cut: see `cut_by`."""
+        return [self.item(sample, scorer) | {"cut": sample["doc_id"] in cut} for sample in samples]
 
     def shown(self) -> str:
         """The first item as the model sees it, and its options."""
@@ -125,16 +153,18 @@ class StudyTask(KeptTask):
     def distinct(self) -> int:
         return len({doc["item"] for doc in self._splits["test"]})
 
-    def items(self, samples: list[dict[str, Any]], scorer: Encoder) -> list[dict[str, Any]]:
+    def item_number(self, doc_id: int) -> int:
+        return self._splits["test"][doc_id]["item"]
+
+    def items(
+        self, samples: list[dict[str, Any]], scorer: Encoder, cut: Collection[int]
+    ) -> list[dict[str, Any]]:
         """A row an item; where it was asked with several training sets, `correct` is the share of them with
         which it is right, and the other columns are of the first."""
         found: dict[int, list[dict[str, Any]]] = {}
-        for row in super().items(samples, scorer):
+        for row in super().items(samples, scorer, cut):
             found.setdefault(row["item"], []).append(row)
-        return [
-            own[0] if len(own) == 1 else own[0] | {"correct": float(np.mean([r["correct"] for r in own]))}
-            for own in found.values()
-        ]
+        return [own[0] if len(own) == 1 else own[0] | _over_sets(own) for own in found.values()]
 
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """The harness's counting; a written answer is judged by the task's own rule."""
@@ -153,6 +183,11 @@ class StudyTask(KeptTask):
         gold, names = doc["answer"], doc["names"]
         row = scored(names, values, names[gold], names[best], best == gold)
         return head | row | {"texts": doc["options"]}  # the names may be mere positions
+
+
+def _over_sets(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    right = float(np.mean([row["correct"] for row in rows]))
+    return {"correct": right, "cut": any(row["cut"] for row in rows)}
 
 
 class HarnessTask(KeptTask):
@@ -200,6 +235,9 @@ class HarnessTask(KeptTask):
             return super().fewshot_docs()
         except KeyError:
             return self.test_docs()
+
+    def item_number(self, doc_id: int) -> int:
+        return self.kept[doc_id]
 
     def item(self, sample: dict[str, Any], scorer: Any) -> dict[str, Any]:
         doc = sample["doc"]
@@ -332,9 +370,10 @@ def run_harness(scorer: Any, tasks: dict[str, Any]) -> dict[str, list[dict[str, 
 
 
 def harness_items(scorer: Any, tasks: dict[str, KeptTask]) -> dict[str, list[dict[str, Any]]]:
-    """Runs the harness; returns the rows of each task's items."""
+    """Runs the harness; returns the rows of each task's items. UserError before where one cannot be asked."""
+    cut = {name: task.cut_by(scorer) for name, task in tasks.items()}
     samples = run_harness(scorer, tasks)
-    return {name: task.items(_last_filter(samples[name]), scorer) for name, task in tasks.items()}
+    return {name: task.items(_last_filter(samples[name]), scorer, cut[name]) for name, task in tasks.items()}
 
 
 def _last_filter(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -167,8 +167,9 @@ def test_a_score_is_the_mean_over_the_training_sets_and_counts_items_once(letter
         return {"item": sample["doc"]["item"], "correct": sample["doc"]["set"] == 0}
 
     task.item = right_with_the_first_set
-    rows = task.items([{"doc": doc} for doc in task._splits["test"]], None)
+    rows = task.items([{"doc": doc, "doc_id": n} for n, doc in enumerate(task._splits["test"])], None, {4})
     assert [row["item"] for row in rows] == [0, 1, 2, 3]
+    assert [row["cut"] for row in rows] == [False, True, False, False]
     assert [row["correct"] for row in rows] == pytest.approx([1 / 3] * 4)
 
 
