@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import regex
 
+from lrnb.data.hub_sets import NotOpened, open_text
 from lrnb.errors import UserError
 from lrnb.study.files import write_text
 from lrnb.study.stages import require
@@ -75,16 +76,15 @@ def _field(line: str, field: str, where: str) -> str:
 def read_hub(
     dataset: str, config: str = "", files: str = "", split: str = "train", field: str = "text"
 ) -> Iterator[str]:
-    """Documents of a Hub data set (or a local folder that looks like one), streamed, nothing kept on disk."""
-    import datasets
+    """Documents of a Hub data set (or a local folder that looks like one), streamed, nothing kept on disk.
 
+    See `open_text` for how it is opened.
+    """
     try:
-        rows = datasets.load_dataset(
-            dataset, config or None, data_files=files or None, split=split, streaming=True
-        )
-    except Exception as error:
+        rows = open_text(dataset, config, split, files)
+    except NotOpened as error:
         raise UserError(
-            f"data set {dataset!r}: cannot be opened ({type(error).__name__}: {error}). Check the name, "
+            f"data set {dataset!r}: cannot be opened ({error}). Check the name, "
             "the terms to accept on the Hub and the network, or use local text: "
             "--set corpus_source=local --set data_root=FOLDER"
         ) from None

@@ -6,74 +6,118 @@ conversion is read: parquet on the branch refs/convert/parquet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-BUILDERS = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-CONVERTED = "refs/convert/parquet"  # the branch; in a folder too, where a snapshot of it may lie
+from lrnb.errors import UserError
+
+BUILDERS = {
+    **{".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"},
+    **{".parquet": "parquet", ".txt": "text"},
+}
+CONVERTED = "refs/convert/parquet"  # the branch, and where a folder may hold a copy of it
+LOOKED_AT = 10_000  # lines of a plain text, for blank ones
+Place: TypeAlias = "Path | str"  # a data set as it is, or files of one
 
 
 class NotOpened(Exception):
-    """None of the ways worked; the message says which were tried, and why the first failed."""
+    """None of the ways worked; the message says why the first failed, and what was tried."""
 
 
 def open_set(
-    path: str | Path, config: str, split: str, *, files: Sequence[str] = (), streaming: bool = False
-) -> Any:
+    path: str | Path, config: str, split: str, *, files: Sequence[str] = (), streaming: bool = False,
+    builder: str = "",
+) -> Any:  # fmt: skip
     """The rows of a split. path: of a data set on the Hub, or of a folder that holds its files.
 
-    files: where they may be in it, tried in this order; without any the data set's own configuration, and
-    where it cannot be had so, its conversion to parquet. Raises NotOpened.
+    files: names or patterns in it, tried in this order, all of whose rows are the split; without any the data
+    set's own configuration is opened, and where that cannot be had, its conversion. builder: of `datasets`,
+    by default that of the file's name. Raises NotOpened.
     """
-    ways = _by_file(path, files, streaming) if files else _by_config(path, config, split, streaming)
+    ways = _by_file(path, files) if files else _by_config(path, config, split)
     tried, first = list[str](), None
-    for name, way in ways:
+    for place in ways:
         try:
-            return way()
+            return _load(place, config, split, streaming, builder)
         except Exception as error:  # data sets, the Hub and the network raise anything
-            tried.append(name)
+            tried.append(str(place))
             first = first or error
     assert first is not None
-    lines = str(first).strip().splitlines() or [""]
-    raise NotOpened(f"{type(first).__name__}: {lines[0]}; tried: {', '.join(tried)}") from first
+    reason = (str(first).strip() or "no reason given").splitlines()[0]
+    raise NotOpened(f"{type(first).__name__}: {reason}; tried: {', '.join(tried)}") from first
 
 
-Way = tuple[str, Callable[[], Any]]
+def open_text(path: str | Path, config: str, split: str, files: str) -> Iterable[dict[str, Any]]:
+    """Rows of running text, streamed: documents, or of plain text the lines up to a blank one joined.
+
+    Of JSON lines only what is asked for is looked at: other fields may be of another kind in every file.
+    Raises NotOpened; UserError on the way for a line that is no JSON object.
+    """
+    if ".jsonl" in files:
+        lines = open_set(path, config, split, files=[files], streaming=True, builder="text")
+        return _objects(lines, f"{path}, {files}")
+    rows = open_set(path, config, split, files=[files] if files else (), streaming=True)
+    return _paragraphs(rows) if rows.info.builder_name == "text" else rows
 
 
-def _by_file(path: str | Path, files: Sequence[str], streaming: bool) -> Iterator[Way]:
+def _objects(lines: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
+    for number, text in ((n, row["text"]) for n, row in enumerate(lines, 1) if row["text"].strip()):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(
+                f"{where}: line {number} is no JSON object; fetch the file again, or leave it out"
+            )
+        yield found
+
+
+def _by_file(path: str | Path, files: Sequence[str]) -> list[Place]:
     """Each file by its name; in a folder only those that are there, or the first for its error."""
-    folder = Path(path)
-    if folder.is_dir():
-        there = [name for name in files if any(folder.glob(name))] or files[:1]
-        places = [str(folder / name) for name in there]
-    else:
-        places = [f"hf://datasets/{path}/{name}" for name in files]
-    return ((place, lambda place=place: _builder(place, streaming)) for place in places)  # type: ignore[misc]
+    if not (folder := Path(path)).is_dir():
+        return [f"hf://datasets/{path}/{name}" for name in files]
+    return [str(folder / name) for name in files if any(folder.glob(name))] or [str(folder / files[0])]
 
 
-def _by_config(path: str | Path, config: str, split: str, streaming: bool) -> Iterator[Way]:
-    """The configuration as the data set declares it, then its conversion."""
-    import datasets
-
-    yield (
-        f"{path} {config}".strip(),
-        lambda: datasets.load_dataset(str(path), config or None, split=split, streaming=streaming),
-    )
+def _by_config(path: str | Path, config: str, split: str) -> list[Place]:
+    """The data set as it declares itself, then its conversion, or in a folder a copy of that."""
     shards = f"{config or 'default'}/{split}/*.parquet"
     if not Path(path).is_dir():
-        place = f"hf://datasets/{path}@{CONVERTED}/{shards}"
-        yield place, lambda: _builder(place, streaming)
-        return
-    for folder in (Path(path) / CONVERTED, Path(path)):
-        if any(folder.glob(shards)):
-            yield str(folder / shards), lambda found=str(folder / shards): _builder(found, streaming)  # type: ignore[misc]
+        return [Path(path), f"hf://datasets/{path}@{CONVERTED}/{shards}"]
+    copies = [Path(path) / CONVERTED, Path(path)]
+    return [Path(path), *(str(folder / shards) for folder in copies if any(folder.glob(shards)))]
 
 
-def _builder(place: str, streaming: bool) -> Any:
+def _load(place: Place, config: str, split: str, streaming: bool, builder: str) -> Any:
     import datasets
 
-    kind = BUILDERS.get(Path(place).suffix, "json")
+    if isinstance(place, Path):
+        return datasets.load_dataset(str(place), config or None, split=split, streaming=streaming)
     options = {"delimiter": "\t"} if place.endswith(".tsv") else {}
-    return datasets.load_dataset(kind, data_files=place, split="train", streaming=streaming, **options)
+    return datasets.load_dataset(
+        builder or _kind(place), data_files=place, split="train", streaming=streaming, **options
+    )
+
+
+def _kind(name: str) -> str:
+    """The builder for a file of this name. ValueError where the name does not say it."""
+    suffix = Path(name.removesuffix(".gz").removesuffix(".zst")).suffix
+    if suffix not in BUILDERS:
+        raise ValueError(f"{name}: a name or pattern must end with one of {', '.join(BUILDERS)}")
+    return BUILDERS[suffix]
+
+
+def _paragraphs(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Lines joined up to a blank one; each for itself where among the first LOOKED_AT none is blank."""
+    lines = (str(row["text"]) for row in rows)
+    head = list(islice(lines, LOOKED_AT))
+    if all(line.strip() for line in head):
+        yield from ({"text": line} for line in chain(head, lines))
+        return
+    for blank, part in groupby(chain(head, lines), key=lambda line: not line.strip()):
+        if not blank:
+            yield {"text": "\n".join(part)}

@@ -209,8 +209,8 @@ class Scorer(TemplateLM):
         """Tokens that a context may have before so many others."""
         if (room := self.max_length - following) < 2:
             raise UserError(
-                f"an answer of {following + 1} tokens does not fit {self.max_length}, the model's window; leave "
-                "the row out, or score a model that sees more"
+                f"an answer of {following + 1} tokens does not fit {self.max_length}, the model's window; "
+                "leave the row out, or score a model that sees more"
             )
         return room
 

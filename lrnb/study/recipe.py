@@ -19,11 +19,14 @@ UNCOUNTED = (
     "seed", "runs", "data_root", "threads", "device", "lang_name", "eval_batch", "micro_batch", "group",
     "method", "methods", "search", "tasks_written", "margin",
 )  # fmt: skip  # methods and search: see `searches`
+#: parameters that came after a pool was made; at their default they mean what runs before them did
+LATER = ("hub_files_en",)
 
 
 def counted_parameters(study: Study) -> dict[str, Any]:
     """The parameters that must be equal where runs are pooled, as they stand in JSON."""
-    return study.model_dump(mode="json", exclude=set(UNCOUNTED))
+    later = {name for name in LATER if getattr(study, name) == Study.model_fields[name].default}
+    return study.model_dump(mode="json", exclude={*UNCOUNTED, *later})
 
 
 def searches(study: Study) -> dict[str, dict[str, list[float]]]:
