@@ -15,7 +15,7 @@ from lrnb.analysis import comparisons, findings, instruction_sets, pool, pool_an
 from lrnb.data import microworld, microworld_stories
 from lrnb.errors import UserError
 from lrnb.study.parameters import ROOT, Study, load_study
-from lrnb.study.recipe import RECIPE, UNCOUNTED, pool_file, stored_pool
+from lrnb.study.recipe import LATER, RECIPE, UNCOUNTED, counted_parameters, pool_file, stored_pool
 from lrnb.study.stages import RunPaths
 
 
@@ -109,11 +109,20 @@ def test_a_run_of_mixed_instruction_sets_is_no_line(tmp_path: Path) -> None:
 # What fits
 
 
+def test_shares_of_training_sets_are_no_bits_and_are_refused():
+    assert pool_lines.packed(pd.Series([1.0, 0.0])) != pool_lines.packed(pd.Series([0.0, 1.0]))
+    with pytest.raises(UserError, match="several training sets has shares of them: leave it out of tasks"):
+        pool_lines.packed(pd.Series([1.0, 1 / 3]))
+
+
 def test_only_what_results_depend_on_must_be_equal(study: Study, line: pool_lines.Line, path: Path) -> None:
     pool.write_pool(path, [line])
     assert set(UNCOUNTED) <= set(Study.model_fields)
     free = {"threads": 2, "seed": 7, "runs": "x", "eval_batch": 3, "methods": ["ties"], "margin": 1.0}
     assert pool.misfits(study.model_copy(update=free), [line]) == []
+    for later in LATER:  # at its default it is not asked for in lines from before it was there
+        assert later not in line["parameters"]
+        assert later in counted_parameters(study.model_copy(update={later: "other"}))
     other = study.model_copy(update={"ct_lr": 0.5})
     assert pool.misfits(other, [line]) == [f"ct_lr (0.5 here, {study.ct_lr} in the pool)"]
     search = study.model_copy(update={"search": {"ties": {"lam": [0.1]}}})
