@@ -19,6 +19,7 @@ BUILDERS = {
     **{".parquet": "parquet", ".txt": "text"},
 }
 CONVERTED = "refs/convert/parquet"  # the branch, and where a folder may hold a copy of it
+SCRIPT = "scripts are no longer supported"  # what `datasets` says then
 LOOKED_AT = 10_000  # lines of a plain text, for blank ones
 Place: TypeAlias = "Path | str"  # a data set as it is, or files of one
 
@@ -48,6 +49,41 @@ def open_set(
     assert first is not None
     reason = (str(first).strip() or "no reason given").splitlines()[0]
     raise NotOpened(f"{type(first).__name__}: {reason}; tried: {', '.join(tried)}") from first
+
+
+def open_splits(path: str | Path, config: str | None, **options: Any) -> Any:
+    """All splits by name; of a data set with a loading script those of its conversion. Raises NotOpened."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(path=str(path), name=config, **options)
+    except RuntimeError as error:
+        files = {} if SCRIPT not in str(error) else _converted_splits(path, config or "default")
+        if not files:
+            tried = f"{path}, {_conversion(path)}" if SCRIPT in str(error) else path
+            raise NotOpened(f"RuntimeError: {error}; tried: {tried}") from error
+    return datasets.load_dataset("parquet", data_files=files)
+
+
+def _conversion(path: str | Path) -> str:
+    """Where the parquet files of a data set's conversion are."""
+    return str(Path(path) / CONVERTED) if Path(path).is_dir() else f"hf://datasets/{path}@{CONVERTED}"
+
+
+def _converted_splits(path: str | Path, config: str) -> dict[str, str]:
+    """Split -> the pattern of its files in the conversion; {} where there are none, or no network."""
+    from huggingface_hub import HfFileSystem
+
+    place = f"{_conversion(path)}/{config}"
+    try:
+        found = (
+            Path(place).glob("*/*.parquet") if Path(path).is_dir() else HfFileSystem().glob(f"{place}/*/*")
+        )
+        return {
+            name: f"{place}/{name}/*.parquet" for name in sorted({Path(file).parent.name for file in found})
+        }
+    except Exception:  # the Hub and the network raise anything; the first error is the one to tell
+        return {}
 
 
 def open_text(path: str | Path, config: str, split: str, files: str) -> Iterable[dict[str, Any]]:
@@ -87,7 +123,7 @@ def _by_config(path: str | Path, config: str, split: str) -> list[Place]:
     """The data set as it declares itself, then its conversion, or in a folder a copy of that."""
     shards = f"{config or 'default'}/{split}/*.parquet"
     if not Path(path).is_dir():
-        return [Path(path), f"hf://datasets/{path}@{CONVERTED}/{shards}"]
+        return [Path(path), f"{_conversion(path)}/{shards}"]
     copies = [Path(path) / CONVERTED, Path(path)]
     return [Path(path), *(str(folder / shards) for folder in copies if any(folder.glob(shards)))]
 

@@ -25,6 +25,7 @@ from lm_eval.evaluator import evaluate as harness_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from lrnb.data.hub_sets import open_splits
 from lrnb.errors import UserError, did_you_mean
 from lrnb.tasks.examples import Examples, level
 from lrnb.tasks.hub import cannot_be_had
@@ -222,9 +223,9 @@ class HarnessTask(KeptTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """The task's data set from <data root>/hub/<its path> where that is there, else from the Hub."""
         mirror = self._mirrors / str(self.DATASET_PATH)
-        path = str(mirror) if mirror.is_dir() else self.DATASET_PATH
+        path = str(mirror) if mirror.is_dir() else str(self.DATASET_PATH)
         try:
-            self.dataset = datasets.load_dataset(path=path, name=self.DATASET_NAME, **(dataset_kwargs or {}))
+            self.dataset = open_splits(path, self.DATASET_NAME, **(dataset_kwargs or {}))
         except Exception as error:
             what = f"the data of harness task {self.config.task!r} ({self.DATASET_PATH})"
             raise cannot_be_had(what, error, mirror) from None

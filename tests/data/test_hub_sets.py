@@ -147,6 +147,18 @@ def test_mgsm_s_known_prefix_alone_is_cut(tmp_path, prefix):
     assert loaded._splits["test"][0]["prompt"] == "Question: A: 3 + 4?\nAnswer:"
 
 
+def test_a_harness_s_task_is_read_from_the_conversion(tmp_path):
+    row = {"premise": "P.", "choice1": "a", "choice2": "b", "question": "cause", "label": 0, "idx": 0}
+    folder = scripted(tmp_path / "hub" / "cambridgeltl" / "xcopa")
+    with pytest.raises(
+        UserError, match=r"RuntimeError: Dataset scripts.*tried: .*/xcopa, .*/convert/parquet\)"
+    ):
+        loading.load_tasks(["harness:xcopa_ta"], "ta", tmp_path)
+    for split, n in (("validation", 1), ("test", 2)):
+        parquet(folder / "refs/convert/parquet/ta" / split / "0000.parquet", [row] * n)
+    assert len(loading.load_tasks(["harness:xcopa_ta"], "ta", tmp_path)["xcopa_ta"]) == 2
+
+
 # from the Hub itself: what would be asked for
 
 
