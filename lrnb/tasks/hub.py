@@ -6,13 +6,13 @@ A folder <data root>/hub/<path> with the data set's own files is used instead of
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from lrnb.errors import UserError
+from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.task_file import JINJA, Hub, TaskSpec, inside
 
 
@@ -95,11 +95,5 @@ def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, A
             ) from None
         if isinstance(value, jinja2.Undefined):
             raise UserError(f"{where}: no such field for {key!r} in metadata.hub; the row has {sorted(row)}")
-        made[key] = _nfc(value)
-    return made
-
-
-def _nfc(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_nfc(part) for part in value]
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+        made[key] = value
+    return checked_row(made, where)
