@@ -18,12 +18,15 @@ SPLITS = ("dev", "test")
 
 
 def items_of_study(study: Study, data_root: Path) -> Items:
-    """Dev and test rows of a study's tasks in X, and the same in English, which may be parallel.
+    """Dev and test rows of a study's tasks in X, and in English, where they may be parallel.
+
+    Rows that a study does not score itself, as English ones of a task that is scored in X alone, count where
+    they are local.
 
     None of the micro-world: there every pair of facts is of one part by its meaning, and the few words that
     it has make the same sentences in items and text, as they are meant to.
     """
-    named = [*study.tasks, *study.tasks_en, *study.tasks_written, *study.dev_tasks]
+    named = [*study.compared, *study.written, *study.dev_tasks]
     texts: dict[str, list[str]] = {}
     for name in dict.fromkeys(named) if study.preset != "nano" else ():
         task, found = _found(name, study, data_root)
@@ -37,7 +40,8 @@ def _found(name: str, study: Study, root: Path) -> tuple[str, list[dict[str, Any
         ((name, kept),) = loading.load_tasks([name], study.lang, root, seed=study.seed).items()
         return name, [dict(doc) for doc in kept.eval_docs]
     task = spec(name)
-    return task.name, [*_rows(task, study, root)]
+    in_english = _rows(task, ENGLISH, study, root, hub=name.endswith("_en"))
+    return task.name, [*_rows(task, study.lang, study, root), *in_english]
 
 
 def english_items(study: Study, data_root: Path) -> Items:
@@ -54,20 +58,13 @@ def english_items(study: Study, data_root: Path) -> Items:
     for name in study.sft_mix:
         task = spec(name)
         if task.metadata.data not in texts:
-            found = _english(task, study, data_root)
+            found = _rows(task, ENGLISH, study, data_root)
             texts[task.metadata.data] = [text for row in found for text in texts_in(row)]
     return Items(texts)
 
 
-def _rows(task: TaskSpec, study: Study, root: Path) -> Iterator[dict[str, Any]]:
-    for split in SPLITS:
-        if rows.has_split(task, study.lang, split, root):
-            yield from rows.split_rows(task, study.lang, split, root, study.seed)[0]
-    yield from _english(task, study, root)
-
-
-def _english(task: TaskSpec, study: Study, root: Path) -> Iterator[dict[str, Any]]:
-    """Local rows in English; the Hub's where there are none."""
-    local = [split for split in SPLITS if rows.local_file(task, ENGLISH, split, root).is_file()]
-    for split in local or [split for split in SPLITS if covers(task, ENGLISH, split)]:
-        yield from rows.split_rows(task, ENGLISH, split, root, study.seed)[0]
+def _rows(task: TaskSpec, lang: str, study: Study, root: Path, hub: bool = True) -> Iterator[dict[str, Any]]:
+    """Local dev and test rows; with `hub` the Hub's, where the language has none of them locally."""
+    local = [split for split in SPLITS if rows.local_file(task, lang, split, root).is_file()]
+    for split in local or [split for split in SPLITS if hub and covers(task, lang, split)]:
+        yield from rows.split_rows(task, lang, split, root, study.seed)[0]

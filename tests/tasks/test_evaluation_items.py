@@ -88,8 +88,9 @@ def test_items_of_the_hub_count_too(root: Path) -> None:
         write_rows(root, [{"words": item("hub", lang)}], f"hub/a/b/{lang}.jsonl")
     meta = {"family": "text_classification", "metric": "acc", "data": "other", "labels": ["red", "blue"]}
     name = write_task(root, metadata=meta | {"hub": hub})
-    items = items_of_study(study(root, tasks=[name]), root)
+    items, without = (items_of_study(study(root, tasks=[name], tasks_en=en), root) for en in ([name], []))
     assert items.held_by(item("hub", "bn")) == items.held_by(item("hub", "en")) == "colour"
+    assert without.held_by(item("hub", "bn")) == "colour" and without.held_by(item("hub", "en")) == ""
     assert (
         english_items(study(root, tasks=[name], sft_mix={name: 1}), root).held_by(item("hub", "en"))
         == "other"
