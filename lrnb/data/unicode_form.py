@@ -6,6 +6,8 @@ import math
 import unicodedata
 from typing import Any
 
+from lrnb.data.mongolian import by_shape
+
 KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", dict: "object"}
 KINDS |= {list: "list", tuple: "list"}
 
@@ -13,10 +15,11 @@ KINDS |= {list: "list", tuple: "list"}
 def nfc(value: Any) -> Any:
     """A value with every text in it in NFC; names of fields stay. Letters as typed (Bengali U+09DF) are not.
 
-    Equal-looking text must be equal tokens: corpora, items, options, prompts and the pruned vocabulary.
+    Equal-looking text must be equal tokens: corpora, items, options, prompts and the pruned vocabulary. So
+    with the extra `mongolian` words of traditional Mongolian are written by their shape (`mongolian`).
     """
     if isinstance(value, str):
-        return unicodedata.normalize("NFC", value)
+        return by_shape(unicodedata.normalize("NFC", value))
     if isinstance(value, dict):
         return {key: nfc(part) for key, part in value.items()}
     return [nfc(part) for part in value] if isinstance(value, list | tuple) else value

@@ -6,10 +6,12 @@ import gzip
 import json
 import re
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from support.bad_rows import SEPARATORS, SURROGATE, TYPED, as_bytes, is_nfc, is_text, texts, values
 
-from lrnb.data import corpus
+from lrnb.data import corpus, mongolian
 from lrnb.data.lines import DEEPEST, json_lines, numbered_lines
 from lrnb.data.unicode_form import nfc, why_no_text
 from lrnb.errors import UserError
@@ -293,3 +295,32 @@ def test_cleaning_gives_nfc_and_counts_into_the_same_table(tmp_path: Path) -> No
     kept = list(corpus.clean(corpus.read_local(tmp_path, "bn", dropped), "", 0, 1, dropped))
     assert kept == [nfc(TYPED)] and nfc(TYPED) != TYPED
     assert dropped == {"null": 1, "empty": 1, "duplicate": 1}
+
+
+# Traditional Mongolian
+
+ALIKE = ["\u1830\u1820\u1822\u1828", "\u1830\u1821\u1822\u1828"]  # a and e look the same there
+
+
+def test_words_that_look_alike_become_one_with_the_extra() -> None:
+    pytest.importorskip("mongol_norm", reason="pip install lrnb[mongolian]")
+    assert nfc(ALIKE[0]) == nfc(ALIKE[1]) == nfc(nfc(ALIKE[0])) and len({*ALIKE}) == 2
+    assert nfc(f"{TYPED} x {ALIKE[0]}, {ALIKE[1]}") == nfc(f"{TYPED} x {ALIKE[1]}, {ALIKE[0]}")
+
+
+def test_only_texts_of_that_script_alone_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shaper:
+        def __init__(self, locale: str) -> None:
+            assert locale == "MNG"
+
+        def normalize_text(self, text: str, strict: bool) -> str:
+            assert not strict
+            return text.replace("\u1821", "\u1820")
+
+    mongolian._shaper.cache_clear()
+    monkeypatch.setattr(mongolian, "mongol_norm", SimpleNamespace(MongolianShaper=Shaper))
+    todo = f"{ALIKE[1]} \u1843\u1844"
+    assert nfc([ALIKE[1], todo, TYPED]) == [ALIKE[0], todo, unicodedata.normalize("NFC", TYPED)]
+    monkeypatch.setattr(mongolian, "mongol_norm", None)
+    assert nfc(ALIKE[1]) == ALIKE[1]
+    mongolian._shaper.cache_clear()
