@@ -106,9 +106,7 @@ def _objects(lines: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, 
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise UserError(
-                f"{where}: line {number} is no JSON object; fetch the file again, or leave it out"
-            )
+            raise UserError(f"{where}: line {number} cannot be read as a JSON object; fetch the file anew")
         yield found
 
 

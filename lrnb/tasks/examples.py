@@ -6,17 +6,18 @@ the examples as well: an answer would stand in the prompt.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from lrnb.data.unicode_form import nfc
 
 Doc = dict[str, Any]
 
 
 def level(text: str) -> str:
     """A text with what does not make two rows different taken out: NFC, words apart by one space."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(nfc(text).split())
 
 
 class Examples:

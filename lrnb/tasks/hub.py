@@ -13,7 +13,7 @@ import jinja2
 
 from lrnb.data.hub_sets import NotOpened, open_set
 from lrnb.errors import UserError
-from lrnb.tasks.row_forms import nfc
+from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.task_file import JINJA, Hub, TaskSpec, inside
 
 
@@ -89,5 +89,5 @@ def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, A
             ) from None
         if isinstance(value, jinja2.Undefined):
             raise UserError(f"{where}: no such field for {key!r} in metadata.hub; the row has {sorted(row)}")
-        made[key] = nfc(value)
-    return made
+        made[key] = value
+    return checked_row(made, where)

@@ -113,16 +113,16 @@ def _keep_examples_apart(task: KeptTask) -> None:
 def require_known(names: Iterable[str]) -> None:
     """UserError for a name that is no task, with the nearest one; reads no data."""
     for name in names:
-        if not _is_harness(name):
+        if not is_harness(name):
             spec(name)
 
 
 def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
     """Whether a task has dev items in the language; the harness's own tasks count as having none."""
-    return not _is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
+    return not is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
 
 
-def _is_harness(name: str) -> bool:
+def is_harness(name: str) -> bool:
     """Whether the harness builds it. UserError where nobody knows it."""
     if path := file_of(name):
         raw = read_file(path)
@@ -141,7 +141,7 @@ def _is_harness(name: str) -> bool:
 
 
 def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[str, Any]) -> KeptTask:
-    if _is_harness(name):
+    if is_harness(name):
         return _harness(name, root, limit, given)
     from lrnb.tasks.harness import StudyTask
 

@@ -7,12 +7,14 @@ worked solution in several languages: {"en": ..., "zh": ...}. Its files are JSON
 from __future__ import annotations
 
 import json
-import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_uppercase as LETTERS
 from typing import Any
 
+from lrnb.data.lines import json_lines
 from lrnb.errors import UserError
+from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.written_answers import number_in
 
 SUFFIXES = (".jsonl", ".json")
@@ -26,19 +28,13 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: no JSON in UTF-8 ({error}); mend the file, or fetch it again") from None
     if not isinstance(found, list) or not found:
         raise UserError(f"{path}: a JSON list of one row or more is expected; one object a line is .jsonl")
-    for place, row in enumerate(found):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{place + 1}: a JSON object is expected, not {type(row).__name__}")
-    return [{**nfc(row), "item": place} for place, row in enumerate(found)]
+    rows = [checked_row(row, f"{path}:{place + 1}") for place, row in enumerate(found)]
+    return [{**row, "item": place} for place, row in enumerate(rows)]
 
 
-def nfc(value: Any) -> Any:
-    """Every text inside a value in NFC."""
-    if isinstance(value, list | tuple):
-        return [nfc(part) for part in value]
-    if isinstance(value, dict):
-        return {key: nfc(part) for key, part in value.items()}
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+def any_rows(path: Path) -> Iterable[Any]:
+    """What a .json or .jsonl file holds, whatever it is; there may be nothing in .jsonl."""
+    return json_rows(path) if path.suffix == ".json" else (row for _, row in json_lines(path))
 
 
 def known_form(row: dict[str, Any], where: str) -> dict[str, Any]:

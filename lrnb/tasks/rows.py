@@ -9,45 +9,27 @@ ties do not favour the right one.
 from __future__ import annotations
 
 import functools
-import json
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from lrnb.data.contamination import Items
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
 from lrnb.tasks.hub import covers, hub_rows
+from lrnb.tasks.prompt_values import guarded
+from lrnb.tasks.row_files import read_rows, texts_in
 from lrnb.tasks.row_forms import LETTERS, SUFFIXES, json_rows, known_form, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.written_answers import right
 
 Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .jsonl file with `item`, the zero-based line number. UserError names file:line."""
-    rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            if line.strip():
-                rows.append({**_row(line, f"{path}:{number + 1}"), "item": number})
-    if not rows:
-        raise UserError(f"{path} is empty; give it at least one row, or leave the task out")
-    return rows
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}); one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a JSON object is expected, not {type(row).__name__}")
-    return row
 
 
 def file_rows(path: Path) -> list[dict[str, Any]]:
@@ -83,10 +65,23 @@ def documents_of(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """`documents` of rows that are already read; `where` names them in messages."""
     rows = [known_form(row, f"{where}:{row['item'] + 1}") for row in rows]
-    labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
+    labels = task.labels or _labels(rows, where)
     prompt = task.prompt_in(lang, prompts)
     keep, others = _sample(rows, limit, [seed, zlib.crc32(task.metadata.data.encode())]), _answers(rows)
-    return [_document(task, rows[i], labels, prompt, lang, seed, where, others) for i in keep]
+    texts = {field for row in rows for field, value in row.items() if isinstance(value, str)}
+    return [_document(task, rows[i], labels, prompt, lang, seed, where, others, texts) for i in keep]
+
+
+def _labels(rows: list[dict[str, Any]], where: str) -> tuple[str, ...]:
+    named = [row for row in rows if "label" in row]
+    return tuple(sorted({_label(row, f"{where}:{row['item'] + 1}") for row in named}))
+
+
+def _label(row: dict[str, Any], where: str) -> str:
+    label = row["label"]
+    if not isinstance(label, str | int | float) or not str(label).strip():
+        raise UserError(f"{where}: 'label' is {label!r}; give it a name, or remove the row")
+    return str(label)
 
 
 def _answers(rows: list[dict[str, Any]]) -> dict[Shape, list[int]]:
@@ -109,10 +104,10 @@ def _sample(rows: list[dict[str, Any]], limit: int | None, seed: Sequence[int]) 
 
 def _document(
     task: TaskSpec, row: dict[str, Any], labels: Sequence[str], prompt: TaskPrompt, lang: str, seed: int,
-    where: str, others: dict[Shape, list[int]],
+    where: str, others: dict[Shape, list[int]], texts: set[str],
 ) -> dict[str, Any]:  # fmt: skip
     where = f"{where}:{row['item'] + 1}"
-    doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
+    doc = {"item": row["item"], "prompt": _prompt(task, prompt, guarded(row, texts), lang, where)}
     if task.kind == "generate_until":
         said = right(row, task.metadata.number, where)
         return doc | {"answer": said, "shown": worked(row, said, task.metadata.number)}
@@ -147,7 +142,8 @@ def language_name(lang: str) -> str:
 
 def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, where: str) -> str:
     try:
-        return prompt.template.render({"language": language_name(lang), "letters": LETTERS, **row})
+        given = {"language": language_name(lang), "letters": LETTERS, **row}
+        return nfc(prompt.template.render(given))
     except Exception as error:  # a template can raise anything that Python can
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 
@@ -159,15 +155,15 @@ def _options(
     """Options, index of the right one and names, before shuffling."""
     if "options" in row:
         options, answer = row["options"], row.get("answer")
-        if "answer" not in row and row.get("label") in options:
+        if "answer" not in row and isinstance(options, list) and row.get("label") in options:
             answer = options.index(row["label"])
         answer = _checked_answer(options, answer, where)
         short = "label" in row or all(option.isdecimal() for option in options)
         return list(options), answer, list(options if short else map(str, range(len(options))))
     if "label" in row:
-        if str(row["label"]) not in labels:
+        if (label := _label(row, where)) not in labels:
             raise UserError(f"{where}: label {row['label']!r} is not among {list(labels)}")
-        return list(labels), labels.index(str(row["label"])), list(labels)
+        return list(labels), labels.index(label), list(labels)
     answer = row.get("answer")
     if not _whole(answer):
         raise UserError(f"{where}: needs 'label', or 'options' and 'answer', or a whole 'answer'")
@@ -228,9 +224,9 @@ def existing(data_root: str | Path) -> Path:
 
 def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
     """Path of a split; UserError says which splits and languages there are."""
-    path = _local(task, lang, split, existing(data_root))
+    path = local_file(task, lang, split, existing(data_root))
     if not path.is_file():
-        files = {p for folder in _folders(task, data_root) for p in folder.glob("*/*.json*")}
+        files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*.json*")}
         there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
         raise UserError(
             f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}. "
@@ -243,7 +239,7 @@ def split_rows(
     task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int
 ) -> tuple[list[dict[str, Any]], str]:
     """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
-    path = _local(task, lang, split, existing(data_root))
+    path = local_file(task, lang, split, existing(data_root))
     if path.is_file() or not covers(task, lang, split):
         rows = file_rows(path := data_file(task, lang, split, data_root))
         made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
@@ -254,10 +250,10 @@ def split_rows(
 
 def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
     """Whether `split_rows` would find rows: a local file, or a data set on the Hub that lists the split."""
-    return _local(task, lang, split, data_root).is_file() or covers(task, lang, split)
+    return local_file(task, lang, split, data_root).is_file() or covers(task, lang, split)
 
 
-def _local(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
+def local_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
     """The task's own file, or where there is none that of which its items are made."""
     names = [f"{split}{suffix}" for suffix in SUFFIXES]
     paths = [folder / lang / name for folder in _folders(task, data_root) for name in names]
@@ -290,12 +286,16 @@ def _training_sets(
 ) -> list[tuple[list[dict[str, Any]], str]]:
     """Rows and source of each training set that is asked for: train_1, ... or train, or the Hub's."""
     folder, every = root / "eval" / task.metadata.data / lang, task.metadata.training_sets == "mean"
-    if several := sorted(path for path in folder.glob("train_*") if path.suffix in SUFFIXES):
+    several = sorted(
+        path for path in folder.glob("train_*")
+        if path.suffix in SUFFIXES and path.stem.removeprefix("train_").isdecimal()
+    )  # fmt: skip
+    if several:
         chosen = several if every else [several[seed % len(several)]]
         return [(file_rows(path), str(path)) for path in chosen]
     if not has_split(task, lang, "train", root):
         return []
-    on_hub = not _local(task, lang, "train", root).is_file()
+    on_hub = not local_file(task, lang, "train", root).is_file()
     sets = len(task.metadata.hub.splits["train"]) if every and on_hub else 1  # type: ignore[union-attr]
     return [split_rows(task, lang, "train", root, n if sets > 1 else seed) for n in range(sets)]
 
@@ -306,17 +306,37 @@ def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, 
         raise UserError(
             f"task {task.name!r} has no English training rows; take it out of sft_mix, or set shots=0"
         )
-    path = Path(data_root) / task.metadata.sft
+    path = _sft_file(task, data_root)
     if not path.is_file():
         raise UserError(f"no training file {path} for {task.name!r}; set data_root to where it is")
     return documents(task, path, lang="en", seed=seed)
 
 
-def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> list[dict[str, str]]:
+def _sft_file(task: TaskSpec, data_root: str | Path) -> Path:
+    return Path(data_root) / str(task.metadata.sft)
+
+
+def _holding(path: Path, items: Items, dropped: Counter[str]) -> set[int]:
+    """Which rows have a text that holds an evaluation item; counted by its task in `dropped`. Not all may."""
+    held, found = set(), read_rows(path)
+    for row in found:
+        if task := next((name for text in texts_in(row) if (name := items.held_by(text))), ""):
+            dropped[task] += 1
+            held.add(row["item"])
+    if len(held) == len(found):
+        raise UserError(f"{path}: every row holds an item of an evaluation; give other rows")
+    return held
+
+
+def sft_examples(
+    name: str, n: int, data_root: str | Path, seed: int = 0, items: Items | None = None,
+    dropped: Counter[str] | None = None,
+) -> list[dict[str, str]]:  # fmt: skip
     """`n` English training examples {"prompt", "completion"}, rendered as the task is scored.
 
-    Sampled by a seeded permutation, in permuted order. Raises UserError where the task has no
-    training file, the file is missing, or it has fewer rows than asked for.
+    Sampled by a seeded permutation, in permuted order. Rows that hold one of `items` are left out and
+    counted by its task in `dropped`; where all rows are asked for, there are as many less. Raises UserError
+    where the task has no training file, the file is missing, or it has fewer rows than asked for.
     """
     task = spec(name)
     docs = english(task, data_root, seed)
@@ -324,6 +344,10 @@ def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> lis
         raise UserError(
             f"sft_mix asks for {n} rows of {name!r}, {task.metadata.sft} has {len(docs)}; ask for less"
         )
+    if items:
+        held = _holding(_sft_file(task, data_root), items, Counter() if dropped is None else dropped)
+        docs = [doc for doc in docs if doc["item"] not in held]
+    n = min(n, len(docs))
     order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))[:n]
     return [_example(docs[i], task.delimiter) for i in order]
 

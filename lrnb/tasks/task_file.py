@@ -26,7 +26,9 @@ from pydantic import (
     model_validator,
 )
 
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError, did_you_mean
+from lrnb.tasks.prompt_values import printable
 
 FOLDER = Path(__file__).parent / "files"
 #: how an option's log-likelihood is normalised -> the name of the metric
@@ -39,7 +41,7 @@ EXPECTED = {  # kinds of pydantic's errors -> what a value must do
     **{"int_type": "be a whole number", "too_short": "have one entry or more"},
 }
 JINJA = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+    undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=printable
 )
 
 
@@ -71,10 +73,15 @@ def _listed(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
+def _nfc_both(labels: dict[str, Any]) -> dict[str, Any]:
+    return {nfc(label): nfc(word) for label, word in labels.items()}
+
+
 Text = Annotated[str, Field(min_length=1)]
 Inside = Annotated[Text, AfterValidator(inside)]
 Entries = Annotated[dict[str, Any], Field(min_length=1)]
 Names = Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)]
+Words = Annotated[list[Any], AfterValidator(nfc)]  # seen in prompts; templates are NFC once they are filled
 
 
 class Strict(BaseModel):
@@ -98,7 +105,7 @@ class Native(Strict):
     """A prompt in a language: its template, and the words for the labels where they are translated."""
 
     doc_to_text: str
-    labels: dict[str, Any] = {}
+    labels: Annotated[dict[str, Any], AfterValidator(_nfc_both)] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -135,7 +142,7 @@ class Metadata(Strict):
     metric: str  # the number that is reported, one of METRICS
     data: Inside  # the folder under <data root>/eval/
     sft: Inside | None = None  # English training rows under the data root
-    labels: list[Any] = []  # class names; without it those of the rows
+    labels: Words = []  # class names; without it those of the rows
     native: dict[str, Native] = {}  # by language, as files/native/
     hub: Hub | None = None
     number: Literal["last", "first", "text"] = "last"  # the answer in a generated text, or all of it
@@ -159,10 +166,10 @@ class TaskSpec(Strict):
     name: Text = Field(alias="task")
     kind: Literal["multiple_choice", "generate_until"] = Field(alias="output_type")
     doc_to_text: Annotated[str, AfterValidator(_template)]
-    doc_to_choice: Annotated[Any, AfterValidator(_choices)] = OPTIONS
+    doc_to_choice: Annotated[Any, AfterValidator(_choices), AfterValidator(nfc)] = OPTIONS
     shots: NonNegativeInt = Field(0, alias="num_fewshot")  # where the study asks for none
-    delimiter: str = Field(" ", alias="target_delimiter")
-    fewshot_delimiter: str = "\n\n"
+    delimiter: Annotated[str, AfterValidator(nfc)] = Field(" ", alias="target_delimiter")
+    fewshot_delimiter: Annotated[str, AfterValidator(nfc)] = "\n\n"
     generation_kwargs: Generation | None = None
     metadata: Metadata
     metric_list: Any = None

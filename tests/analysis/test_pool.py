@@ -71,10 +71,11 @@ def test_lines_stand_by_seed_and_set_after_what_they_say(line: pool_lines.Line, 
     assert [pool_lines.key(one) for one in pool_lines.headline_lines(rest)] == [(0, "avx512"), (1, "avx512")]
 
 
-def test_a_broken_line_is_named(line: pool_lines.Line, path: Path) -> None:
+@pytest.mark.parametrize(("broken", "why"), [('{"seed": 1', "not JSON"), ('{"seed": 1}', "no run of a pool")])
+def test_a_broken_line_is_named(line: pool_lines.Line, path: Path, broken: str, why: str) -> None:
     pool.write_pool(path, [line])
-    path.write_text(path.read_text() + '{"seed": 1\n')
-    with pytest.raises(UserError, match=r"line 3: no run of a pool"):
+    path.write_text(path.read_text() + f"{broken}\n")
+    with pytest.raises(UserError, match=rf"nano-qaa\.jsonl:3: {why}"):
         pool.read_pool(path)
 
 

@@ -106,7 +106,7 @@ def test_compressed_lines_are_read_and_a_broken_one_is_named(tmp_path):
     assert list(corpus.read_hub(str(folder), files="a.jsonl.gz")) == ["one"]
     for broken in ('{"text": ', "[1]"):
         (folder / "b.jsonl").write_text(f'{{"text": "a"}}\n\n{broken}\n')
-        with pytest.raises(UserError, match=r"b\.jsonl: line 3 is no JSON object"):
+        with pytest.raises(UserError, match=r"b\.jsonl: line 3 cannot be read as a JSON object"):
             list(corpus.read_hub(str(folder), files="b.jsonl"))
     with pytest.raises(UserError, match=r"a name or pattern must end with one of \.jsonl"):
         list(corpus.read_hub(str(folder), files="b*"))
