@@ -13,6 +13,7 @@ from typing import Any
 from lrnb.data.unicode_form import nfc
 
 Doc = dict[str, Any]
+Mark = tuple[Any, str]  # the training set and the text of a row
 
 
 def level(text: str) -> str:
@@ -23,11 +24,12 @@ def level(text: str) -> str:
 class Examples:
     """A sampler of the harness that leaves out what may not stand before the item that is `asked`.
 
-    text: what is equal for twins, as `level` gives it. Docs with `set` stand before items of that set alone.
+    of_item, of_example: the text of each, equal for twins. Docs with `set` stand before items of that set
+    alone.
     """
 
-    def __init__(self, sampler: Any, text: Callable[[Doc], str]) -> None:
-        self.sampler, self.text, self.asked = sampler, text, Doc()
+    def __init__(self, sampler: Any, of_item: Callable[[Doc], str], of_example: Callable[[Doc], str]) -> None:
+        self.sampler, self.of_item, self.of_example, self.asked = sampler, of_item, of_example, Doc()
         self.pool = list(sampler.fewshot_docs())
         sampler.fewshot_indices = None  # they have picked the pool
         sampler.replace_df(self.pool)
@@ -38,7 +40,7 @@ class Examples:
 
     def sample(self, n: int, eval_doc: Doc | None = None) -> list[Doc]:
         """`n` examples: the harness's own draw if it is free of twins, else `n` of what may stand there."""
-        own, drawn = self._mark(self.asked), list(self.sampler.sample(n, eval_doc=eval_doc))
+        own, drawn = _mark(self.asked, self.of_item), list(self.sampler.sample(n, eval_doc=eval_doc))
         if all(self._may(doc, own) for doc in drawn):
             return drawn
         try:
@@ -46,16 +48,17 @@ class Examples:
         finally:
             self.sampler.replace_df(self.pool)
 
-    def _mark(self, doc: Doc) -> tuple[Any, str]:
-        return doc.get("set"), self.text(doc)
-
-    def _may(self, doc: Doc, own: tuple[Any, str]) -> bool:
-        number, text = self._mark(doc)
+    def _may(self, doc: Doc, own: Mark) -> bool:
+        number, text = _mark(doc, self.of_example)
         return number == own[0] and text != own[1]
 
     def counts(self, items: Iterable[Doc]) -> tuple[int, int]:
         """How many examples every item has at least, and how many items stand among the examples."""
-        marks = [self._mark(doc) for doc in self.pool]
+        marks = [_mark(doc, self.of_example) for doc in self.pool]
         sizes, twins = Counter(number for number, _ in marks), Counter(marks)
-        own = [self._mark(doc) for doc in items]
+        own = [_mark(doc, self.of_item) for doc in items]
         return min(sizes[mark[0]] - twins[mark] for mark in own), sum(twins[mark] > 0 for mark in own)
+
+
+def _mark(doc: Doc, text: Callable[[Doc], str]) -> Mark:
+    return doc.get("set"), level(text(doc))

@@ -27,7 +27,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from lrnb.data.hub_sets import open_splits
 from lrnb.errors import UserError, did_you_mean
-from lrnb.tasks.examples import Examples, level
+from lrnb.tasks.examples import Examples
 from lrnb.tasks.hub import cannot_be_had
 from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import NORMALISATIONS, available
@@ -84,12 +84,13 @@ class KeptTask(ConfigurableTask):
 
     def keep_apart(self) -> None:
         """From here on no item stands among its own examples (see `Examples`)."""
-        self.sampler: Any = Examples(self.sampler, self._text)
+        example = self.fewshot_cfg.doc_to_text  # the task's own, unless examples are shown in another way
+        self.sampler: Any = Examples(self.sampler, self._text, lambda doc: self._text(doc, example))
 
-    def _text(self, doc: dict[str, Any]) -> str:
+    def _text(self, doc: dict[str, Any], template: Any = None) -> str:
         """What is equal for two rows that are one item: the prompt, or options that are prompts."""
-        prompt = self.doc_to_text(doc)
-        return level(prompt if isinstance(prompt, str) else "\n".join(map(str, self.doc_to_choice(doc))))
+        prompt = self.doc_to_text(doc, template)
+        return prompt if isinstance(prompt, str) else "\n".join(map(str, self.doc_to_choice(doc)))
 
     def fewshot_context(self, doc: dict[str, Any], *given: Any, **options: Any) -> Any:
         """The harness's, whose sampler is told which item is asked."""

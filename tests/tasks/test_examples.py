@@ -65,6 +65,24 @@ def test_without_shots_test_rows_alone_are_enough(tmp_path):
     assert len(prompts(xcopa(tmp_path, own_rows(2), ("test",), 0))) == 2
 
 
+def test_examples_that_a_task_of_the_harness_brings_are_no_items_either(tmp_path):
+    """gsm8k_cot shows its own examples in their order; an item that is one of them loses it."""
+    known = yaml.safe_load((includes.OWN / "gsm8k" / "gsm8k-cot.yaml").read_text())["fewshot_config"][
+        "samples"
+    ]
+    rows = [{"question": text, "answer": "so #### 3"} for text in (known[1]["question"], "1 + 2?")]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"data_files": {"test": str(tmp_path / "own.jsonl")}}
+    task = {"include": str(includes.OWN / "gsm8k" / "gsm8k-cot.yaml"), "task": "own", "dataset_path": "json"}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**task, "dataset_kwargs": files}))
+    loaded = loading.load_tasks([str(tmp_path / "own.yaml")], "en", tmp_path, shots=3)["own"]
+    one, other = prompts(loaded)
+    starts = [sample["question"][:40] for sample in known]
+    assert [one.count(start) for start in starts[:5]] == [1, 1, 1, 1, 0]  # the second is the item itself
+    assert one.rindex(starts[1]) > one.rindex(starts[3])
+    assert [other.count(start) for start in starts[:4]] == [1, 1, 1, 0]
+
+
 def test_a_twin_in_the_training_rows_is_not_shown_before_its_item(tmp_path, caplog):
     test = [{"text": f"caf\u00e9 {i}", "label": "red"} for i in range(6)]
     twins = [{"text": unicodedata.normalize("NFD", f"  caf\u00e9   {i}"), "label": "blue"} for i in range(3)]
