@@ -58,7 +58,12 @@ def languages(data_root: Path) -> list[str]:
 
 def _local_file(data_root: Path, lang: str) -> Path:
     paths = [data_root / "corpus" / f"{lang}{suffix}" for suffix in SUFFIXES]
-    there = [path for path in paths if path.is_file()] or [path for path in paths if path.exists()]
+    try:
+        there = [path for path in paths if path.is_file()] or [path for path in paths if path.exists()]
+    except OSError as error:
+        raise UserError(
+            f"{data_root / 'corpus'} cannot be read ({error.strerror}); give a folder that you may read"
+        ) from None
     if not there:
         kinds = ", ".join(path.name for path in paths)
         raise UserError(f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")

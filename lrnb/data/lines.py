@@ -17,15 +17,14 @@ from lrnb.errors import UserError
 
 BOM = "\ufeff"
 DEEPEST = 50  # lists and objects inside one another; what walks a value calls itself that often
-BEGINNINGS = {  # first bytes -> what the file is, and what to do
-    b"\xff\xfe\x00\x00": ("UTF-32", "convert it: iconv -f UTF-32 -t UTF-8 {name} > NEW"),
-    b"\x00\x00\xfe\xff": ("UTF-32", "convert it: iconv -f UTF-32 -t UTF-8 {name} > NEW"),
-    b"\xff\xfe": ("UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 {name} > NEW"),
-    b"\xfe\xff": ("UTF-16", "convert it: iconv -f UTF-16 -t UTF-8 {name} > NEW"),
-    b"\x1f\x8b": ("gzip", "give it a name that ends with .gz"),
-    b"PAR1": ("parquet", "give it a name that ends with .parquet"),
+BEGINNINGS = {  # first bytes -> what the file is; what iconv calls it, or the ending of such a file's name
+    b"\xff\xfe\x00\x00": ("UTF-32", "UTF-32"),
+    b"\x00\x00\xfe\xff": ("UTF-32", "UTF-32"),
+    b"\xff\xfe": ("UTF-16", "UTF-16"),
+    b"\xfe\xff": ("UTF-16", "UTF-16"),
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"PAR1": ("parquet", ".parquet"),
 }
-OTHER = "convert it, as: iconv -f LATIN1 -t UTF-8 {name} > NEW"
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -67,15 +66,19 @@ def _text(raw: bytes, path: Path, number: int) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _no_utf8(raw, path, number, f"byte 0x{raw[error.start]:02x}") from None
+        raise _no_utf8(raw, path, number, f"byte 0x{raw[error.start]:02x}", "LATIN1") from None
     if "\0" in text:
-        raise _no_utf8(raw, path, number, "a zero byte, as in UTF-16 or a damaged file")
+        raise _no_utf8(raw, path, number, "a zero byte: UTF-16, or a damaged file", "UTF-16LE")
     return text.removeprefix(BOM).removesuffix("\n").removesuffix("\r")
 
 
-def _no_utf8(raw: bytes, path: Path, number: int, found: str) -> UserError:
-    name, remedy = next((v for k, v in BEGINNINGS.items() if raw.startswith(k)), (found, OTHER))
-    return UserError(f"{path}:{number}: is no UTF-8 text ({name}); {remedy.format(name=path.name)}")
+def _no_utf8(raw: bytes, path: Path, number: int, *found: str) -> UserError:
+    name, kind = next((v for k, v in BEGINNINGS.items() if raw.startswith(k)), found)
+    unpack = "unpack it and " if path.name.endswith(".gz") else ""
+    remedy = f"{unpack}convert it, as: iconv -f {kind} -t UTF-8 {path.name.removesuffix('.gz')} > NEW"
+    if kind.startswith("."):
+        remedy = f"give it a name that ends with {kind}"
+    return UserError(f"{path}:{number}: is no UTF-8 text ({name}); {remedy}")
 
 
 def _value(line: str, where: str) -> Any:

@@ -316,16 +316,17 @@ def _sft_file(task: TaskSpec, data_root: str | Path) -> Path:
     return Path(data_root) / str(task.metadata.sft)
 
 
-def _holding(path: Path, items: Items, dropped: Counter[str]) -> set[int]:
+def _holding(path: Path, items: Items, dropped: Counter[str] | None) -> set[int]:
     """Which rows have a text that holds an evaluation item; counted by its task in `dropped`. Not all may."""
-    held, found = set(), read_rows(path)
+    held, found = {}, read_rows(path)
     for row in found:
         if task := next((name for text in texts_in(row) if (name := items.held_by(text))), ""):
-            dropped[task] += 1
-            held.add(row["item"])
+            held[row["item"]] = task
+    if dropped is not None:
+        dropped.update(held.values())
     if len(held) == len(found):
         raise UserError(f"{path}: every row holds an item of an evaluation; give other rows")
-    return held
+    return set(held)
 
 
 def sft_examples(
@@ -344,12 +345,10 @@ def sft_examples(
         raise UserError(
             f"sft_mix asks for {n} rows of {name!r}, {task.metadata.sft} has {len(docs)}; ask for less"
         )
-    if items:
-        held = _holding(_sft_file(task, data_root), items, Counter() if dropped is None else dropped)
-        docs = [doc for doc in docs if doc["item"] not in held]
-    n = min(n, len(docs))
-    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))[:n]
-    return [_example(docs[i], task.delimiter) for i in order]
+    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))
+    held = _holding(_sft_file(task, data_root), items, dropped) if items else set()
+    kept = [docs[i] for i in order if docs[i]["item"] not in held]
+    return [_example(doc, task.delimiter) for doc in kept[:n]]
 
 
 def _example(doc: dict[str, Any], delimiter: str) -> dict[str, str]:

@@ -118,7 +118,7 @@ class Native(Strict):
 class Generation(Strict):
     """When a written answer ends."""
 
-    until: list[Text] = Field(min_length=1)
+    until: Annotated[list[Text], AfterValidator(nfc)] = Field(min_length=1)
     max_gen_toks: PositiveInt
 
 

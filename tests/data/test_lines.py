@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from support.bad_rows import SEPARATORS, SURROGATE, TYPED, as_bytes, is_nfc, is_text, texts, values
+from support.rights import unreadable
 
 from lrnb.data import corpus, mongolian
 from lrnb.data.lines import DEEPEST, json_lines, numbered_lines
@@ -124,7 +125,8 @@ def test_what_a_stage_writes_every_later_reader_reads(docs: list[str]) -> None:
     ("name", "body", "why"),
     [
         ("bn.txt", "গান\n".encode("utf-16"), r"bn\.txt:1: is no UTF-8 text \(UTF-16\); .*: iconv"),
-        ("bn.txt", "song\n".encode("utf-16-le"), r"bn\.txt:1: .* \(a zero byte, as in UTF-16.*iconv"),
+        ("bn.txt", "song\n".encode("utf-16-le"), r"bn\.txt:1: .* \(a zero byte: UTF-16.*iconv -f UTF-16LE"),
+        ("bn.jsonl.gz", gzip.compress("গান".encode("utf-16")), r"gz:1: .*unpack it and convert.* bn\.jsonl >"),
         ("bn.txt", "গান\n".encode("utf-32"), r"bn\.txt:1: is no UTF-8 text \(UTF-32\); convert it"),
         ("bn.txt", "plain\ncaf\u00e9\n".encode("latin-1"), r"bn\.txt:2: .* \(byte 0xe9\); .*LATIN1"),
         ("bn.jsonl", gzip.compress(b"{}"), r"bn\.jsonl:1: .*\(gzip\); give it a name that ends with \.gz"),
@@ -141,6 +143,16 @@ def test_what_cannot_be_read_is_named_with_a_remedy(name: str, body: bytes, why:
         (root / "corpus" / name).write_bytes(body)
         with pytest.raises(UserError, match=why):
             read(root)
+
+
+@pytest.mark.parametrize("suffix", corpus.SUFFIXES)
+def test_what_may_not_be_read_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "corpus" / f"bn{suffix}"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    for closed, named in ((path, path.name), (path.parent, "corpus")):
+        with unreadable(closed), pytest.raises(UserError, match=rf"{named} cannot be read"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", corpus.SUFFIXES)

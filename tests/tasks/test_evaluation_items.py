@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from support.task_rows import write_rows, write_task
 
 from lrnb.data import corpus
 from lrnb.errors import UserError
 from lrnb.study.parameters import Study
+from lrnb.tasks import includes
 from lrnb.tasks.evaluation_items import english_items, items_of_study
 from lrnb.tasks.rows import sft_examples
 
@@ -62,7 +64,10 @@ def test_sft_rows_that_hold_items_in_english_are_left_out(root: Path) -> None:
     assert {example["prompt"] for example in found} == {
         f"{text} in English?" for text in ("own one", "own two", item("train", "en"))
     }
-    assert dropped == {"colour": 2} and len(sft_examples(name, 5, root)) == 5
+    assert dropped == {"colour": 2}
+    everything = [example["prompt"] for example in sft_examples(name, 5, root)]
+    assert [p for p in everything if p in {e["prompt"] for e in found}] == [e["prompt"] for e in found]
+    assert len(everything) == 5
     with pytest.raises(UserError, match="has 5; ask for less"):
         sft_examples(name, 6, root, 0, items)
     write_rows(root, [{"text": item("test", "en"), "label": "red"}], "sft/colour.jsonl")
@@ -100,3 +105,14 @@ def test_items_of_the_hub_count_too(root: Path) -> None:
 def test_the_micro_world_keeps_its_parts_apart_itself(root: Path) -> None:
     nano = Study(preset="nano", tasks=[write_task(root)], sft_mix={write_task(root): 5})
     assert not items_of_study(nano, root) and not english_items(nano, root)
+
+
+def test_items_of_the_harness_s_own_tasks_count_with_the_rows_that_are_scored(root: Path) -> None:
+    row = {"premise": item("premise", "ta"), "choice1": "x", "choice2": "y", "question": "cause", "label": 0,
+           "idx": 0, "changed": False}  # fmt: skip
+    rows = write_rows(root, [row, row], "xcopa_ta.jsonl")
+    path, files = root / "local_xcopa.yaml", dict.fromkeys(("test", "validation"), str(rows))
+    task = {"include": str(includes.OWN / "xcopa" / "default_ta.yaml"), "task": "local_xcopa_ta"}
+    path.write_text(yaml.safe_dump(task | {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}))
+    items = items_of_study(study(root, lang="ta", tasks=[str(path)]), root)
+    assert items.tasks == ("local_xcopa_ta",) and items.held_by(row["premise"]) == "local_xcopa_ta"
