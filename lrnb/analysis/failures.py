@@ -7,7 +7,6 @@ Shares are percent with exact (Clopper-Pearson) 95% intervals.
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from scipy import stats as scipy_stats
 
 from lrnb import statistics
 from lrnb.analysis import results
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 from lrnb.scoring import predictions
 from lrnb.study.files import MANIFEST
@@ -130,7 +130,7 @@ def _share(hits: int, n: int, name: str) -> dict[str, Any]:
 
 def grams(text: str, n: int = GRAM) -> set[str]:
     """The distinct runs of n characters; of a shorter text the whole. NFC, case and spacing levelled."""
-    level = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    level = " ".join(nfc(text).casefold().split())
     return {level[i : i + n] for i in range(max(1, len(level) - n + 1))} if level else set()
 
 

@@ -21,6 +21,7 @@ from lrnb.analysis import comparisons, results
 from lrnb.analysis.instruction_sets import agreement
 from lrnb.analysis.pool_lines import Line, arm_name, arms, key, packed
 from lrnb.data import microworld
+from lrnb.data.lines import json_lines
 from lrnb.errors import UserError
 from lrnb.study.environment import instruction_set
 from lrnb.study.files import digest, lock, make_folder, write_text
@@ -38,13 +39,12 @@ def read_pool(path: Path) -> list[Line]:
     if not path.is_file():
         return []
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in json_lines(path):
         try:
-            line = json.loads(text)
             found += [] if "about" in line else [line | {"seed": int(line["seed"]), "isa": str(line["isa"])}]
         except (ValueError, TypeError, KeyError):
             raise UserError(
-                f"{path}, line {number}: no run of a pool. Take the file from git again, or remove the line"
+                f"{path}:{number}: no run of a pool. Take the file from git again, or remove the line"
             ) from None
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lrnb.analysis.comparisons import Right
+from lrnb.errors import UserError
 from lrnb.study.parameters import Study
 
 Line = dict[str, Any]
@@ -39,6 +40,11 @@ def has(lines: Iterable[Line], study: Study, isa: str) -> bool:
 
 
 def packed(right: pd.Series) -> str:
+    if not right.isin([0, 1]).all():
+        raise UserError(
+            "a pool keeps which items are right; a task asked with several training sets has shares of them: "
+            "leave it out of tasks"
+        )
     return b64encode(np.packbits(right.to_numpy() > 0).tobytes()).decode("ascii")
 
 

@@ -134,6 +134,7 @@ def _means(scores: pd.DataFrame, items: pd.DataFrame) -> list[pd.DataFrame]:
                     ci_high=100 * high,
                     n=sum(map(len, predictions)),
                     chance=tasks["chance"].mean(),
+                    **({"cut": tasks["cut"].sum()} if "cut" in tasks else {}),
                 )
             )
     return rows

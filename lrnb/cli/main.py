@@ -270,7 +270,9 @@ def _evaluate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--lang", required=True)
     command.add_argument("--data-root", type=Path, required=True, help="folder that holds eval/")
     command.add_argument("--limit", type=int, help="items a task (default all)")
-    command.add_argument("--shots", type=int, default=0, help="solved examples before each item")
+    command.add_argument(
+        "--shots", type=int, default=0, help="solved examples before each item (0: as the task says)"
+    )
     command.add_argument("--prompts", choices=("english", "native"), default="english")
     command.add_argument("--normalisation", choices=("task", "none", "token", "byte", "character"),
         default="task", help="of options' log-likelihoods (default: what the task file says)")  # fmt: skip
@@ -289,7 +291,8 @@ def _evaluate(given: argparse.Namespace) -> int:
     names = [name.strip() for name in given.tasks.split(",")]
     options = {"seed": given.seed, "device": given.device, "precision": given.precision, "given": how}
     scores = evaluate_folder(given.folder, names, given.lang, given.data_root, **options)
-    shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", "collapsed"]
+    cut = ["cut"] if scores["cut"].any() else []
+    shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", *cut, "collapsed"]
     print_table(scores.reindex(columns=shown).to_dict("records"), str(given.folder))
     return 0
 

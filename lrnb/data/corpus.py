@@ -5,10 +5,8 @@ One document is one string. Everything streams, so a Hub data set need not fit i
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,94 +15,145 @@ from typing import Any
 import numpy as np
 import regex
 
+from lrnb.data.contamination import Items
+from lrnb.data.hub_sets import NotOpened, open_text
+from lrnb.data.lines import json_lines, numbered_lines
+from lrnb.data.parquet_column import column_values
+from lrnb.data.unicode_form import nfc, why_no_text
 from lrnb.errors import UserError
 from lrnb.study.files import write_text
 from lrnb.study.stages import require
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".txt", ".parquet")
+LANGUAGE_CODE = regex.compile("[a-z]{2,3}")  # as the parameter `lang`; other files may lie beside
+NO_FIELD = object()  # in place of the text of a row that has none
 SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
 AUDIT_DOCUMENTS = 1_000
 BUFFER = 100_000  # documents that are shuffled at once
 
 
-def read_local(data_root: Path, lang: str, field: str = "text") -> Iterator[str]:
-    """Documents of `data_root/corpus/<lang>.{jsonl.gz,jsonl,txt,parquet}`; a .txt has one a line."""
+def read_local(
+    data_root: Path, lang: str, dropped: Counter[str] | None = None, field: str = "text"
+) -> Iterator[str]:
+    """Documents of `data_root/corpus/<lang>.{jsonl.gz,jsonl,txt,parquet}`; a .txt has one a line.
+
+    Rows that are no text are left out, and counted by reason in `dropped`. UserError where there is no file,
+    no document in it, or where it cannot be read.
+    """
     path = local_file(Path(data_root), lang)
-    suffix = next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
-    return _not_empty(_read_file(path, suffix, field), str(path))
+    return _not_empty(_values(path, field), str(path), Counter() if dropped is None else dropped)
+
+
+def local_texts(data_root: Path, lang: str) -> Iterator[str]:
+    """`read_local` of a language that the study may not be about: its file may be empty."""
+    return _texts(_values(local_file(Path(data_root), lang), "text"), Counter())
+
+
+def languages(data_root: Path) -> list[str]:
+    """Codes of the languages that have a file below `data_root/corpus`, whatever else lies there."""
+    names = [path.name for path in (Path(data_root) / "corpus").glob("*")]
+    codes = {name.removesuffix(suffix) for name in names for suffix in SUFFIXES if name.endswith(suffix)}
+    return sorted(code for code in codes if LANGUAGE_CODE.fullmatch(code))
 
 
 def local_file(data_root: Path, lang: str) -> Path:
     """The file of a language's text below `data_root/corpus`. UserError where there is none."""
-    for suffix in SUFFIXES:
-        path = Path(data_root) / "corpus" / f"{lang}{suffix}"
-        if path.is_file():
-            return path
-    kinds = ", ".join(f"{lang}{suffix}" for suffix in SUFFIXES)
-    raise UserError(f"{Path(data_root) / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
+    paths = [data_root / "corpus" / f"{lang}{suffix}" for suffix in SUFFIXES]
+    try:
+        there = [path for path in paths if path.is_file()] or [path for path in paths if path.exists()]
+    except OSError as error:
+        raise UserError(
+            f"{data_root / 'corpus'} cannot be read ({error.strerror}); give a folder that you may read"
+        ) from None
+    if not there:
+        kinds = ", ".join(path.name for path in paths)
+        raise UserError(f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
+    return there[0]
 
 
-def languages(data_root: Path) -> list[str]:
-    """Codes of the languages that have a file below `data_root/corpus`."""
-    files = (Path(data_root) / "corpus").glob("*")
-    return sorted({path.name.partition(".")[0] for path in files if path.name.endswith(SUFFIXES)})
+def _values(path: Path, field: str) -> Iterator[Any]:
+    """What each row of a file has as its text, be it text or not; NO_FIELD where it has none."""
+    if path.suffix == ".parquet":
+        yield from column_values(path, field)
+    elif path.suffix == ".txt":
+        yield from (line for _, line in numbered_lines(path))
+    else:
+        yield from (_field(row, field) for _, row in json_lines(path))
 
 
-def _not_empty(documents: Iterable[str], where: str) -> Iterator[str]:
-    documents = iter(documents)
+def _field(row: Any, field: str) -> Any:
+    return row.get(field, NO_FIELD) if isinstance(row, dict) else NO_FIELD
+
+
+def _texts(values: Iterable[Any], dropped: Counter[str]) -> Iterator[str]:
+    for value in values:
+        reason = "no text field" if value is NO_FIELD else why_no_text(value)
+        if reason:
+            dropped[reason] += 1
+        else:
+            yield value
+
+
+def _not_empty(values: Iterable[Any], where: str, dropped: Counter[str]) -> Iterator[str]:
+    documents = _texts(values, dropped)
     first = next(documents, None)
     if first is None:
-        raise UserError(f"{where}: holds no document. Add text, one document a line or row")
+        there = f"no row of it is text ({_counted(dropped)})" if dropped.total() else "holds no document"
+        raise UserError(f"{where}: {there}. Add text, one document a line or row")
     yield first
     yield from documents
 
 
-def _read_file(path: Path, suffix: str, field: str) -> Iterator[str]:
-    if suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        for batch in parquet.ParquetFile(path).iter_batches(columns=[field]):
-            yield from (str(value) for value in batch.column(0).to_pylist() if value)
-        return
-    opener = gzip.open if suffix.endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        for number, line in ((n, line) for n, line in enumerate(file, 1) if line.strip()):
-            yield line if suffix == ".txt" else _field(line, field, f"{path}:{number}")
-
-
-def _field(line: str, field: str, where: str) -> str:
-    try:
-        return json.loads(line)[field]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{where}: expected one JSON object a line with a {field!r} field") from None
+def _counted(dropped: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {n:,}" for reason, n in dropped.items() if n)
 
 
 def read_hub(
-    dataset: str, config: str = "", files: str = "", split: str = "train", field: str = "text"
-) -> Iterator[str]:
-    """Documents of a Hub data set (or a local folder that looks like one), streamed, nothing kept on disk."""
-    import datasets
+    dataset: str, config: str = "", files: str = "", split: str = "train", field: str = "text",
+    dropped: Counter[str] | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """Documents of a Hub data set (or a local folder that looks like one), streamed, nothing kept on disk.
 
+    `open_text` says how it is opened; `dropped` as in `read_local`. UserError where it cannot be opened or
+    read, or has no such field.
+    """
+    where = f"data set {dataset!r}"
     try:
-        rows = datasets.load_dataset(
-            dataset, config or None, data_files=files or None, split=split, streaming=True
-        )
-    except Exception as error:
+        rows = open_text(dataset, config, split, files)
+    except NotOpened as error:
         raise UserError(
-            f"data set {dataset!r}: cannot be opened ({type(error).__name__}: {error}). Check the name, "
+            f"{where}: cannot be opened ({error}). Check the name, "
             "the terms to accept on the Hub and the network, or use local text: "
             "--set corpus_source=local --set data_root=FOLDER"
         ) from None
-    yield from _not_empty(_fields(rows, dataset, field), f"data set {dataset!r}")
+    yield from _not_empty(_fields(rows, where, field), where, Counter() if dropped is None else dropped)
 
 
-def _fields(rows: Iterable[dict[str, Any]], dataset: str, field: str) -> Iterator[str]:
-    for row in rows:
+def _fields(rows: Iterable[dict[str, Any]], where: str, field: str) -> Iterator[Any]:
+    for row in _read_on(rows, where):
         if field not in row:
-            raise UserError(
-                f"data set {dataset!r}: no field {field!r} among {sorted(row)}; --set hub_text_field=NAME"
-            )
+            raise UserError(f"{where}: no field {field!r} among {sorted(row)}; --set hub_text_field=NAME")
         yield row[field]
+
+
+def _read_on(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
+    """Rows of a stream. UserError for an error on the way: files and the network can have any."""
+    number, stream = 0, iter(rows)
+    while True:
+        try:
+            row = next(stream)
+        except StopIteration:
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            raise UserError(
+                f"{where}: cannot be read after row {number} ({type(error).__name__}: {reason}). Check its "
+                "files and the network, or use local text: --set corpus_source=local --set data_root=FOLDER"
+            ) from None
+        number += 1
+        yield row
 
 
 def script_share(text: str, script: str) -> float:
@@ -114,32 +163,43 @@ def script_share(text: str, script: str) -> float:
 
 
 def clean(
-    documents: Iterable[str], script: str, min_share: float, near: float, dropped: Counter[str]
-) -> Iterator[str]:
-    """NFC, script filter, exact and near deduplication; what is dropped is counted by reason in `dropped`.
+    documents: Iterable[str], script: str, min_share: float, near: float, dropped: Counter[str],
+    items: Items | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """NFC, script filter, exact deduplication, no items of an evaluation, near deduplication.
 
-    UserError at the end where there were documents and none is left.
+    What is dropped is counted by reason in `dropped`, of `items` by task. UserError at the end where there
+    were documents and none is left.
     """
     seen: set[bytes] = set()
     twin = _near_duplicates(near) if near < 1 else None
+    left = False
+    dropped.update({_of_items(task): 0 for task in items.tasks} if items else {})
     for raw in documents:
-        text = unicodedata.normalize("NFC", raw).strip()
+        text = nfc(raw).strip()
         reason = _reason(text, script, min_share, seen)
+        if reason is None and items and (task := items.held_by(text)):
+            reason = _of_items(task)
         if reason is None and twin is not None and twin(text):
             reason = "near duplicate"
         if reason is None:
+            left = True
             yield text
         else:
             dropped[reason] += 1
-    if dropped and not seen:
+    if dropped.total() and not left:
         raise UserError(_all_dropped(script, min_share, dropped))
 
 
+def _of_items(task: str) -> str:
+    return f"holds items of {task}"
+
+
 def _all_dropped(script: str, min_share: float, dropped: Counter[str]) -> str:
-    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in dropped.items())
     return (
-        f"cleaning left no text ({reasons}). Documents need {min_share:.0%} of their letters in the script "
-        f"{script or 'any'}: give text in it, or check script in params/<lang>.yaml and script_min_share"
+        f"cleaning left no text ({_counted(dropped)}). Documents need {min_share:.0%} of their letters in "
+        f"the script {script or 'any'}, and hold no item of an evaluation: give such text, or check "
+        "script in params/<lang>.yaml and script_min_share"
     )
 
 
@@ -238,7 +298,7 @@ def write_lines(path: Path, texts: list[str]) -> None:
 
 def read_lines(path: Path) -> list[str]:
     """The texts that `write_lines` wrote; UserError where the stage that makes them has not run."""
-    return [json.loads(line)["text"] for line in require(path).read_text(encoding="utf-8").splitlines()]
+    return [row["text"] for _, row in json_lines(require(path))]
 
 
 def held_out(folder: Path, lang: str) -> dict[str, list[str]]:

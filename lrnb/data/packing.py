@@ -18,17 +18,24 @@ from lrnb.errors import UserError
 
 
 def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
-    """Token ids of each document: beginning mark where the tokenizer has one, the text, end mark."""
-    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    """Token ids of each document: one beginning mark where the tokenizer has it, the text, one end mark."""
     chunk: list[str] = []
     for text in documents:
         chunk.append(text)
         if len(chunk) == batch:
-            yield from (start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"])
+            yield from _marked(tokenizer, chunk)
             chunk = []
     if chunk:
-        yield from (start + ids + end for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"])
+        yield from _marked(tokenizer, chunk)
+
+
+def _marked(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
+    """Some tokenizers set marks whatever they are asked, and a text may hold them already."""
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        begun, ended = ids[:1] == start, ids[-1:] == end
+        yield [*([] if begun else start), *ids, *([] if ended else end)]
 
 
 def replay(

@@ -134,7 +134,10 @@ def _sources(study: Study) -> dict[str, str]:
         return found | known
     x = f"{study.hub_dataset} {study.hub_config} {study.hub_files} {study.hub_split}".split()
     if study.corpus_source == "hub":
-        found |= {f"text, {study.lang}": " ".join(x), "text, en": study.hub_dataset_en}
+        found |= {
+            f"text, {study.lang}": " ".join(x),
+            "text, en": " ".join(f"{study.hub_dataset_en} {study.hub_files_en}".split()),
+        }
     elif study.lang in SYNTHETIC:
         found[f"text, {study.lang}"] = "the micro-world, generated"
     elif supplies.data_is_known(study):

@@ -17,6 +17,7 @@ from typing import Any
 from lrnb import __version__
 from lrnb.errors import UserError
 from lrnb.pipeline.steps import Step, as_yaml, step_params
+from lrnb.study.environment import versions
 from lrnb.study.files import MANIFEST, digest, sha256, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, TASK_COUNTS, TASK_LISTS, Study
 from lrnb.study.recipe import stored_pool
@@ -115,6 +116,8 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
         key |= _own_files(declared)
         if "data_root" in declared:
             key["data"] = data_hash(step, study)
+    if study.script == "Mongolian":
+        key["text"] = versions(["mongol-norm"]).get("mongol-norm", "as spelt")  # see lrnb/data/mongolian.py
     if step.name == "report" and (pool := stored_pool(study)).is_file():
         key["pool"] = sha256(pool)
     for need in step.needs:

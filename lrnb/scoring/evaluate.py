@@ -44,12 +44,13 @@ LOOKED_AT = 200  # requests of a task that are looked at for it
 
 SCORE_COLUMNS = [
     *("preset", "lang", "model", "method", "ct_tokens", "task", "family", "metric"),
-    *("value", "ci_low", "ci_high", "n", "chance", "shots", "seed"),
-]
+    *("value", "ci_low", "ci_high", "n", "chance", "shots", "seed", "cut"),
+]  # cut: items whose context was longer than the model's window
 ITEM_COLUMNS = [
     *("model", "method", "ct_tokens", "task", "item", "gold", "prediction", "correct"),
-    *("options", "loglikelihoods", "context", "generation", "texts"),
-]  # texts: the options as shown. Generated: options, loglikelihoods, texts empty; prediction "" if unread
+    *("options", "loglikelihoods", "context", "generation", "texts", "cut"),
+]  # texts: the options as shown; correct may be a share of training sets, see `StudyTask.items`
+# Generated: options, loglikelihoods, texts empty; prediction "" if unread
 
 BITS_COLUMNS = ["model", "method", "ct_tokens", "lang", "bits_per_byte", "bytes"]
 
@@ -124,7 +125,7 @@ class _Desk:
             done |= {str(name): part for name, part in found.groupby("task", sort=False)}
         for name in todo if self.cache else ():
             self.cache.write(keys[name], done[name])  # type: ignore[union-attr]
-        return pd.concat([done[name] for name in tasks], ignore_index=True)
+        return _plain(pd.concat([done[name] for name in tasks], ignore_index=True))
 
     def bits(self, folder: Path, texts: list[str]) -> float:
         key = self.cache.key(model_hash(folder), digest(texts)) if self.cache else ""
@@ -175,12 +176,17 @@ def text_bits(
 def score_one(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     """Items of one loaded model: ITEM_COLUMNS without those that name the model."""
     refuse_unknown_script(scorer, tasks)
-    scorer.truncated = 0
     found = harness_items(scorer, dict(tasks))
-    if scorer.truncated:
-        _log.warning("%d contexts were longer than %d tokens and lost their left part",
-                    scorer.truncated, scorer.max_length)  # fmt: skip
-    return pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows])
+    for name, rows in found.items():
+        if cut := sum(row["cut"] for row in rows):
+            _log.warning("task %r: %d of %d items are longer than the model's %d tokens and lost the left "
+                         "part of their context", name, cut, len(rows), scorer.max_length)  # fmt: skip
+    return _plain(pd.DataFrame([{"task": name, **row} for name, rows in found.items() for row in rows]))
+
+
+def _plain(items: pd.DataFrame) -> pd.DataFrame:
+    """`correct` as numbers where some items have shares (see `StudyTask.items`)."""
+    return items.astype({"correct": float}) if items["correct"].dtype == object else items
 
 
 def refuse_unknown_script(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> None:
@@ -213,6 +219,7 @@ def summary(items: pd.DataFrame, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
             **dict(zip(keys, key, strict=True)), "family": task.family, "metric": task.metric,
             "value": 100 * part["correct"].mean(), "ci_low": 100 * low, "ci_high": 100 * high,
             "n": len(part), "chance": 100 * task.chance, "shots": task.config.num_fewshot,
+            "cut": int(part["cut"].sum()),
         })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -185,11 +185,38 @@ class Scorer(TemplateLM):
         """How many tokens an option has after its context."""
         return len(self._encode_pair(context, option)[1])
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Log-likelihood (nats) and greediness of each (context, continuation)."""
-        pairs = [request.args for request in requests]
+    def read(self, requests: Sequence[Any]) -> None:
+        """Cuts the texts of requests that have options into tokens, all at once."""
+        pairs = [request.args for request in requests if isinstance(request.args[1], str)]
         texts = dict.fromkeys(text for a, b in pairs if a for text in (a.rstrip(), a + b))
         self._encode([text for text in texts if text and (text, None) not in self._encoded])
+
+    def loses(self, requests: Sequence[Any]) -> bool:
+        """Whether an item, given by its requests, loses context. UserError where it cannot be asked."""
+        if requests[0].request_type == "generate_until":
+            context, options = requests[0].args
+            return len(self.tok_encode(context)) > self._room(generation_options(options)[0])
+        pairs = [self._encode_pair(*request.args) for request in requests]
+        if blank := [r.args[1] for r, (_, option) in zip(requests, pairs, strict=True) if not option]:
+            raise UserError(
+                f"the option {blank[0]!r} has no token in the model's tokenizer; correct the row, or leave "
+                "it out"
+            )
+        room = self._room(max(len(option) for _, option in pairs) - 1)
+        return any(len(context) > room for context, _ in pairs)
+
+    def _room(self, following: int) -> int:
+        """Tokens that a context may have before so many others."""
+        if (room := self.max_length - following) < 2:
+            raise UserError(
+                f"an answer of {following + 1} tokens does not fit {self.max_length}, the model's window; "
+                "leave the row out, or score a model that sees more"
+            )
+        return room
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Log-likelihood (nats) and greediness of each (context, continuation)."""
+        self.read(requests)
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(
@@ -244,11 +271,9 @@ class Scorer(TemplateLM):
         return items
 
     def _fit(self, context: list[int], following: int) -> list[int]:
-        room = self.max_length - following
+        room = self._room(following)
         if len(context) <= room:
             return context
-        if room < 2:
-            raise UserError(f"an option of {following + 1} tokens does not fit {self.max_length}")
         self.truncated += 1
         if context[0] == self.tokenizer.bos_token_id:
             return context[:1] + context[len(context) - room + 1 :]
@@ -364,7 +389,8 @@ def greedy(model: Any, tokenizer: Any, rows: list[list[int]], stops: Sequence[st
     from transformers import GenerationConfig, StoppingCriteriaList
 
     width = max(map(len, rows))
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    marks = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # any token pads what is masked
+    pad = next(mark for mark in marks if mark is not None)
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     config = GenerationConfig(max_new_tokens=most, do_sample=False, pad_token_id=pad,

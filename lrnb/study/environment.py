@@ -17,8 +17,8 @@ from pathlib import Path
 from lrnb import __version__
 
 LIBRARIES = (
-    "lrnb torch transformers trl peft lm-eval numpy ml-dtypes numba llvmlite safetensors plotly".split()
-)
+    "lrnb torch transformers trl peft lm-eval numpy ml-dtypes numba llvmlite safetensors plotly mongol-norm"
+).split()
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:

@@ -77,6 +77,7 @@ class Study(BaseModel):
     hub_split: str = "train"
     hub_text_field: str = "text"
     hub_dataset_en: str = ""
+    hub_files_en: str = ""
     english_ratio: float = Field(4.0, ge=0)  # X tokens for each English token; 0: no English
     script_min_share: float = Field(0.5, ge=0, le=1)  # letters of a document in X's script
     dedup_threshold: float = Field(0.8, ge=0, le=1)  # Jaccard similarity of near duplicates; 1: exact only

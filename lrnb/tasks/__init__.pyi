@@ -1,3 +1,5 @@
+from .evaluation_items import english_items as english_items
+from .evaluation_items import items_of_study as items_of_study
 from .harness import KeptTask as KeptTask
 from .harness import run_harness as run_harness
 from .loading import has_dev as has_dev

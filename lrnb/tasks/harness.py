@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,9 @@ from lm_eval.evaluator import evaluate as harness_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from lrnb.data.hub_sets import open_splits
 from lrnb.errors import UserError, did_you_mean
+from lrnb.tasks.examples import Examples
 from lrnb.tasks.hub import cannot_be_had
 from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import NORMALISATIONS, available
@@ -39,9 +42,13 @@ NOT_ENGLISH = (
 
 
 class Encoder(Protocol):
-    """What knows how many tokens an option has after its context: `Scorer`."""
+    """What knows how requests are cut into tokens: `Scorer`."""
 
     def option_tokens(self, context: str, option: str) -> int: ...
+
+    def read(self, requests: Sequence[Any]) -> None: ...
+
+    def loses(self, requests: Sequence[Any]) -> bool: ...
 
 
 class KeptTask(ConfigurableTask):
@@ -53,7 +60,13 @@ class KeptTask(ConfigurableTask):
     _request_key: dict[str, Any] | None = None
 
     def __len__(self) -> int:
+        """How many items are asked; those that are asked with several training sets count for each."""
         return len(self.eval_docs)
+
+    @property
+    def distinct(self) -> int:
+        """How many different items there are: rows of `items.parquet` a model."""
+        return len(self)
 
     @property
     def writes(self) -> bool:
@@ -68,6 +81,49 @@ class KeptTask(ConfigurableTask):
             self._request_key = key
         for request in self.instances:
             request.resps, request.filtered_resps = [], {}
+
+    def keep_apart(self) -> None:
+        """From here on no item stands among its own examples (see `Examples`)."""
+        example = self.fewshot_cfg.doc_to_text  # the task's own, unless examples are shown in another way
+        self.sampler: Any = Examples(self.sampler, self._text, lambda doc: self._text(doc, example))
+
+    def _text(self, doc: dict[str, Any], template: Any = None) -> str:
+        """What is equal for two rows that are one item: the prompt, or options that are prompts."""
+        prompt = self.doc_to_text(doc, template)
+        return prompt if isinstance(prompt, str) else "\n".join(map(str, self.doc_to_choice(doc)))
+
+    def fewshot_context(self, doc: dict[str, Any], *given: Any, **options: Any) -> Any:
+        """The harness's, whose sampler is told which item is asked."""
+        if isinstance(getattr(self, "sampler", None), Examples):
+            self.sampler.asked = doc
+        return super().fewshot_context(doc, *given, **options)
+
+    def cut_by(self, scorer: Encoder) -> set[int]:
+        """The `doc_id`s of the items whose context is longer than the model's window.
+
+        UserError names task and item where an option has no token or does not fit.
+        """
+        with quiet():
+            self.build_all_requests()
+        scorer.read(self.instances)
+        found = set()
+        for number, own in groupby(self.instances, key=lambda request: request.doc_id):
+            try:
+                found |= {number} if scorer.loses(list(own)) else set()
+            except UserError as error:
+                item = self.item_number(number)
+                raise UserError(f"task {self.task_name!r}, item {item} (row {item + 1}): {error}") from None
+        return found
+
+    @abstractmethod
+    def item_number(self, doc_id: int) -> int:
+        """The item's place in its file, from 0."""
+
+    def items(
+        self, samples: list[dict[str, Any]], scorer: Encoder, cut: Collection[int]
+    ) -> list[dict[str, Any]]:
+        """The rows for `items.parquet`, without the names of model and task; cut: see `cut_by`."""
+        return [self.item(sample, scorer) | {"cut": sample["doc_id"] in cut} for sample in samples]
 
     def shown(self) -> str:
         """The first item as the model sees it, and its options."""
@@ -95,6 +151,23 @@ class StudyTask(KeptTask):
         """Wraps the prepared documents; reads no cache, no network."""
         self.dataset = {name: datasets.Dataset.from_list(docs) for name, docs in self._splits.items()}
 
+    @property
+    def distinct(self) -> int:
+        return len({doc["item"] for doc in self._splits["test"]})
+
+    def item_number(self, doc_id: int) -> int:
+        return self._splits["test"][doc_id]["item"]
+
+    def items(
+        self, samples: list[dict[str, Any]], scorer: Encoder, cut: Collection[int]
+    ) -> list[dict[str, Any]]:
+        """A row an item; where it was asked with several training sets, `correct` is the share of them with
+        which it is right, and the other columns are of the first."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in super().items(samples, scorer, cut):
+            found.setdefault(row["item"], []).append(row)
+        return [own[0] if len(own) == 1 else own[0] | _over_sets(own) for own in found.values()]
+
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
         """The harness's counting; a written answer is judged by the task's own rule."""
         if self.writes:
@@ -112,6 +185,11 @@ class StudyTask(KeptTask):
         gold, names = doc["answer"], doc["names"]
         row = scored(names, values, names[gold], names[best], best == gold)
         return head | row | {"texts": doc["options"]}  # the names may be mere positions
+
+
+def _over_sets(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    right = float(np.mean([row["correct"] for row in rows]))
+    return {"correct": right, "cut": any(row["cut"] for row in rows)}
 
 
 class HarnessTask(KeptTask):
@@ -146,12 +224,22 @@ class HarnessTask(KeptTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """The task's data set from <data root>/hub/<its path> where that is there, else from the Hub."""
         mirror = self._mirrors / str(self.DATASET_PATH)
-        path = str(mirror) if mirror.is_dir() else self.DATASET_PATH
+        path = str(mirror) if mirror.is_dir() else str(self.DATASET_PATH)
         try:
-            self.dataset = datasets.load_dataset(path=path, name=self.DATASET_NAME, **(dataset_kwargs or {}))
+            self.dataset = open_splits(path, self.DATASET_NAME, **(dataset_kwargs or {}))
         except Exception as error:
             what = f"the data of harness task {self.config.task!r} ({self.DATASET_PATH})"
             raise cannot_be_had(what, error, mirror) from None
+
+    def fewshot_docs(self) -> Any:
+        """Those of the split that the task names, and where the data lack it, of the test split."""
+        try:
+            return super().fewshot_docs()
+        except KeyError:
+            return self.test_docs()
+
+    def item_number(self, doc_id: int) -> int:
+        return self.kept[doc_id]
 
     def item(self, sample: dict[str, Any], scorer: Any) -> dict[str, Any]:
         doc = sample["doc"]
@@ -284,12 +372,10 @@ def run_harness(scorer: Any, tasks: dict[str, Any]) -> dict[str, list[dict[str, 
 
 
 def harness_items(scorer: Any, tasks: dict[str, KeptTask]) -> dict[str, list[dict[str, Any]]]:
-    """Runs the harness; returns the rows of each task's items."""
+    """Runs the harness; returns the rows of each task's items. UserError before where one cannot be asked."""
+    cut = {name: task.cut_by(scorer) for name, task in tasks.items()}
     samples = run_harness(scorer, tasks)
-    return {
-        name: [task.item(sample, scorer) for sample in _last_filter(samples[name])]
-        for name, task in tasks.items()
-    }
+    return {name: task.items(_last_filter(samples[name]), scorer, cut[name]) for name, task in tasks.items()}
 
 
 def _last_filter(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

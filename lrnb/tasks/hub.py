@@ -6,13 +6,14 @@ A folder <data root>/hub/<path> with the data set's own files is used instead of
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from lrnb.data.hub_sets import NotOpened, open_set
 from lrnb.errors import UserError
+from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.task_file import JINJA, Hub, TaskSpec, inside
 
 
@@ -29,14 +30,14 @@ def hub_rows(task: TaskSpec, lang: str, split: str, data_root: str | Path, seed:
     name = hub.splits[split][seed % len(hub.splits[split])]
     where = f"{hub.path} ({lang}, {name})"
     filled = {"code": hub.code[lang], "split": name}
-    file = _file(hub, filled, task)
+    files = _files(hub, filled, task)
     try:
-        table = _open(hub, file, filled, Path(data_root) / "hub" / hub.path)
+        table = _open(hub, files, filled, Path(data_root) / "hub" / hub.path)
         rows = [dict(row) for row in table]
     except Exception as error:
-        files = f"<data root>/hub/{hub.path}"
+        there = f"<data root>/hub/{hub.path}"
         own = f", or rows of your own into <data root>/eval/{task.metadata.data}/{lang}/{split}.jsonl"
-        raise cannot_be_had(f"data set {where} of task {task.name!r}", error, files, own) from None
+        raise cannot_be_had(f"data set {where} of task {task.name!r}", error, there, own) from None
     if not rows:
         raise UserError(f"data set {where} is empty; leave the task {task.name!r} out")
     fields = {key: _expression(text, task) for key, text in hub.columns.items()}
@@ -46,16 +47,17 @@ def hub_rows(task: TaskSpec, lang: str, split: str, data_root: str | Path, seed:
 def cannot_be_had(what: str, error: Exception, files: str | Path, otherwise: str = "") -> UserError:
     """What to raise where a data set did not load; files: the folder that its own files may be put into."""
     reason = str(error).strip().splitlines()
+    kind = "" if isinstance(error, NotOpened) else f"{type(error).__name__}: "
     return UserError(
-        f"{what} cannot be had ({type(error).__name__}: {reason[0] if reason else ''}). Check the network "
+        f"{what} cannot be had ({kind}{reason[0] if reason else ''}). Check the network "
         f"and the terms to accept on the Hub, or put the data set's files into {files}{otherwise}"
     )
 
 
-def _file(hub: Hub, filled: dict[str, str], task: TaskSpec) -> str:
-    """The name of the file in the data set, "" where it has configurations. UserError if it leads out."""
+def _files(hub: Hub, filled: dict[str, str], task: TaskSpec) -> list[str]:
+    """Where the file may be in the data set, [] where it has configurations. UserError if it leads out."""
     try:
-        return inside(hub.files.format(**filled)) if hub.files else ""
+        return [inside(name.format(**filled)) for name in hub.files]
     except (LookupError, ValueError, AttributeError) as error:
         raise UserError(
             f"{task.path}: {hub.files!r} in metadata.hub cannot be filled in ({error}); "
@@ -63,18 +65,10 @@ def _file(hub: Hub, filled: dict[str, str], task: TaskSpec) -> str:
         ) from None
 
 
-def _open(hub: Hub, file: str, filled: dict[str, str], mirror: Path) -> Any:
-    import datasets
-
+def _open(hub: Hub, files: list[str], filled: dict[str, str], mirror: Path) -> Any:
     there = mirror.is_dir()  # read as a stream, so that nothing is copied into the Hub's cache
-    if not file:
-        place = str(mirror) if there else hub.path
-        config = hub.config.format(**filled)
-        return datasets.load_dataset(place, config, split=filled["split"], streaming=there)
-    place = str(mirror / file) if there else f"hf://datasets/{hub.path}/{file}"
-    kind = {".tsv": "csv", ".csv": "csv", ".parquet": "parquet"}.get(Path(file).suffix, "json")
-    options = {"delimiter": "\t"} if file.endswith(".tsv") else {}
-    return datasets.load_dataset(kind, data_files=place, split="train", streaming=there, **options)
+    config = hub.config.format(**filled)
+    return open_set(mirror if there else hub.path, config, filled["split"], files=files, streaming=there)
 
 
 def _expression(text: str, task: TaskSpec) -> Any:
@@ -95,11 +89,5 @@ def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, A
             ) from None
         if isinstance(value, jinja2.Undefined):
             raise UserError(f"{where}: no such field for {key!r} in metadata.hub; the row has {sorted(row)}")
-        made[key] = _nfc(value)
-    return made
-
-
-def _nfc(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_nfc(part) for part in value]
-    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+        made[key] = value
+    return checked_row(made, where)

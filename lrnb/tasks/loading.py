@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, rea
 if TYPE_CHECKING:
     from lrnb.tasks.harness import KeptTask
 
+_log = logging.getLogger(__name__)
 PREFIX = "harness:"  # of the names of the harness's own tasks
 CHOICES = {
     "split": ("test", "dev"),
@@ -47,8 +49,9 @@ def load_tasks(
     names: tasks of the package, paths of task files, tasks of the harness ("harness:xcopa_ta", or the name
     alone where no own task has it); split: "test" or "dev"; limit: items per task, sampled by seed, and
     `limits` of single tasks over it; shots: solved examples before each item, in the language where the task
-    has training rows there (`rows.solved`); prompts: "english" or "native"; normalisation: a key of
-    NORMALISATIONS, or "task" for what the task file says. prompts and normalisation are of our tasks; the
+    has training rows there (`rows.solved`), never the item itself, and 0 leaves their number to the task
+    file; prompts: "english" or "native"; normalisation: a key of NORMALISATIONS, or "task" for what the task
+    file says. prompts and normalisation are of our tasks; the
     harness's own are scored as they say.
     Raises UserError (see `spec`, `data_file`).
     """
@@ -63,7 +66,7 @@ def load_tasks(
             raise UserError(
                 f"two tasks are called {task.task_name!r}, the second is {name!r}; rename one (`task:`)"
             )
-        _refuse_too_many_shots(task)
+        _keep_examples_apart(task)
         loaded[task.task_name] = task
     return loaded
 
@@ -91,38 +94,44 @@ def _check(given: dict[str, Any]) -> None:
             raise UserError(f"{key} {given[key]} is out of range; it is at least {least}")
 
 
-def _refuse_too_many_shots(task: KeptTask) -> None:
+def _keep_examples_apart(task: KeptTask) -> None:
+    """No item among its own examples; says how many stand there. UserError where that leaves too few."""
     if not (shots := task.config.num_fewshot):
         return
-    there = len(list(task.fewshot_docs()))
-    if task.config.fewshot_split == task.config.test_split:
-        there -= 1  # no item is an example before itself
+    task.keep_apart()
+    there, twins = task.sampler.counts(task.eval_docs)
+    if twins:
+        _log.warning("task %r: %d of its %d items stand among its examples as well (the same text); none is "
+                     "shown before itself", task.task_name, twins, len(task))  # fmt: skip
     if not 0 < shots <= there:
-        raise UserError(f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}")
+        besides = " that are not the item itself" if twins else ""
+        raise UserError(
+            f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}{besides}"
+        )
 
 
 def require_known(names: Iterable[str]) -> None:
     """UserError for a name that is no task, with the nearest one; reads no data."""
     for name in names:
-        if not _is_harness(name):
+        if not is_harness(name):
             spec(name)
 
 
 def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
     """Whether a task has dev items in the language; the harness's own tasks count as having none."""
-    return not _is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
+    return not is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
 
 
 def is_local(name: str, lang: str, data_root: str | Path, split: str = "test") -> bool:
     """Whether a task's rows come from local files, or from nowhere: neither the Hub's nor the harness's."""
-    if _is_harness(name):
+    if is_harness(name):
         return False
     task = spec(name)
     lang = ENGLISH if name == f"{task.name}_en" else lang
     return not rows.from_hub(task, lang, split, data_root)
 
 
-def _is_harness(name: str) -> bool:
+def is_harness(name: str) -> bool:
     """Whether the harness builds it. UserError where nobody knows it."""
     if path := file_of(name):
         raw = read_file(path)
@@ -141,7 +150,7 @@ def _is_harness(name: str) -> bool:
 
 
 def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[str, Any]) -> KeptTask:
-    if _is_harness(name):
+    if is_harness(name):
         return _harness(name, root, limit, given)
     from lrnb.tasks.harness import StudyTask
 
@@ -151,8 +160,11 @@ def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[s
     found, where = rows.split_rows(task, lang, given["split"], root, seed)
     common = {"lang": lang, "seed": seed, "prompts": prompts}
     splits = {"test": rows.documents_of(task, found, where, limit=limit, **common)}
+    given = given | {"shots": given["shots"] or task.shots}
     if given["shots"]:
         splits["train"] = rows.solved(task, lang, root, seed, prompts)
+        sets = sorted({doc["set"] for doc in splits["train"]})
+        splits["test"] = [{**doc, "set": number} for doc in splits["test"] for number in sets]
     return StudyTask(_config(task, name, given), splits)
 
 
@@ -183,6 +195,7 @@ def _config(task: TaskSpec, name: str, given: dict[str, Any]) -> dict[str, Any]:
         "num_fewshot": given["shots"],
         "doc_to_text": "prompt",
         "doc_to_target": "answer",
+        "fewshot_config": {"doc_to_target": "shown"} if written else None,
         "target_delimiter": task.delimiter,
         "fewshot_delimiter": task.fewshot_delimiter,
         "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in counted],

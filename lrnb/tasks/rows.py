@@ -9,44 +9,32 @@ ties do not favour the right one.
 from __future__ import annotations
 
 import functools
-import json
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from lrnb.data.contamination import Items
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
 from lrnb.tasks.hub import covers, hub_rows
+from lrnb.tasks.prompt_values import guarded
+from lrnb.tasks.row_files import read_rows, texts_in
+from lrnb.tasks.row_forms import LETTERS, SUFFIXES, json_rows, known_form, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.written_answers import right
 
 Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .jsonl file with `item`, the zero-based line number. UserError names file:line."""
-    rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            if line.strip():
-                rows.append({**_row(line, f"{path}:{number + 1}"), "item": number})
-    if not rows:
-        raise UserError(f"{path} is empty; give it at least one row, or leave the task out")
-    return rows
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}); one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a JSON object is expected, not {type(row).__name__}")
-    return row
+def file_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines or, .json, of a JSON list."""
+    return json_rows(path) if path.suffix == ".json" else read_rows(path)
 
 
 def documents(
@@ -61,12 +49,14 @@ def documents(
     """Prepared items of one file: item, prompt, answer, and where options are scored options and names.
 
     The options are shuffled and `answer` is an index; `names` are the options' names for result tables: the
-    label or number itself, else the option's index in the file. Of a task whose answers are written `answer`
-    is the right one as `written_answers.right` gives it. `limit` takes a sample by a seeded permutation
-    (never the first rows: published files are sorted by label); a smaller limit is a subset of a larger
-    one, and parallel files of several languages give the same rows. prompts: "english" or "native".
+    label or number itself, else the option's index in the file. Where letters are scored, the options keep
+    the order of the file. Of a task whose answers are written `answer` is the right one as
+    `written_answers.right` gives it, and `shown` what stands there in an example. `limit` takes a sample by a
+    seeded permutation (never the first rows: published files are sorted by label); a smaller limit is a
+    subset of a larger one, and parallel files of several languages give the same rows. prompts: "english" or
+    "native".
     """
-    return documents_of(task, read_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
+    return documents_of(task, file_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
 
 
 def documents_of(
@@ -74,10 +64,24 @@ def documents_of(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """`documents` of rows that are already read; `where` names them in messages."""
-    labels = task.labels or tuple(sorted({str(row["label"]) for row in rows if "label" in row}))
+    rows = [known_form(row, f"{where}:{row['item'] + 1}") for row in rows]
+    labels = task.labels or _labels(rows, where)
     prompt = task.prompt_in(lang, prompts)
     keep, others = _sample(rows, limit, [seed, zlib.crc32(task.metadata.data.encode())]), _answers(rows)
-    return [_document(task, rows[i], labels, prompt, lang, seed, where, others) for i in keep]
+    texts = {field for row in rows for field, value in row.items() if isinstance(value, str)}
+    return [_document(task, rows[i], labels, prompt, lang, seed, where, others, texts) for i in keep]
+
+
+def _labels(rows: list[dict[str, Any]], where: str) -> tuple[str, ...]:
+    named = [row for row in rows if "label" in row]
+    return tuple(sorted({_label(row, f"{where}:{row['item'] + 1}") for row in named}))
+
+
+def _label(row: dict[str, Any], where: str) -> str:
+    label = row["label"]
+    if not isinstance(label, str | int | float) or not str(label).strip():
+        raise UserError(f"{where}: 'label' is {label!r}; give it a name, or remove the row")
+    return str(label)
 
 
 def _answers(rows: list[dict[str, Any]]) -> dict[Shape, list[int]]:
@@ -100,12 +104,15 @@ def _sample(rows: list[dict[str, Any]], limit: int | None, seed: Sequence[int]) 
 
 def _document(
     task: TaskSpec, row: dict[str, Any], labels: Sequence[str], prompt: TaskPrompt, lang: str, seed: int,
-    where: str, others: dict[Shape, list[int]],
+    where: str, others: dict[Shape, list[int]], texts: set[str],
 ) -> dict[str, Any]:  # fmt: skip
     where = f"{where}:{row['item'] + 1}"
-    doc = {"item": row["item"], "prompt": _prompt(task, prompt, row, lang, where)}
+    doc = {"item": row["item"], "prompt": _prompt(task, prompt, guarded(row, texts), lang, where)}
     if task.kind == "generate_until":
-        return doc | {"answer": right(row, task.metadata.number, where)}
+        said = right(row, task.metadata.number, where)
+        return doc | {"answer": said, "shown": worked(row, said, task.metadata.number)}
+    if task.lettered:
+        return doc | _lettered(row, where)
     rng = np.random.default_rng([seed, zlib.crc32(task.metadata.data.encode()), row["item"]])
     options, answer, names = _options(row, labels, others, rng, where)
     if prompt.labels and "label" in row and "options" not in row:
@@ -118,6 +125,13 @@ def _document(
     }
 
 
+def _lettered(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """What is scored where the prompt shows the options in the order of the file, each after its letter."""
+    answer = _checked_answer(row.get("options"), row.get("answer"), where)
+    letters = list(LETTERS[: len(row["options"])])
+    return {"options": letters, "answer": answer, "names": letters}
+
+
 @functools.cache
 def language_name(lang: str) -> str:
     """The English name of a language, from `params/<lang>.yaml` or LANGUAGES; else its code."""
@@ -128,7 +142,8 @@ def language_name(lang: str) -> str:
 
 def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, where: str) -> str:
     try:
-        return prompt.template.render({"language": language_name(lang), **row})
+        given = {"language": language_name(lang), "letters": LETTERS, **row}
+        return nfc(prompt.template.render(given))
     except Exception as error:  # a template can raise anything that Python can
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 
@@ -140,15 +155,15 @@ def _options(
     """Options, index of the right one and names, before shuffling."""
     if "options" in row:
         options, answer = row["options"], row.get("answer")
-        if "answer" not in row and row.get("label") in options:
+        if "answer" not in row and isinstance(options, list) and row.get("label") in options:
             answer = options.index(row["label"])
         answer = _checked_answer(options, answer, where)
         short = "label" in row or all(option.isdecimal() for option in options)
         return list(options), answer, list(options if short else map(str, range(len(options))))
     if "label" in row:
-        if str(row["label"]) not in labels:
+        if (label := _label(row, where)) not in labels:
             raise UserError(f"{where}: label {row['label']!r} is not among {list(labels)}")
-        return list(labels), labels.index(str(row["label"])), list(labels)
+        return list(labels), labels.index(label), list(labels)
     answer = row.get("answer")
     if not _whole(answer):
         raise UserError(f"{where}: needs 'label', or 'options' and 'answer', or a whole 'answer'")
@@ -209,9 +224,9 @@ def existing(data_root: str | Path) -> Path:
 
 def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
     """Path of a split; UserError says which splits and languages there are."""
-    path = _local(task, lang, split, existing(data_root))
+    path = local_file(task, lang, split, existing(data_root))
     if not path.is_file():
-        files = {p for folder in _folders(task, data_root) for p in folder.glob("*/*.jsonl")}
+        files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*.json*")}
         there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
         raise UserError(
             f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}. "
@@ -225,7 +240,7 @@ def split_rows(
 ) -> tuple[list[dict[str, Any]], str]:
     """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
     if not from_hub(task, lang, split, existing(data_root)):
-        rows = read_rows(path := data_file(task, lang, split, data_root))
+        rows = file_rows(path := data_file(task, lang, split, data_root))
         made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
         return cloze.cloze_items(rows, str(path), seed) if made else rows, str(path)
     where = f"{task.metadata.hub.path} ({lang}, {split})"  # type: ignore[union-attr]
@@ -234,17 +249,18 @@ def split_rows(
 
 def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
     """Whether `split_rows` would find rows: a local file, or a data set on the Hub that lists the split."""
-    return _local(task, lang, split, data_root).is_file() or covers(task, lang, split)
+    return local_file(task, lang, split, data_root).is_file() or covers(task, lang, split)
 
 
 def from_hub(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
     """Whether the rows of a split come from the Hub: it has them, and there is no local file."""
-    return covers(task, lang, split) and not _local(task, lang, split, data_root).is_file()
+    return covers(task, lang, split) and not local_file(task, lang, split, data_root).is_file()
 
 
-def _local(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
+def local_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
     """The task's own file, or where there is none that of which its items are made."""
-    paths = [folder / lang / f"{split}.jsonl" for folder in _folders(task, data_root)]
+    names = [f"{split}{suffix}" for suffix in SUFFIXES]
+    paths = [folder / lang / name for folder in _folders(task, data_root) for name in names]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
@@ -259,16 +275,33 @@ def solved(
 ) -> list[dict[str, Any]]:
     """Prepared training items to show before an item: in the language where there are any, else English.
 
-    In the language: train.jsonl beside the test file, or one of train_1.jsonl, train_2.jsonl, ... picked by
-    seed, or the training split on the Hub. Else the English `sft` file of the task.
+    `set` numbers the training set of each: where there are several, seed picks one, or all are there if the
+    task file says `training_sets: mean`. Without any in the language: the English `sft` file of the task.
     """
-    folder = Path(data_root) / "eval" / task.metadata.data / lang
-    if several := sorted(folder.glob("train_*.jsonl")):
-        return documents(task, several[seed % len(several)], lang=lang, seed=seed, prompts=prompts)
-    if has_split(task, lang, "train", data_root):
-        rows, where = split_rows(task, lang, "train", data_root, seed)
-        return documents_of(task, rows, where, lang=lang, seed=seed, prompts=prompts)
-    return english(task, data_root, seed)
+    sets = _training_sets(task, lang, Path(data_root), seed)
+    found = [
+        documents_of(task, rows, where, lang=lang, seed=seed, prompts=prompts) for rows, where in sets
+    ] or [english(task, data_root, seed)]
+    return [{**doc, "set": number} for number, docs in enumerate(found) for doc in docs]
+
+
+def _training_sets(
+    task: TaskSpec, lang: str, root: Path, seed: int
+) -> list[tuple[list[dict[str, Any]], str]]:
+    """Rows and source of each training set that is asked for: train_1, ... or train, or the Hub's."""
+    folder, every = root / "eval" / task.metadata.data / lang, task.metadata.training_sets == "mean"
+    several = sorted(
+        path for path in folder.glob("train_*")
+        if path.suffix in SUFFIXES and path.stem.removeprefix("train_").isdecimal()
+    )  # fmt: skip
+    if several:
+        chosen = several if every else [several[seed % len(several)]]
+        return [(file_rows(path), str(path)) for path in chosen]
+    if not has_split(task, lang, "train", root):
+        return []
+    on_hub = not local_file(task, lang, "train", root).is_file()
+    sets = len(task.metadata.hub.splits["train"]) if every and on_hub else 1  # type: ignore[union-attr]
+    return [split_rows(task, lang, "train", root, n if sets > 1 else seed) for n in range(sets)]
 
 
 def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
@@ -277,17 +310,38 @@ def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, 
         raise UserError(
             f"task {task.name!r} has no English training rows; take it out of sft_mix, or set shots=0"
         )
-    path = Path(data_root) / task.metadata.sft
+    path = _sft_file(task, data_root)
     if not path.is_file():
         raise UserError(f"no training file {path} for {task.name!r}; set data_root to where it is")
     return documents(task, path, lang="en", seed=seed)
 
 
-def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> list[dict[str, str]]:
+def _sft_file(task: TaskSpec, data_root: str | Path) -> Path:
+    return Path(data_root) / str(task.metadata.sft)
+
+
+def _holding(path: Path, items: Items, dropped: Counter[str] | None) -> set[int]:
+    """Which rows have a text that holds an evaluation item; counted by its task in `dropped`. Not all may."""
+    held, found = {}, read_rows(path)
+    for row in found:
+        if task := next((name for text in texts_in(row) if (name := items.held_by(text))), ""):
+            held[row["item"]] = task
+    if dropped is not None:
+        dropped.update(held.values())
+    if len(held) == len(found):
+        raise UserError(f"{path}: every row holds an item of an evaluation; give other rows")
+    return set(held)
+
+
+def sft_examples(
+    name: str, n: int, data_root: str | Path, seed: int = 0, items: Items | None = None,
+    dropped: Counter[str] | None = None,
+) -> list[dict[str, str]]:  # fmt: skip
     """`n` English training examples {"prompt", "completion"}, rendered as the task is scored.
 
-    Sampled by a seeded permutation, in permuted order. Raises UserError where the task has no
-    training file, the file is missing, or it has fewer rows than asked for.
+    Sampled by a seeded permutation, in permuted order. Rows that hold one of `items` are left out and
+    counted by its task in `dropped`; where all rows are asked for, there are as many less. Raises UserError
+    where the task has no training file, the file is missing, or it has fewer rows than asked for.
     """
     task = spec(name)
     docs = english(task, data_root, seed)
@@ -295,8 +349,10 @@ def sft_examples(name: str, n: int, data_root: str | Path, seed: int = 0) -> lis
         raise UserError(
             f"sft_mix asks for {n} rows of {name!r}, {task.metadata.sft} has {len(docs)}; ask for less"
         )
-    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))[:n]
-    return [_example(docs[i], task.delimiter) for i in order]
+    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))
+    held = _holding(_sft_file(task, data_root), items, dropped) if items else set()
+    kept = [docs[i] for i in order if docs[i]["item"] not in held]
+    return [_example(doc, task.delimiter) for doc in kept[:n]]
 
 
 def _example(doc: dict[str, Any], delimiter: str) -> dict[str, str]:

@@ -20,16 +20,20 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     model_validator,
 )
 
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError, did_you_mean
+from lrnb.tasks.prompt_values import printable
 
 FOLDER = Path(__file__).parent / "files"
 #: how an option's log-likelihood is normalised -> the name of the metric
 NORMALISATIONS = {"none": "acc", "token": "acc_tokens", "byte": "acc_bytes", "character": "acc_norm"}
+OPTIONS, LETTERED = "options", "letters"  # what is scored: the options, or their letters, shown in the prompt
 METRICS = {"multiple_choice": tuple(NORMALISATIONS.values()), "generate_until": ("exact_match",)}
 EXPECTED = {  # kinds of pydantic's errors -> what a value must do
     **{"string_type": "be a text", "string_too_short": "be a text that is not empty"},
@@ -37,7 +41,7 @@ EXPECTED = {  # kinds of pydantic's errors -> what a value must do
     **{"int_type": "be a whole number", "too_short": "have one entry or more"},
 }
 JINJA = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+    undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=printable
 )
 
 
@@ -57,16 +61,27 @@ def _template(text: str) -> str:
     return text
 
 
+def _choices(given: Any) -> Any:
+    if not isinstance(given, list) and given not in (OPTIONS, LETTERED):
+        raise ValueError(f"must be {OPTIONS}, {LETTERED} or a list of labels, not {given!r}")
+    return given
+
+
 def _listed(given: Any) -> Any:
     if not isinstance(given, str | list):
         raise ValueError(f"must be a text or a list of texts, not {given!r}")
     return [given] if isinstance(given, str) else given
 
 
+def _nfc_both(labels: dict[str, Any]) -> dict[str, Any]:
+    return {nfc(label): nfc(word) for label, word in labels.items()}
+
+
 Text = Annotated[str, Field(min_length=1)]
 Inside = Annotated[Text, AfterValidator(inside)]
 Entries = Annotated[dict[str, Any], Field(min_length=1)]
 Names = Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)]
+Words = Annotated[list[Any], AfterValidator(nfc)]  # seen in prompts; templates are NFC once they are filled
 
 
 class Strict(BaseModel):
@@ -90,7 +105,7 @@ class Native(Strict):
     """A prompt in a language: its template, and the words for the labels where they are translated."""
 
     doc_to_text: str
-    labels: dict[str, Any] = {}
+    labels: Annotated[dict[str, Any], AfterValidator(_nfc_both)] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -103,7 +118,7 @@ class Native(Strict):
 class Generation(Strict):
     """When a written answer ends."""
 
-    until: list[Text] = Field(min_length=1)
+    until: Annotated[list[Text], AfterValidator(nfc)] = Field(min_length=1)
     max_gen_toks: PositiveInt
 
 
@@ -115,7 +130,7 @@ class Hub(Strict):
     splits: dict[str, Names] = Field(min_length=1)  # test, dev, train -> the name there, or several
     columns: Entries = Field(alias="fields")  # our field -> a Jinja expression over the row
     config: str = "{code}"  # {code} and {split} are filled in, as in `files`
-    files: str = ""
+    files: Names = []  # where the file may be in the data set, tried in this order
 
 
 class Metadata(Strict):
@@ -127,11 +142,12 @@ class Metadata(Strict):
     metric: str  # the number that is reported, one of METRICS
     data: Inside  # the folder under <data root>/eval/
     sft: Inside | None = None  # English training rows under the data root
-    labels: list[Any] = []  # class names; without it those of the rows
+    labels: Words = []  # class names; without it those of the rows
     native: dict[str, Native] = {}  # by language, as files/native/
     hub: Hub | None = None
     number: Literal["last", "first", "text"] = "last"  # the answer in a generated text, or all of it
     cloze_from: Inside | None = None  # another `data`, of whose rows cloze items are made (see `cloze`)
+    training_sets: Literal["seed", "mean"] = "seed"  # of several: one by seed, or each item with every one
     version: Any = None
     chance: Any = None
 
@@ -150,9 +166,10 @@ class TaskSpec(Strict):
     name: Text = Field(alias="task")
     kind: Literal["multiple_choice", "generate_until"] = Field(alias="output_type")
     doc_to_text: Annotated[str, AfterValidator(_template)]
-    doc_to_choice: Any = "options"
-    delimiter: str = Field(" ", alias="target_delimiter")
-    fewshot_delimiter: str = "\n\n"
+    doc_to_choice: Annotated[Any, AfterValidator(_choices), AfterValidator(nfc)] = OPTIONS
+    shots: NonNegativeInt = Field(0, alias="num_fewshot")  # where the study asks for none
+    delimiter: Annotated[str, AfterValidator(nfc)] = Field(" ", alias="target_delimiter")
+    fewshot_delimiter: Annotated[str, AfterValidator(nfc)] = "\n\n"
     generation_kwargs: Generation | None = None
     metadata: Metadata
     metric_list: Any = None
@@ -174,6 +191,11 @@ class TaskSpec(Strict):
     def path(self) -> Path:
         """The file."""
         return self._path
+
+    @property
+    def lettered(self) -> bool:
+        """Whether letters are scored that stand before the options in the prompt."""
+        return self.doc_to_choice == LETTERED
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lrnb.data import corpus
+from lrnb.data.unicode_form import has_surrogate, nfc
 from lrnb.study.parameters import ROOT, read_yaml
+from lrnb.tasks.row_forms import any_rows
 from lrnb.tasks.task_file import FOLDER
 
 
 def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[str]:
-    """Every string in a data root's corpus/, eval/ and sft/; `langs` limits the first two.
+    """Every string in a data root's corpus/, eval/ and sft/, in NFC; `langs` limits the first two.
 
     Strings of eval/ and sft/ come a second time after a space, as they stand in a prompt; the fixed
     words of the prompts come as well.
@@ -24,10 +24,10 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     root, wanted = Path(data_root), None if langs is None else set(langs)
     for lang in corpus.languages(root):
         if wanted is None or lang in wanted:
-            yield from corpus.read_local(root, lang)
-    for path in sorted([*root.glob("eval/*/*/*.jsonl"), *root.glob("sft/*.jsonl")]):
+            yield from map(nfc, corpus.local_texts(root, lang))
+    for path in sorted([*root.glob("eval/[!.]*/[!.]*/[!.]*.json*"), *root.glob("sft/[!.]*.jsonl")]):
         if wanted is None or path.parent.name in wanted or path.parent.name == "sft":
-            for text in chain.from_iterable(map(_strings, _rows(path))):
+            for text in (text for row in any_rows(path) for text in _strings(nfc(row))):
                 yield text
                 yield f" {text}"
 
@@ -40,7 +40,7 @@ def prompt_texts() -> Iterator[str]:
         for template in _strings(_without_hub(read_yaml(path))):
             for name in names if "language" in template else [""]:
                 whole = re.sub(r"{{\s*language\s*}}", name, template)
-                for text in filter(None, re.split(r"{[{%#].*?[}%#]}", whole)):
+                for text in filter(None, map(nfc, re.split(r"{[{%#].*?[}%#]}", whole))):
                     yield text
                     yield f" {text}"
 
@@ -50,14 +50,9 @@ def _without_hub(task: dict[str, Any]) -> dict[str, Any]:
     return task | {"metadata": {key: value for key, value in meta.items() if key != "hub"}}
 
 
-def _rows(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, filter(str.strip, file))
-
-
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield value
+        yield from [] if has_surrogate(value) else [value]
     elif isinstance(value, int | float):
         yield str(value)  # answers of sums are numbers
     elif isinstance(value, dict | list):

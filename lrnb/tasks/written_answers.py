@@ -13,6 +13,7 @@ from typing import Any
 
 import regex
 
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 
 TEXT = "text"
@@ -97,7 +98,7 @@ def same(text: str, answer: str, rule: str) -> bool:
 
 def _level(text: str) -> str:
     """NFC, case folded, words apart by one space."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return " ".join(nfc(text).casefold().split())
 
 
 def number_in(text: str, rule: str = "last") -> str:

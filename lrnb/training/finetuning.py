@@ -112,7 +112,7 @@ def fine_tune(
     """
     recipe.start()
     model, tokenizer = load_model(parent)
-    _check_special(tokenizer, parent)
+    pad = _padding(tokenizer, parent)
     arguments = recipe.arguments(
         SFTConfig,
         out.parent / "work",
@@ -125,11 +125,11 @@ def fine_tune(
     trainer = PromptWeighted(
         model,
         arguments,
-        data_collator=Collator(tokenizer.pad_token_id, prompt_weight),
+        data_collator=Collator(pad, prompt_weight),
         train_dataset=datasets.Dataset.from_list(list(examples)),
         processing_class=tokenizer,
     )
-    prepared: Any = trainer.train_dataset
+    prepared: Any = trainer.train_dataset.map(_ended_once, fn_kwargs={"end": tokenizer.eos_token_id})  # type: ignore[union-attr]
     short = trainer.train_dataset = prepared.filter(lambda row: len(row["input_ids"]) <= max_len)
     if not len(short):
         raise UserError(f"no SFT example fits sft_max_len {max_len} tokens; raise it or check sft_mix")
@@ -137,11 +137,20 @@ def fine_tune(
     return _run(trainer, tokenizer, parent, out, epochs, name) | facts
 
 
-def _check_special(tokenizer: Any, parent: Path) -> None:
-    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+def _padding(tokenizer: Any, parent: Path) -> int:
+    """What fills rows up: any token does, as the loss leaves it out; UserError without an end token."""
+    if tokenizer.eos_token_id is None:
         raise UserError(
-            f"{parent}: the tokenizer has no end or padding token; set both in tokenizer_config.json"
+            f"{parent}: the tokenizer has no end token, so answers would not end; set eos_token in its "
+            "tokenizer_config.json"
         )
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def _ended_once(row: dict[str, Any], end: int) -> dict[str, Any]:
+    """TRL ends each answer; where the tokenizer does so too, the second end token goes."""
+    double = row["input_ids"][-2:] == [end, end]
+    return {key: row[key][:-1] if double else row[key] for key in ("input_ids", "completion_mask")}
 
 
 def _examples_a_step(arguments: Any) -> int:

@@ -261,7 +261,7 @@ def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> Dev:
 
     found = evaluate.dev_score(scorer, tasks)
     chance = float(np.mean([100 * task.chance for task in tasks.values()]))
-    sizes = [len(task) for task in tasks.values()]
+    sizes = [task.distinct for task in tasks.values()]
     error = standard_error([found[name] for name in tasks], sizes)
     return Dev(found["mean"], sum(sizes), chance, tuple(tasks), error)
 

@@ -81,10 +81,11 @@ def test_lines_stand_by_seed_and_set_after_what_they_say(line: pool_lines.Line, 
     assert [pool_lines.key(one) for one in pool_lines.headline_lines(rest)] == [(0, "avx512"), (1, "avx512")]
 
 
-def test_a_broken_line_is_named(line: pool_lines.Line, path: Path) -> None:
+@pytest.mark.parametrize(("broken", "why"), [('{"seed": 1', "not JSON"), ('{"seed": 1}', "no run of a pool")])
+def test_a_broken_line_is_named(line: pool_lines.Line, path: Path, broken: str, why: str) -> None:
     pool.write_pool(path, [line])
-    path.write_text(path.read_text() + '{"seed": 1\n')
-    with pytest.raises(UserError, match=r"line 3: no run of a pool"):
+    path.write_text(path.read_text() + f"{broken}\n")
+    with pytest.raises(UserError, match=rf"nano-qaa\.jsonl:3: {why}"):
         pool.read_pool(path)
 
 
@@ -117,6 +118,12 @@ def test_a_run_of_mixed_instruction_sets_is_no_line(tmp_path: Path) -> None:
 
 
 # What fits
+
+
+def test_shares_of_training_sets_are_no_bits_and_are_refused():
+    assert pool_lines.packed(pd.Series([1.0, 0.0])) != pool_lines.packed(pd.Series([0.0, 1.0]))
+    with pytest.raises(UserError, match="several training sets has shares of them: leave it out of tasks"):
+        pool_lines.packed(pd.Series([1.0, 1 / 3]))
 
 
 def test_only_what_results_depend_on_must_be_equal(study: Study, line: pool_lines.Line, path: Path) -> None:

@@ -59,7 +59,7 @@ def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no text for 'bn'. Put one of bn.jsonl.gz"):
         corpus.read_local(tmp_path, "bn")
     root = write_corpus(tmp_path, "bn.jsonl", '{"text": "a"}\nnot json\n')
-    with pytest.raises(UserError, match=r"bn.jsonl:2: expected one JSON object a line"):
+    with pytest.raises(UserError, match=r"bn.jsonl:2: not JSON \(Expecting value\); one JSON object a line"):
         list(corpus.read_local(root, "bn"))
     with pytest.raises(UserError, match="cannot be opened"):
         list(corpus.read_hub(str(tmp_path / "nowhere")))

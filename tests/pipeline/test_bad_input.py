@@ -29,18 +29,46 @@ def run_alone(name: str, runs: Path | str, **values: object) -> str:
     return str(caught.value)
 
 
-def corpus_of(tmp_path: Path, documents: list[str], **values: object) -> tuple[str, Path]:
-    """The message of 01_corpus on a Bengali corpus of `documents`, and the folder it writes to."""
+BENGALI = {"preset": "smol", "lang": "bn", "script": "Bengali", "script_min_share": 0.5}
+
+
+def corpus_root(tmp_path: Path, documents: list[object]) -> Path:
+    """A data root with a Bengali corpus, beside a finished base in `runs`."""
     shared, data = tmp_path / "runs" / "smol" / "shared", tmp_path / "data"
     with stages.Stage(shared / "base", "base", {}) as stage:
         save_pico(stage.draft)
     (data / "eval").mkdir(parents=True)
     for lang, texts in (("bn", documents), ("en", ["the cat sees the dog"])):
-        lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts]
+        lines = [json.dumps({"text": text}, ensure_ascii="\ud83d" in str(text)) + "\n" for text in texts]
         files.write_text(data / "corpus" / f"{lang}.jsonl", "".join(lines))
-    given = {"preset": "smol", "lang": "bn", "script": "Bengali", "script_min_share": 0.5}
-    message = run_alone("01_ct/01_corpus", tmp_path / "runs", data_root=str(data), **given, **values)
+    return data
+
+
+def corpus_of(tmp_path: Path, documents: list[object], **values: object) -> tuple[str, Path]:
+    """The message of 01_corpus on a Bengali corpus of `documents`, and the folder it writes to."""
+    data = corpus_root(tmp_path, documents)
+    message = run_alone("01_ct/01_corpus", tmp_path / "runs", data_root=str(data), **BENGALI, **values)
     return message, tmp_path / "runs" / "smol" / "bn" / "corpus"
+
+
+def test_rows_that_are_no_text_and_items_are_dropped_and_told_in_the_table(tmp_path: Path) -> None:
+    song = "আমি বাংলায় গান গাই, আমি বাংলার গান গাই, আমি আমার আমিকে চিরদিন এই বাংলায় খুঁজে পাই"
+    right = [f"নদীর ধারে একটি ছোট গ্রাম {n}\u2028সেখানে {n}\x85অনেক মানুষ" for n in range(30)]
+    bad = [None, 7, ["a"], {"bn": "a"}, float("nan"), "\ud83d", f"{song} {song}", "in Latin"]
+    data = corpus_root(tmp_path, [*right[:15], *bad, *right[15:]])
+    files.write_text(data / "eval/topic/bn/test.jsonl", json.dumps({"text": song, "label": "travel"}))
+    given = {"ct_budgets": [64], "seq_len": 16, "heldout_bytes": 2000, "english_ratio": 0, **BENGALI}
+    given |= {"tasks": ["topic"], "tasks_en": [], "tasks_written": []}
+    out, runs = tmp_path / "executed" / "n.ipynb", tmp_path / "runs"
+    notebooks.exec_notebook(
+        ROOT / "notebooks/01_ct/01_corpus.ipynb",
+        {"runs": str(runs), "data_root": str(data), **given}, out,
+    )  # fmt: skip
+    kinds = dict.fromkeys(("null", "number", "list", "object", "NaN", "lone surrogate", "other script"), 1)
+    counted = stages.read_manifest(runs / "smol/bn/corpus")["facts"]["dropped"]["bn"]
+    assert counted == kinds | {"holds items of topic": 1}
+    assert all(f"<th>{reason}</th>" in out.read_text(encoding="utf-8") for reason in counted)
+    assert set(corpus.read_lines(runs / "smol/bn/corpus/heldout_x.jsonl")) <= set(right)
 
 
 def test_empty_corpus_is_named_and_nothing_is_written(tmp_path: Path) -> None:

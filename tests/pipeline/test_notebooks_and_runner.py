@@ -398,7 +398,7 @@ def test_data_of_the_language_counts_and_other_languages_do_not(tmp_path: Path) 
         own = [freshness.data_hash(steps[name], study) for name in ("base", "sft", "corpus", "eval_merged")]
         return [*own, freshness.data_hash(steps["base"], plain)]
 
-    for file, expected in zip(paths, ("1011", "1111", "1000", "1111", "1011", "1000", "0101"), strict=True):
+    for file, expected in zip(paths, ("1011", "1111", "1000", "1111", "1011", "1000", "0111"), strict=True):
         before = hashes()
         file.write_text("{} ")
         changed = "".join(str(int(a != b)) for a, b in zip(before, hashes(), strict=True))
@@ -417,7 +417,7 @@ def test_a_users_own_model_and_task_file_count(tmp_path: Path) -> None:
         names = ("base", "corpus", "sft", "eval_merged", "scores")
         return {name: freshness.input_key(steps[name], steps, study) for name in names}
 
-    for path, expected in ((model, {"base"}), (task, {"sft", "eval_merged"})):
+    for path, expected in ((model, {"base"}), (task, {"corpus", "sft", "eval_merged"})):
         before = keys()
         files.write_text(path, "made anew")
         assert {name for name, key in keys().items() if key != before[name]} == expected
@@ -434,6 +434,18 @@ def test_what_a_users_task_file_includes_counts(tmp_path: Path) -> None:
     assert changed != before
     files.write_text(middle, f"include: {tmp_path / 'middle.yaml'}")  # refused when it is loaded
     assert freshness._own_files({"tasks": [str(own)]}).keys() == before.keys()
+
+
+def test_how_traditional_mongolian_is_written_counts_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(lang: str, preset: str) -> dict[str, str]:
+        study = load_study(ROOT / "params" / f"{lang}.yaml", preset, {"data_root": str(ROOT)})
+        steps = plan.plan(study)
+        return freshness.input_key(steps["base"], steps, study)
+
+    before = key("mn", "paper"), key("bn", "paper")
+    monkeypatch.setattr(freshness, "versions", lambda names: dict.fromkeys(names, "0.0"))
+    assert freshness.changed_inputs(before[0], key("mn", "paper")) == ["text"]
+    assert before[1] == key("bn", "paper")
 
 
 def test_data_behind_links_count_and_links_in_a_circle_end(tmp_path: Path) -> None:

@@ -43,9 +43,8 @@ SMALL = {
     "test_limit": 40,
 }
 MERGED = ("average", "task_arithmetic", "ties", "ties_sv")
-COLUMNS = (
-    "preset lang model method ct_tokens task family metric value ci_low ci_high n chance shots seed".split()
-)
+COLUMNS = "preset lang model method ct_tokens task family metric".split()
+COLUMNS += "value ci_low ci_high n chance shots seed cut".split()
 
 
 def run(runs: Path, *extra: str) -> subprocess.CompletedProcess:

@@ -34,7 +34,7 @@ def test_native_prompts_are_in_the_language_s_script_and_cover_its_tasks(lang):
     assert set(prompts) <= set(task_file.available())
     for name in prompts:
         prompt = task_file.spec(name).prompt_in(lang, "native")
-        row = dict.fromkeys(("text", "question", "context", "passage"), "")
+        row = dict.fromkeys(("text", "question", "context", "passage"), "") | {"options": [], "letters": ""}
         shown = prompt.template.render(row | {"relation": "cause"}) + "".join(prompt.labels)
         scripts = {study["script"], "Mongolian"} if name.startswith("milic") else {study["script"]}
         assert not shown.strip() or max(script_share(shown, script) for script in scripts) == 1
@@ -143,13 +143,17 @@ def docs(name: str, lang: str, root: Path, **options: object) -> list[dict]:
 
 
 def test_sib_200_from_its_layout(tmp_path):
-    rows = [{"index_id": i, "category": "travel", "text": f"t{i}"} for i in range(3)]
-    configured(hub(tmp_path, "Davlan/sib200"), "ben_Beng", {"test": rows, "validation": rows[:1]})
+    folder = hub(tmp_path, "Davlan/sib200") / "data" / "ben_Beng"
+    folder.mkdir(parents=True)
+    rows = [f"{i}\ttravel\tt{i}\n" for i in range(3)]
+    for name, n in {"test": 3, "dev": 1, "train": 2}.items():
+        (folder / f"{name}.tsv").write_text("index_id\tcategory\ttext\n" + "".join(rows[:n]))
     found = docs("topic", "bn", tmp_path)
     assert [doc["prompt"] for doc in found] == [f"Text: t{i}\nTopic:" for i in range(3)]
     assert {doc["names"][doc["answer"]] for doc in found} == {"travel"}
     assert len(docs("topic", "bn", tmp_path, split="dev")) == 1
     assert loading.has_dev("topic", "bn", tmp_path)
+    assert len(solved(task_file.spec("topic"), "bn", tmp_path, 0)) == 2
 
 
 def test_local_files_win_over_the_hub(tmp_path):
@@ -197,22 +201,6 @@ def test_indic_xcopa_from_its_layout(tmp_path):
     assert (doc["prompt"], doc["options"][doc["answer"]]) == ("P\nWhat was the cause?", "a")
 
 
-def test_milic_eval_from_its_layout(tmp_path):
-    folder = hub(tmp_path, "pkupie/milic-eval")
-    choice = {"id": "1", "context": "C", "question": "Q", "options": ["a", "b"], "answer": "B"}
-    for name in ("test", "dev", "train_1", "train_2", "train_3"):
-        for task, row in (("reading_comprehension", choice), ("math", {"question": "Q", "answer": "12"})):
-            path = folder / task / "bo" / f"{name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps([{**row, "question": f"Q {name}"}]))
-    doc = docs("milic_reading", "bo", tmp_path)[0]
-    assert (doc["prompt"], doc["options"][doc["answer"]]) == ("C\nQuestion: Q test\nAnswer:", "b")
-    assert docs("milic_math", "bo", tmp_path)[0]["answer"] == "12"
-    task = loading.load_tasks(["milic_math"], "bo", tmp_path, shots=1, seed=1)["milic_math"]
-    task.build_all_requests()
-    assert task.instances[0].args[0].startswith("Question: Q train_2\nAnswer: 12\n\nQuestion: Q test")
-
-
 @pytest.mark.parametrize("answer", [None, "A", "1,5"])
 def test_a_milic_answer_that_is_no_number_is_refused_not_zero(tmp_path, answer):
     path = hub(tmp_path, "pkupie/milic-eval") / "math" / "bo" / "test.json"
@@ -258,7 +246,8 @@ def docs_of_colour(name: str, root: Path) -> list[dict]:
         ({"files": "../../../secret.jsonl"}, "inside the data root"),
         ({"files": "{code}.jsonl", "code": {"bn": "../../../secret"}}, "inside the data root"),
         ({"files": "{code}.jsonl", "code": {"bn": "/secret"}}, "inside the data root"),
-        ({"files": ["bn.jsonl"]}, r"hub.files must be a text, not \['bn.jsonl'\]"),
+        ({"files": 3}, r"hub.files must be a text or a list of texts, not 3"),
+        ({"files": ["none.jsonl", "nor.jsonl"]}, "cannot be had.*; tried: .*/me/colours/none.jsonl"),
         ({"fields": {"text": "1 / 0", "label": "c"}}, "division by zero"),
         ({"files": "{nope}.jsonl"}, "cannot be filled in"),
         ({"files": "{code}/none.jsonl"}, "cannot be had.*Check the network.*/hub/me/colours, or rows"),
@@ -312,7 +301,8 @@ def test_an_empty_split_on_the_hub_is_refused(colours, tmp_path):
 )
 def test_options_out_of_range_are_named(tmp_path, options, message):
     write_rows(tmp_path, labelled(6))
-    write_rows(tmp_path, labelled(3), "eval/colour/bn/train.jsonl")
+    examples = [{**row, "text": f"e{i}"} for i, row in enumerate(labelled(3))]
+    write_rows(tmp_path, examples, "eval/colour/bn/train.jsonl")
     name = write_task(tmp_path)
     assert len(loading.load_tasks([name], "bn", tmp_path, limit=1, shots=3, seed=0)["colour"]) == 1
     with pytest.raises(UserError, match=message):

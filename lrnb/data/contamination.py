@@ -1,0 +1,64 @@
+"""Evaluation items in text to train on: found by long stretches of letters that both have.
+
+The rule is that of GPT-4's report (OpenAI 2023, arXiv 2303.08774, appendix C): only letters and digits are
+compared, without spaces and marks, and STRETCH of them in a row are an overlap. There three stretches of an
+item are drawn, here all count. It needs no words, so it holds for scripts without spaces. Fifty letters are
+8 to 10 words of Bengali or English, as long as the n-grams of other reports (8 in PaLM, 13 in GPT-3).
+
+Shorter texts are common turns too often to tell by themselves: down to BLOCK letters they count where they
+are found whole and make up half of the document or more; still shorter ones (labels, single words) never.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import regex
+
+from lrnb.data.unicode_form import nfc
+
+STRETCH, BLOCK = 50, 25  # letters; a stretch of 2 * BLOCK - 1 holds a whole block of the item's text
+SKIPPED = regex.compile(r"https?://\S+|[^\p{L}\p{M}\p{N}]+|\p{Variation_Selector}")
+
+
+def letters(text: str) -> str:
+    """The letters, vowel signs and digits of a text but of web addresses, case folded, in NFC."""
+    return SKIPPED.sub("", nfc(nfc(text).casefold()))
+
+
+class Items:
+    """Texts of evaluation items by task, to be found again in other text."""
+
+    def __init__(self, texts: Mapping[str, Iterable[str]]) -> None:
+        self.tasks = tuple(texts)
+        self._blocks: dict[str, list[tuple[str, str, int]]] = defaultdict(list)  # task, its text, place
+        for task, own in texts.items():
+            for text in dict.fromkeys(map(letters, own)):
+                for place in range(0, len(text) - BLOCK + 1, BLOCK):
+                    self._blocks[text[place : place + BLOCK]].append((task, text, place))
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def held_by(self, document: str) -> str:
+        """The first task of which a document holds an item; "" where it holds none."""
+        found, short = letters(document), {}
+        for start in range(len(found) - BLOCK + 1):
+            for task, text, place in self._blocks.get(found[start : start + BLOCK], ()):
+                common = _common(found, start, text, place)
+                if common >= STRETCH:
+                    return task
+                if common == len(text):
+                    short[text] = task
+        return next(iter(short.values())) if 2 * sum(map(len, short)) >= len(found) > 0 and short else ""
+
+
+def _common(a: str, i: int, b: str, j: int) -> int:
+    """Length, as far as STRETCH around it matters, of the stretch around a[i] and b[j] that is the same."""
+    before = after = 0
+    while before < min(i, j, STRETCH) and a[i - before - 1] == b[j - before - 1]:
+        before += 1
+    while after < min(len(a) - i, len(b) - j, STRETCH) and a[i + after] == b[j + after]:
+        after += 1
+    return before + after

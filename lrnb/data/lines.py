@@ -1,0 +1,102 @@
+r"""Text files as numbered lines, and JSON Lines: the one reader of .txt and .jsonl for all of lrnb.
+
+Lines end at "\n" alone, as JSON Lines says: `str.splitlines` would end them at U+2028, U+0085 and others that
+text holds. Files are UTF-8 with or without a byte order mark, plain or (.gz) packed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from lrnb.errors import UserError
+
+BOM = "\ufeff"
+DEEPEST = 50  # lists and objects inside one another; what walks a value calls itself that often
+BEGINNINGS = {  # first bytes -> what the file is; what iconv calls it, or the ending of such a file's name
+    b"\xff\xfe\x00\x00": ("UTF-32", "UTF-32"),
+    b"\x00\x00\xfe\xff": ("UTF-32", "UTF-32"),
+    b"\xff\xfe": ("UTF-16", "UTF-16"),
+    b"\xfe\xff": ("UTF-16", "UTF-16"),
+    b"\x1f\x8b": ("gzip", ".gz"),
+    b"PAR1": ("parquet", ".parquet"),
+}
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers from 1 and without their ends.
+
+    UserError with file, line and remedy for what is no file, cannot be read, is cut off or is no UTF-8.
+    """
+    number = 0
+    try:
+        with _opened(path) as file:
+            for number, raw in enumerate(file, 1):
+                if (line := _text(raw, path, number)).strip():
+                    yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(
+            f"{path}:{number + 1}: the packed data are cut off or damaged ({error}); pack, copy or download "
+            "the file again"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); give a file that you may read"
+        ) from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The value of every line that is not blank, with its number. UserError also for what is no JSON."""
+    for number, line in numbered_lines(path):
+        yield number, _value(line, f"{path}:{number}")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; put a file there, or take it away")
+    return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _text(raw: bytes, path: Path, number: int) -> str:
+    """A line as text; a byte order mark goes wherever files with one were put together."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _no_utf8(raw, path, number, f"byte 0x{raw[error.start]:02x}", "LATIN1") from None
+    if "\0" in text:
+        raise _no_utf8(raw, path, number, "a zero byte: UTF-16, or a damaged file", "UTF-16LE")
+    return text.removeprefix(BOM).removesuffix("\n").removesuffix("\r")
+
+
+def _no_utf8(raw: bytes, path: Path, number: int, *found: str) -> UserError:
+    name, kind = next((v for k, v in BEGINNINGS.items() if raw.startswith(k)), found)
+    unpack = "unpack it and " if path.name.endswith(".gz") else ""
+    remedy = f"{unpack}convert it, as: iconv -f {kind} -t UTF-8 {path.name.removesuffix('.gz')} > NEW"
+    if kind.startswith("."):
+        remedy = f"give it a name that ends with {kind}"
+    return UserError(f"{path}:{number}: is no UTF-8 text ({name}); {remedy}")
+
+
+def _value(line: str, where: str) -> Any:
+    try:
+        value = json.loads(line)
+        if line.count("[") + line.count("{") <= DEEPEST or _depth(value) <= DEEPEST:
+            return value
+        reason = f"more than {DEEPEST} lists and objects inside one another"
+    except RecursionError:
+        reason = "too many lists and objects inside one another"
+    except ValueError as error:
+        reason = getattr(error, "msg", str(error))
+    raise UserError(f"{where}: not JSON ({reason}); one JSON object a line: mend or remove it") from None
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level := [v for v in level if isinstance(v, list | dict)]:
+        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+        depth += 1
+    return depth

@@ -1,0 +1,48 @@
+"""One Unicode form for all text, and what is no text: asked at every door through which text comes in."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from typing import Any
+
+from lrnb.data.mongolian import by_shape
+
+KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", dict: "object"}
+KINDS |= {list: "list", tuple: "list"}
+
+
+def nfc(value: Any) -> Any:
+    """A value with every text in it in NFC; names of fields stay. Letters as typed (Bengali U+09DF) are not.
+
+    Equal-looking text must be equal tokens: corpora, items, options, prompts and the pruned vocabulary. So
+    with the extra `mongolian` words of traditional Mongolian are written by their shape (`mongolian`).
+    """
+    if isinstance(value, str):
+        return by_shape(unicodedata.normalize("NFC", value))
+    if isinstance(value, dict):
+        return {key: nfc(part) for key, part in value.items()}
+    return [nfc(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def why_no_text(value: Any) -> str:
+    """What a value is that is no text (null, number, NaN, list, ..., lone surrogate); "" for a text."""
+    if isinstance(value, str):
+        return "lone surrogate" if has_surrogate(value) else ""
+    if is_nan(value):
+        return "NaN"
+    return KINDS.get(type(value), type(value).__name__)
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a text holds half of a UTF-16 pair, which is no character: UTF-8 cannot write it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a number is NaN or infinite."""
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,70 @@
+"""The evaluation items of a study, to be kept out of what it trains on (`lrnb.data.contamination`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lrnb.data.contamination import Items
+from lrnb.study.parameters import ENGLISH, Study
+from lrnb.tasks import loading, rows
+from lrnb.tasks.hub import covers
+from lrnb.tasks.row_files import texts_in
+from lrnb.tasks.row_forms import any_rows
+from lrnb.tasks.task_file import TaskSpec, spec
+
+SPLITS = ("dev", "test")
+
+
+def items_of_study(study: Study, data_root: Path) -> Items:
+    """Dev and test rows of a study's tasks in X, and in English, where they may be parallel.
+
+    Rows that a study does not score itself, as English ones of a task that is scored in X alone, count where
+    they are local.
+
+    None of the micro-world: there every pair of facts is of one part by its meaning, and the few words that
+    it has make the same sentences in items and text, as they are meant to.
+    """
+    named = [*study.compared, *study.written, *study.dev_tasks]
+    texts: dict[str, list[str]] = {}
+    for name in dict.fromkeys(named) if study.preset != "nano" else ():
+        task, found = _found(name, study, data_root)
+        texts.setdefault(task, []).extend(text for row in found for text in texts_in(row))
+    return Items(texts)
+
+
+def _found(name: str, study: Study, root: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A task's own name and its rows; of the harness's own tasks those that are scored."""
+    if loading.is_harness(name):
+        ((name, kept),) = loading.load_tasks([name], study.lang, root, seed=study.seed).items()
+        return name, [dict(doc) for doc in kept.eval_docs]
+    task = spec(name)
+    in_english = _rows(task, ENGLISH, study, root, hub=name.endswith("_en"))
+    return task.name, [*_rows(task, study.lang, study, root), *in_english]
+
+
+def english_items(study: Study, data_root: Path) -> Items:
+    """Dev and test rows in English of all local tasks, and of those of `sft_mix` that the Hub has.
+
+    The same for every language of a study, since SFT-en is trained once.
+    """
+    if study.preset == "nano":
+        return Items({})
+    texts: dict[str, list[str]] = {}
+    for path in sorted(p for s in SPLITS for p in data_root.glob(f"eval/[!.]*/{ENGLISH}/{s}.json*")):
+        own = texts.setdefault(path.parents[1].name, [])
+        own.extend(text for row in any_rows(path) for text in texts_in(row))
+    for name in study.sft_mix:
+        task = spec(name)
+        if task.metadata.data not in texts:
+            found = _rows(task, ENGLISH, study, data_root)
+            texts[task.metadata.data] = [text for row in found for text in texts_in(row)]
+    return Items(texts)
+
+
+def _rows(task: TaskSpec, lang: str, study: Study, root: Path, hub: bool = True) -> Iterator[dict[str, Any]]:
+    """Local dev and test rows; with `hub` the Hub's, where the language has none of them locally."""
+    local = [split for split in SPLITS if rows.local_file(task, lang, split, root).is_file()]
+    for split in local or [split for split in SPLITS if hub and covers(task, lang, split)]:
+        yield from rows.split_rows(task, lang, split, root, study.seed)[0]

@@ -1,0 +1,76 @@
+"""The forms in which published sets write a row, brought to the one that `rows` knows.
+
+MiLiC-Eval (Zhang et al. 2025) writes a context as a list of turns, an answer as a letter, and a label and a
+worked solution in several languages: {"en": ..., "zh": ...}. Its files are JSON lists.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from string import ascii_uppercase as LETTERS
+from typing import Any
+
+from lrnb.data.lines import json_lines
+from lrnb.errors import UserError
+from lrnb.tasks.row_files import checked_row
+from lrnb.tasks.written_answers import number_in
+
+SUFFIXES = (".jsonl", ".json")
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a .json file, a list of objects, with `item`, their place in it. UserError names the file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no JSON in UTF-8 ({error}); mend the file, or fetch it again") from None
+    if not isinstance(found, list) or not found:
+        raise UserError(f"{path}: a JSON list of one row or more is expected; one object a line is .jsonl")
+    rows = [checked_row(row, f"{path}:{place + 1}") for place, row in enumerate(found)]
+    return [{**row, "item": place} for place, row in enumerate(rows)]
+
+
+def any_rows(path: Path) -> Iterable[Any]:
+    """What a .json or .jsonl file holds, whatever it is; there may be nothing in .jsonl."""
+    return json_rows(path) if path.suffix == ".json" else (row for _, row in json_lines(path))
+
+
+def known_form(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """The row with one text as `context`, an index as `answer`, English `label` and `cot`.
+
+    UserError where turns are no texts, or an English one is missing.
+    """
+    changed: dict[str, Any] = {}
+    if isinstance(turns := row.get("context"), list):
+        changed["context"] = _joined(turns, where)
+    if "options" in row and row.get("answer") in list(LETTERS):
+        changed["answer"] = LETTERS.index(row["answer"])
+    for key in ("label", "cot"):
+        if isinstance(row.get(key), dict):
+            changed[key] = _english(row[key], key, where)
+    return row | changed
+
+
+def _joined(turns: list[Any], where: str) -> str:
+    if not turns or not all(isinstance(turn, str) for turn in turns):
+        raise UserError(f"{where}: 'context' is a list, but not of texts; correct the row, or leave it out")
+    return "\n".join(turns)
+
+
+def _english(texts: dict[str, Any], key: str, where: str) -> str:
+    if not isinstance(text := texts.get("en"), str) or not text.strip():
+        raise UserError(f"{where}: {key!r} has no text under 'en', but {sorted(texts)}; correct the row")
+    return text
+
+
+def worked(row: dict[str, Any], answer: str, rule: str) -> str:
+    """What an example shows as its answer: the row's worked solution on one line, else the answer alone.
+
+    The answer ends a solution that does not end with it; only where the last number counts are there any.
+    """
+    if rule != "last" or not isinstance(row.get("cot"), str) or not row["cot"].strip():
+        return answer
+    solution = " ".join(row["cot"].split())  # a written answer ends with its line
+    return solution if number_in(solution) == answer else f"{solution} The answer is {answer}."
