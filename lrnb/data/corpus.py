@@ -40,13 +40,13 @@ def read_local(
     Rows that are no text are left out, and counted by reason in `dropped`. UserError where there is no file,
     no document in it, or where it cannot be read.
     """
-    path = local_file(Path(data_root), lang)
+    path = text_file(Path(data_root), lang)
     return _not_empty(_values(path, field), str(path), Counter() if dropped is None else dropped)
 
 
 def local_texts(data_root: Path, lang: str) -> Iterator[str]:
     """`read_local` of a language that the study may not be about: its file may be empty."""
-    return _texts(_values(local_file(Path(data_root), lang), "text"), Counter())
+    return _texts(_values(text_file(Path(data_root), lang), "text"), Counter())
 
 
 def languages(data_root: Path) -> list[str]:
@@ -56,7 +56,7 @@ def languages(data_root: Path) -> list[str]:
     return sorted(code for code in codes if LANGUAGE_CODE.fullmatch(code))
 
 
-def local_file(data_root: Path, lang: str) -> Path:
+def text_file(data_root: Path, lang: str) -> Path:
     """The file of a language's text below `data_root/corpus`. UserError where there is none."""
     paths = [data_root / "corpus" / f"{lang}{suffix}" for suffix in SUFFIXES]
     try:

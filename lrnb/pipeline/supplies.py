@@ -87,7 +87,7 @@ def corpus_supplies(study: Study) -> list[Supply]:
 def _supply(study: Study, lang: str, needed: int, tokenizer: Any) -> Supply:
     root = RunPaths(study).data_root
     documents = corpus.read_local(root, lang)
-    path = corpus.local_file(root, lang)
+    path = corpus.text_file(root, lang)
     if tokenizer is None:
         next(documents)  # refused where the first cannot be read
         return Supply(lang, path, None, needed, False)
