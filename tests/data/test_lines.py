@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from support.bad_rows import SEPARATORS, SURROGATE, TYPED, as_bytes, is_nfc, is_text, texts, values
+from support.bad_rows import SEPARATORS, SURROGATE, TYPED, as_bytes, is_nfc, is_text, odd, texts, values
 from support.rights import unreadable
 
 from lrnb.data import corpus, mongolian
@@ -28,7 +28,10 @@ from lrnb.data.unicode_form import nfc, why_no_text
 from lrnb.errors import UserError
 from lrnb.tasks.vocabulary_texts import data_texts
 
-rows = st.one_of(st.fixed_dictionaries({"text": values}), values, st.just({"title": "x"}))
+rows = st.one_of(
+    st.fixed_dictionaries({"text": texts}), st.fixed_dictionaries({"text": odd}),
+    st.fixed_dictionaries({"text": values}), values, st.just({"title": "x"}),
+)  # fmt: skip
 ends = st.sampled_from(["\n", "\r\n"])
 
 

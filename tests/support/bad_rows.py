@@ -16,8 +16,9 @@ TYPED = "ড়\u09dfe\u0301"  # not NFC: Bengali as keyboards type it (U+09DF),
 SURROGATE = "half \ud83d"
 texts = st.text(st.sampled_from(f"aক{TYPED}བ་ \t\ufeff\u200d\"\\{{}}'{SEPARATORS}"), max_size=12)
 numbers = st.one_of(st.integers(-5, 10**25), st.floats(), st.booleans())
+odd = st.sampled_from([SURROGATE, TYPED, None, math.nan, math.inf, 7, True, ["a"], {"bn": "a"}, " "])
 values = st.recursive(
-    st.one_of(texts, st.just(SURROGATE), st.none(), numbers),
+    st.one_of(texts, odd, numbers),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from("ab"), inner)),
     max_leaves=5,
 )

@@ -18,6 +18,7 @@ from support.bad_rows import (
     is_nfc,
     is_text,
     is_unfit,
+    odd,
     repr_of,
     single,
     texts,
@@ -35,9 +36,10 @@ from lrnb.tasks.vocabulary_texts import data_texts
 
 LABELS = TASK["metadata"]["labels"]
 good_labels = st.sampled_from(LABELS)
-fields = {"text": st.one_of(texts, texts, values), "label": st.one_of(good_labels, good_labels, values)}
+fields = {"text": st.one_of(texts, odd, values), "label": st.one_of(good_labels, odd, values)}
 rows = st.one_of(
     st.fixed_dictionaries({"text": texts, "label": good_labels}, optional={"note": values}),
+    st.fixed_dictionaries({"text": st.one_of(texts, odd), "label": good_labels}),
     st.fixed_dictionaries({}, optional=fields | {"note": values}),
     values,
 )
