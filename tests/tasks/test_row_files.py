@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,18 @@ def is_bad(row: Any, some_text: bool) -> bool:
     return not (is_text(text) or (number and not some_text)) or label not in LABELS
 
 
-@given(st.lists(rows, min_size=1, max_size=6))
-def test_prompts_are_those_of_the_rows_or_a_line_is_named(given_rows: list[Any]) -> None:
+good_rows = st.fixed_dictionaries({"text": texts, "label": good_labels})
+one_odd = st.fixed_dictionaries({"text": odd, "label": good_labels}, optional={"note": odd})
+few = st.one_of(st.tuples(good_rows, one_odd), st.tuples(one_odd, good_rows, good_rows))
+
+
+@given(st.one_of(few, few, st.lists(rows, min_size=1, max_size=6)))
+def test_prompts_are_those_of_the_rows_or_a_line_is_named(given_rows: Sequence[Any]) -> None:
     some_text = any(isinstance(row, dict) and isinstance(row.get("text"), str) for row in given_rows)
     bad = [n for n, row in enumerate(given_rows, 1) if is_bad(row, some_text)]
     with tempfile.TemporaryDirectory() as folder:
         task, path = task_file.spec(write_task(Path(folder))), Path(folder, "test.jsonl")
-        path.write_bytes(as_bytes(given_rows, "\n", False, False))
+        path.write_bytes(as_bytes([*given_rows], "\n", False, False))
         if bad:
             with pytest.raises(UserError) as caught:
                 documents(task, path, lang="bn")
