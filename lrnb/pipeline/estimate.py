@@ -14,11 +14,12 @@ from pathlib import Path
 
 from lrnb.analysis.kinds import label
 from lrnb.checkpoints.opening import open_source
+from lrnb.data import fineweb
 from lrnb.errors import UserError
 from lrnb.pipeline import speed, supplies
 from lrnb.pipeline.notebooks import visible_gpus
 from lrnb.pipeline.steps import Step
-from lrnb.study.parameters import SYNTHETIC, Study
+from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
 from lrnb.tuning import search
 
 GIB = 1024**3
@@ -132,12 +133,8 @@ def _sources(study: Study) -> dict[str, str]:
     if not study.trains:
         known = {"CT weights": study.released_ct or "none released", "SFT weights": study.released_sft}
         return found | known
-    x = f"{study.hub_dataset} {study.hub_config} {study.hub_files} {study.hub_split}".split()
     if study.corpus_source == "hub":
-        found |= {
-            f"text, {study.lang}": " ".join(x),
-            "text, en": " ".join(f"{study.hub_dataset_en} {study.hub_files_en}".split()),
-        }
+        found |= _hub_texts(study)
     elif study.lang in SYNTHETIC:
         found[f"text, {study.lang}"] = "the micro-world, generated"
     elif supplies.data_is_known(study):
@@ -146,6 +143,14 @@ def _sources(study: Study) -> dict[str, str]:
         found[f"text, {study.lang}"] = "MISSING: no data root, see below"
     mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
     return found | {"SFT, en": f"{mix} (files of the data root)"}
+
+
+def _hub_texts(study: Study) -> dict[str, str]:
+    try:
+        named = {study.lang: fineweb.hub_text(study), ENGLISH: fineweb.hub_text_en(study)}
+    except UserError:  # told by preflight
+        return {f"text, {study.lang}": "not named, see below"}
+    return {f"text, {lang}": " ".join(filter(None, text[:4])) for lang, text in named.items()}
 
 
 def _texts(study: Study) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lrnb.data import microworld
+from lrnb.data import fineweb, microworld
 from lrnb.errors import UserError
 from lrnb.pipeline import supplies
 from lrnb.pipeline.supplies import Check
@@ -42,6 +42,8 @@ def faults(study: Study, *, hub: bool) -> list[str]:
 def _checks(study: Study, hub: bool) -> Iterator[Check]:
     yield partial(_refuse_base, study.base_source)
     yield partial(_refuse_no_task, study)
+    if study.trains and study.corpus_source == "hub":
+        yield partial(fineweb.hub_text, study)
     if study.preset == "nano":
         yield partial(_refuse_world, study)
     elif supplies.data_is_known(study):

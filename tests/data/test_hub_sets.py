@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from lrnb.data import corpus, hub_sets
+from lrnb.data import corpus, fineweb, hub_sets
 from lrnb.errors import UserError
-from lrnb.study.parameters import ROOT, read_yaml
+from lrnb.pipeline import preflight
+from lrnb.study.parameters import ROOT, Study, load_study, read_yaml
 from lrnb.tasks import loading, task_file
 from lrnb.tasks.hub import covers
 
@@ -39,6 +40,34 @@ def parquet(path: Path, rows: list[dict]) -> None:
 
 
 # running text
+
+
+def hub_study(lang: str, preset: str = "smol", **given: object) -> Study:
+    known = {"corpus_source": "hub", "base_prune": False}
+    return load_study(ROOT / "params" / f"{lang}.yaml", preset, known | given)
+
+
+@pytest.mark.parametrize(("lang", "config"), [("ta", "tam_Taml"), ("mn", "khk_Cyrl"), ("or", "ory_Orya")])
+def test_a_study_that_names_no_set_takes_fineweb(lang: str, config: str) -> None:
+    study = hub_study(lang)
+    assert fineweb.hub_text(study)[:2] == ("HuggingFaceFW/fineweb-2", config)
+    assert fineweb.hub_text_en(study)[:2] == ("HuggingFaceFW/fineweb", "sample-10BT")
+    assert fineweb.apart(fineweb.hub_text(study)).split == "test"
+    paper = hub_study(lang, "paper")
+    assert fineweb.hub_text(paper).dataset == paper.hub_dataset != fineweb.SET
+    assert fineweb.apart(fineweb.hub_text(paper)) is None
+
+
+def test_a_new_language_is_called_by_its_code_and_script() -> None:
+    new = hub_study("bn").model_copy(update={"lang": "sat", "script": "Ol_Chiki"})
+    assert fineweb.hub_text(new).config == "sat_Olck"
+    unknown = new.model_copy(update={"lang": "xh", "script": "Latin"})
+    with pytest.raises(UserError, match=r"no configuration is known here for 'xh'.*hub_config=tel_Telu"):
+        fineweb.hub_text(unknown)
+    assert any("'xh'" in told for told in preflight.faults(unknown, hub=False))
+    given = unknown.model_copy(update={"hub_config": "xho_Latn"})
+    assert fineweb.hub_text(given).config == "xho_Latn"
+    assert set(fineweb.SCRIPT_CODES) >= {script for _, script in fineweb.CONFIGS}
 
 
 def red_pajama(folder: Path) -> Path:
@@ -74,7 +103,7 @@ def indic_corp(folder: Path, text: str) -> Path:
 
 
 def test_lines_up_to_a_blank_one_are_a_document(tmp_path):
-    study = read_yaml(ROOT / "params" / "bn.yaml")
+    study = read_yaml(ROOT / "params" / "bn.yaml")["paper"]
     folder = indic_corp(tmp_path / "IndicCorpV2", "\nবাক্য এক।\nবাক্য দুই।\n\n\nবাক্য তিন।\n \nবাক্য চার।\n")
     found = list(corpus.read_hub(str(folder), study["hub_config"], split=study["hub_split"]))
     assert found == ["বাক্য এক।\nবাক্য দুই।", "বাক্য তিন।", "বাক্য চার।"]
@@ -94,7 +123,7 @@ def test_a_blank_row_of_documents_joins_nothing(tmp_path):
 
 @pytest.mark.parametrize("lang", ["bo", "ug", "mn"])
 def test_mc2_is_read_by_its_file(tmp_path, lang):
-    study = read_yaml(ROOT / "params" / f"{lang}.yaml")
+    study = read_yaml(ROOT / "params" / f"{lang}.yaml")["paper"]
     line = json.dumps({"title": "t", "text": "one", "url": "u"}) + "\n"
     made(tmp_path / "mc2", **{study["hub_files"]: line, f"{lang}-crawl-only-release-0.jsonl": line * 2})
     assert list(corpus.read_hub(str(tmp_path / "mc2"), files=study["hub_files"])) == ["one"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from support.made_run import write_made_run
 from support.pico import save_pico
 from support.pico_run import BUDGET, pico_study
@@ -69,6 +71,30 @@ def test_rows_that_are_no_text_and_items_are_dropped_and_told_in_the_table(tmp_p
     assert counted == kinds | {"holds items of topic": 1}
     assert all(f"<th>{reason}</th>" in out.read_text(encoding="utf-8") for reason in counted)
     assert set(corpus.read_lines(runs / "smol/bn/corpus/heldout_x.jsonl")) <= set(right)
+
+
+def test_fineweb_holds_out_its_own_split(tmp_path: Path) -> None:
+    """The notebook on a folder that is laid out as FineWeb-2 on the Hub is."""
+    data, web = corpus_root(tmp_path, []), tmp_path / "HuggingFaceFW" / "fineweb-2"
+    for split, word in (("train", "মাছ"), ("test", "পাখি")):
+        path = web / "data" / "ben_Beng" / split / "000_00000.parquet"
+        path.parent.mkdir(parents=True)
+        pd.DataFrame({"text": [f"নদীর ধারে একটি {word} {n}" for n in range(60)]}).to_parquet(path)
+    declared = {"config_name": "ben_Beng", "data_files": [
+        {"split": split, "path": f"data/ben_Beng/{split}/*"} for split in ("train", "test")]}  # fmt: skip
+    files.write_text(web / "README.md", f"---\n{yaml.safe_dump({'configs': [declared]})}---\n")
+    given = {"ct_budgets": [64], "seq_len": 16, "heldout_bytes": 500, "english_ratio": 0, **BENGALI}
+    given |= {"corpus_source": "hub", "hub_dataset": str(web), "dedup_threshold": 1.0}
+    notebooks.exec_notebook(
+        ROOT / "notebooks/01_ct/01_corpus.ipynb",
+        {"runs": str(tmp_path / "runs"), "data_root": str(data), "tasks": [], "tasks_en": [],
+         "tasks_written": [], **given}, tmp_path / "n.ipynb",
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "smol" / "bn" / "corpus"
+    held = corpus.read_lines(folder / "heldout_x.jsonl")
+    assert held
+    assert all("পাখি" in text for text in held)
+    assert stages.read_manifest(folder)["facts"]["counts"]["x"] >= 64
 
 
 def test_empty_corpus_is_named_and_nothing_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""FineWeb-2: running text in a thousand languages; what the Hub source takes where a study names no set.
+
+Penedo et al. 2025, arXiv 2506.20920; English from FineWeb (arXiv 2406.17557). A configuration is a language
+of ISO 639-3 with a script of ISO 15924; each has a split `test` of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from lrnb.errors import UserError
+from lrnb.study.parameters import Study
+
+SET, ENGLISH_SET, ENGLISH_SAMPLE = "HuggingFaceFW/fineweb-2", "HuggingFaceFW/fineweb", "sample-10BT"
+#: languages of two letters there are called by three: (lang, script) -> configuration
+CONFIGS = {
+    ("bn", "Bengali"): "ben_Beng", ("bo", "Tibetan"): "bod_Tibt", ("kk", "Cyrillic"): "kaz_Cyrl",
+    ("km", "Khmer"): "khm_Khmr", ("mn", "Cyrillic"): "khk_Cyrl", ("or", "Oriya"): "ory_Orya",
+    ("ta", "Tamil"): "tam_Taml", ("te", "Telugu"): "tel_Telu", ("ug", "Arabic"): "uig_Arab",
+}  # fmt: skip
+SCRIPT_CODES = {
+    "Arabic": "Arab", "Armenian": "Armn", "Bengali": "Beng", "Cyrillic": "Cyrl", "Devanagari": "Deva",
+    "Ethiopic": "Ethi", "Georgian": "Geor", "Gujarati": "Gujr", "Gurmukhi": "Guru", "Hebrew": "Hebr",
+    "Kannada": "Knda", "Khmer": "Khmr", "Lao": "Laoo", "Latin": "Latn", "Malayalam": "Mlym",
+    "Myanmar": "Mymr", "Ol_Chiki": "Olck", "Oriya": "Orya", "Sinhala": "Sinh", "Syriac": "Syrc",
+    "Tamil": "Taml", "Telugu": "Telu", "Thaana": "Thaa", "Thai": "Thai", "Tibetan": "Tibt",
+    "Tifinagh": "Tfng",
+}  # fmt: skip
+
+
+class HubText(NamedTuple):
+    """A set of running text on the Hub, as `corpus.read_hub` takes it."""
+
+    dataset: str
+    config: str = ""
+    files: str = ""
+    split: str = "train"
+    field: str = "text"
+
+
+def hub_text(study: Study) -> HubText:
+    """Text in X: the set that the study names, else FineWeb-2. UserError for a language unknown there."""
+    name = study.hub_dataset or SET
+    if not _is_fineweb(name):
+        return HubText(name, study.hub_config, study.hub_files, study.hub_split, study.hub_text_field)
+    return HubText(name, study.hub_config or _config(study.lang, study.script))
+
+
+def hub_text_en(study: Study) -> HubText:
+    """English text: the set that the study names, else a sample of FineWeb."""
+    if study.hub_dataset_en:
+        return HubText(study.hub_dataset_en, files=study.hub_files_en)
+    return HubText(ENGLISH_SET, ENGLISH_SAMPLE)
+
+
+def apart(text: HubText) -> HubText | None:
+    """The split that a set keeps out of training itself, for bits per byte; None where none is known."""
+    return text._replace(split="test") if _is_fineweb(text.dataset) else None
+
+
+def _is_fineweb(name: str) -> bool:
+    """Whether a set is FineWeb-2, or a folder of that name with its files."""
+    return PurePosixPath(name).name == PurePosixPath(SET).name
+
+
+def _config(lang: str, script: str) -> str:
+    if found := CONFIGS.get((lang, script)):
+        return found
+    if len(lang) == 3 and script in SCRIPT_CODES:
+        return f"{lang}_{SCRIPT_CODES[script]}"
+    raise UserError(
+        f"{SET}: no configuration is known here for {lang!r} in the script {script or '(none given)'}. "
+        "Give it, a language of ISO 639-3 with a script of ISO 15924: --set hub_config=tel_Telu; or another "
+        "set with --set hub_dataset=NAME, or local text with --set corpus_source=local"
+    )
