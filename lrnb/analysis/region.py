@@ -19,6 +19,7 @@ from lrnb import statistics
 from lrnb.analysis import pool, pool_answers, results
 from lrnb.analysis.pool_lines import BASELINE, Line, arm_name, headline_lines
 from lrnb.errors import UserError
+from lrnb.study.parameters import ROOT
 
 AXES = ["ct_tokens", "sft_examples", "x_share"]
 #: surfaces beside the lead: column -> what it is
@@ -28,6 +29,7 @@ BESIDE = {
     "x_forgotten": "bits per byte in X that SFT after CT costs",
     "en_forgotten": "bits per byte in English that CT costs",
 }
+PLACED = ("sft_mix", "base_bilingual", "base_alone")  # the parameters that make a place
 Cells = dict[tuple[int, float], list[Line]]
 
 
@@ -37,8 +39,10 @@ def read_cells(folder: Path) -> Cells:
     UserError where there is none, or where two pools stand for one cell.
     """
     found: Cells = {}
-    for path in sorted(Path(folder).glob("*/*.jsonl")):
+    folder = ROOT / folder  # an absolute one stays what it is
+    for path in sorted(folder.glob("*/*.jsonl")):
         lines = headline_lines(pool.read_pool(path))
+        _refuse_others(lines, found, path)
         where = _place(lines[0]["parameters"]) if lines else (0, 0.0)
         if where in found:
             raise UserError(f"{path}: another pool has {where[0]} SFT examples and {where[1]:g} of X too")
@@ -46,6 +50,20 @@ def read_cells(folder: Path) -> Cells:
     if not found:
         raise UserError(f"{folder}: no cell of a map in it; `make map` runs and keeps them")
     return dict(sorted(found.items()))
+
+
+def _refuse_others(lines: Sequence[Line], cells: Cells, path: Path) -> None:
+    """UserError where runs differ from those of the other cells in more than their place."""
+    first = next((own[0] for own in cells.values()), lines[0] if lines else {})
+    for line in lines:
+        keys = [key for key in ("recipe", "world") if line[key] != first[key]]
+        here, there = line["parameters"], first["parameters"]
+        keys += [key for key in here | there if key not in PLACED and here.get(key) != there.get(key)]
+        if keys:
+            raise UserError(
+                f"{path}: its runs differ from the other cells in {', '.join(keys)}; remove the folder, and "
+                "`make map` runs them anew"
+            )
 
 
 def _place(parameters: Mapping[str, Any]) -> tuple[int, float]:
@@ -105,15 +123,21 @@ def surface(points: pd.DataFrame, at: pd.DataFrame, column: str = "lead") -> pd.
 
     To each seed's points a surface is fitted by least squares: quadratic in log CT tokens, linear in log SFT
     examples and in the share of X, CT's slope free to change with both. Its value at a place is one number
-    a seed, and the band is Student's t over the seeds. An axis with a single value has no term.
-    ValueError with fewer than two seeds.
+    a seed, and the band is Student's t over the seeds. An axis with a single value has no term, with two CT
+    budgets there is no quadratic one, and a seed counts whose points decide all terms.
+    UserError with fewer than two such seeds.
     """
-    values = [
-        _terms(at, points) @ np.linalg.lstsq(_terms(own, points), own[column].to_numpy(), rcond=None)[0]
-        for _, own in points.groupby("seed")
-    ]
-    if len(values) < 2:
-        raise ValueError(f"at least two seeds are needed, got {len(values)}")
+    there = {seed: _terms(own, points) for seed, own in points.groupby("seed")}
+    whole = [seed for seed, terms in there.items() if np.linalg.matrix_rank(terms) == terms.shape[1]]
+    if len(whole) < 2:
+        raise UserError(
+            f"a surface needs two seeds that have all cells, and {len(whole)} of {len(there)} have: "
+            "`make map` goes on where it stopped"
+        )
+    values = []
+    for seed in whole:
+        own = points.loc[points["seed"] == seed, column].to_numpy(float)
+        values.append(_terms(at, points) @ np.linalg.lstsq(there[seed], own, rcond=None)[0])
     mean, error = np.mean(values, axis=0), stats.sem(values, axis=0)
     half = error * stats.t.ppf(0.975, len(values) - 1)
     return at[AXES].assign(mean=mean, low=mean - half, high=mean + half)
@@ -124,8 +148,13 @@ def _terms(rows: pd.DataFrame, points: pd.DataFrame) -> np.ndarray:
     ct, sft, seen = (
         _scaled(rows[axis], points[axis], log) for axis, log in zip(AXES, (1, 1, 0), strict=True)
     )
-    columns = [np.ones(len(rows)), ct, ct**2, sft, seen, ct * sft, ct * seen]
-    return np.stack(columns, axis=1)
+    budgets, examples, shares = (points[axis].nunique() for axis in AXES)
+    columns = {"1": np.ones(len(rows))}
+    columns |= {"ct": ct} if budgets > 1 else {}
+    columns |= {"ct²": ct**2} if budgets > 2 else {}
+    columns |= {"sft": sft} | ({"ct·sft": ct * sft} if budgets > 1 else {}) if examples > 1 else {}
+    columns |= {"x": seen} | ({"ct·x": ct * seen} if budgets > 1 else {}) if shares > 1 else {}
+    return np.stack([*columns.values()], axis=1)
 
 
 def _scaled(values: pd.Series, spanned: pd.Series, log: int) -> np.ndarray:

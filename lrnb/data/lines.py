@@ -52,7 +52,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The value of every line that is not blank, with its number. UserError also for what is no JSON."""
     for number, line in numbered_lines(path):
-        yield number, _value(line, f"{path}:{number}")
+        yield number, json_value(line, f"{path}:{number}")
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -81,7 +81,8 @@ def _no_utf8(raw: bytes, path: Path, number: int, *found: str) -> UserError:
     return UserError(f"{path}:{number}: is no UTF-8 text ({name}); {remedy}")
 
 
-def _value(line: str, where: str) -> Any:
+def json_value(line: str, where: str, otherwise: str = "one JSON object a line: mend or remove it") -> Any:
+    """What a text of JSON says; UserError with `otherwise`, what to do, where it is none."""
     try:
         value = json.loads(line)
         if line.count("[") + line.count("{") <= DEEPEST or _depth(value) <= DEEPEST:
@@ -91,7 +92,7 @@ def _value(line: str, where: str) -> Any:
         reason = "too many lists and objects inside one another"
     except ValueError as error:
         reason = getattr(error, "msg", str(error))
-    raise UserError(f"{where}: not JSON ({reason}); one JSON object a line: mend or remove it") from None
+    raise UserError(f"{where}: not JSON ({reason}); {otherwise}") from None
 
 
 def _depth(value: Any) -> int:

@@ -7,7 +7,6 @@ Training one token costs 6 N operations (forward 2 N, backward 4 N), scoring one
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from lrnb.analysis.kinds import label
 from lrnb.checkpoints.opening import open_source
 from lrnb.data import fineweb
 from lrnb.errors import UserError
+from lrnb.merging.task_vectors import cores
 from lrnb.pipeline import speed, supplies
 from lrnb.pipeline.notebooks import visible_gpus
 from lrnb.pipeline.steps import Step
@@ -114,8 +114,11 @@ def _time(study: Study) -> str:
     if study.preset in ("paper", "released") and not gpus:
         work = 3600 * hours(study, 1.0)
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
-    kind, many = ("cuda", 1) if gpus else ("cpu", os.cpu_count() or 1)
-    flops = speed.training_flops(kind)
+    kind, many = ("cuda", 1) if gpus else ("cpu", cores())
+    try:
+        flops = speed.training_flops(kind)
+    except RuntimeError as error:  # of torch: a driver that does not fit, a GPU that is full
+        return f"not known: the device cannot be measured ({str(error).splitlines()[0]})"
     what = "one GPU" if gpus else f"{many} CPU cores"
     return (
         f"{_duration(hours(study, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
@@ -157,7 +160,7 @@ def _texts(study: Study) -> dict[str, str]:
     try:
         return {f"text, {one.lang}": str(one) for one in supplies.corpus_supplies(study)}
     except UserError:  # told by preflight, with all else that is wrong
-        return {f"text, {study.lang}": "MISSING or too little, see below"}
+        return {"text": "missing or too little, see below"}
 
 
 def _tried(study: Study) -> str:

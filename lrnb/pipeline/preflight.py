@@ -48,7 +48,8 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
         yield partial(_refuse_world, study)
     elif supplies.data_is_known(study):
         yield from supplies.row_checks(study, hub=hub)
-        yield partial(supplies.corpus_supplies, study)
+        for lang, needed in supplies.needed_text(study).items():
+            yield partial(supplies.supply, study, lang, needed)
     else:
         yield lambda: RunPaths(study).data_root
 

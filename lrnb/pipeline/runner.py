@@ -17,6 +17,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lrnb.errors import UserError
+from lrnb.merging.task_vectors import cores
 from lrnb.pipeline import freshness, monitor, preflight
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.estimate import disk_bytes
@@ -52,7 +53,8 @@ def run_study(
 
     console = console or Console()
     paths = RunPaths(study)
-    preflight.refuse_missing(study)
+    if freshness.outdated(study, plan.plan(study), keep_code):
+        preflight.refuse_missing(study)
     make_folder(paths.lang)
     with run_lock(paths.lang):
         steps = plan.write_stage_params(study)
@@ -83,7 +85,7 @@ def can_be_warm(study: Study, profile: str) -> bool:
 
 
 def default_jobs(study: Study) -> int:
-    return max(1, (os.cpu_count() or 1) // study.threads)
+    return max(1, cores() // study.threads)
 
 
 def snakemake_command(

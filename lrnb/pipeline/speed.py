@@ -6,7 +6,7 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from lrnb.study.environment import device_name, instruction_set, processor_name
+from lrnb.study.environment import instruction_set, processor_name
 from lrnb.study.files import remembered
 from lrnb.training.base import scratch_model
 
@@ -19,7 +19,9 @@ def training_flops(kind: str = "cpu") -> float:
 
     Measured at the first call on this processor with this torch, else as kept in the cache.
     """
-    device = f"{processor_name()}, {instruction_set()}" if kind == "cpu" else device_name()
+    import torch  # which tells the GPU's name
+
+    device = f"{processor_name()}, {instruction_set()}" if kind == "cpu" else torch.cuda.get_device_name(0)
     return float(remembered("speed.json", f"{device}, torch {version('torch')}", lambda: measure(kind)))
 
 

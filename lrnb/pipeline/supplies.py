@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lrnb.checkpoints.vocabulary import pruned_sizes
-from lrnb.data import corpus
+from lrnb.data import corpus, packing
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, remembered
 from lrnb.study.parameters import ENGLISH, Study
@@ -56,36 +56,53 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
 
     hub: also what is not in local files but on the Hub, or of the harness; else that is left out.
     """
-    yield partial(_read_tasks, study, "test", hub, lambda study: [*study.compared, *study.written])
-    yield partial(_read_tasks, study, "dev", hub, on_dev.dev_tasks)
+    for name in [*study.compared, *study.written]:
+        yield partial(_read_task, study, "test", hub, name)
+    yield from _dev_checks(study, hub, on_dev.dev_tasks)
     if study.trains:
         if study.tuning_trials > 1:
-            yield partial(_read_tasks, study, "dev", hub, on_dev.dev_tasks_en)
+            yield from _dev_checks(study, hub, on_dev.dev_tasks_en)
         for name, n in study.sft_mix.items():
             yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)
 
 
-def _read_tasks(study: Study, split: str, hub: bool, names: Callable[[Study], list[str]]) -> None:
+def _dev_checks(study: Study, hub: bool, chosen: Callable[[Study], list[str]]) -> Iterator[Check]:
+    try:
+        names = chosen(study)
+    except UserError:
+        yield partial(chosen, study)  # there are none: told with the rest
+        return
+    for name in names:
+        yield partial(_read_task, study, "dev", hub, name)
+
+
+def _read_task(study: Study, split: str, hub: bool, name: str) -> None:
     root = RunPaths(study).data_root
     given: dict[str, Any] = {key: getattr(study, key) for key in loading.STUDY}
-    for name in names(study):
-        if hub or loading.is_local(name, study.lang, root, split):
-            loading.load_tasks([name], study.lang, root, split=split, **given)
+    if not (hub or loading.is_local(name, study.lang, root, split)):
+        return
+    (task,) = loading.load_tasks([name], study.lang, root, split=split, **given).values()
+    if name in study.written and not task.writes:
+        raise UserError(f"tasks_written: {name!r} has options to choose from; name it in tasks")
 
 
 def corpus_supplies(study: Study) -> list[Supply]:
     """The local text that CT will read, in X and English. UserError where it is less than CT asks for."""
+    return [supply(study, lang, needed) for lang, needed in needed_text(study).items()]
+
+
+def needed_text(study: Study) -> dict[str, int]:
+    """Language -> tokens of local text that CT asks for at most."""
     if not study.trains or study.corpus_source != "local":
-        return []
+        return {}
     share = study.english_ratio / (study.english_ratio + 1) if study.english_ratio else 1.0
     needed = {study.lang: round(share * study.ct_budgets[-1])}
-    needed |= {ENGLISH: study.ct_budgets[-1] - needed[study.lang]} if study.english_ratio else {}
-    tokenizer = tokenizer_of(study.base_source)
-    return [_supply(study, lang, n, tokenizer) for lang, n in needed.items()]
+    return needed | ({ENGLISH: study.ct_budgets[-1] - needed[study.lang]} if study.english_ratio else {})
 
 
-def _supply(study: Study, lang: str, needed: int, tokenizer: Any) -> Supply:
-    root = RunPaths(study).data_root
+def supply(study: Study, lang: str, needed: int) -> Supply:
+    """The local text of a language. UserError where it is not there, or less than `needed` tokens."""
+    root, tokenizer = RunPaths(study).data_root, tokenizer_of(study.base_source)
     documents = corpus.read_local(root, lang)
     path = corpus.text_file(root, lang)
     if tokenizer is None:
@@ -101,12 +118,12 @@ def _supply(study: Study, lang: str, needed: int, tokenizer: Any) -> Supply:
 
 
 def _count(documents: Iterable[str], tokenizer: Any, enough: int) -> tuple[int, bool]:
-    """Tokens counted until there are `enough` or COUNTED characters, and whether that was all."""
+    """Tokens as CT packs them, until there are `enough` or COUNTED characters, and whether that was all."""
     documents, tokens, characters = iter(documents), 0, 0
     while tokens < enough and characters < COUNTED:
         if not (batch := list(islice(documents, BATCH))):
             return tokens, True
-        tokens += sum(len(ids) for ids in tokenizer(batch, add_special_tokens=False)["input_ids"])
+        tokens += sum(map(len, packing.tokenize(tokenizer, batch)))
         characters += sum(map(len, batch))
     return tokens, False
 
@@ -119,7 +136,10 @@ def pruned_away(study: Study) -> int | None:
     root = RunPaths(study).data_root
     files = sorted(path for path in [*root.rglob("*"), *folder.glob("*")] if path.is_file())
     key = digest({str(path.resolve()): [(s := path.stat()).st_size, s.st_mtime_ns] for path in files})
-    old, new = remembered("pruned.json", key, lambda: pruned_sizes(folder, data_texts(root)))
+    try:
+        old, new = remembered("pruned.json", key, lambda: pruned_sizes(folder, data_texts(root)))
+    except UserError:  # told by the step that prunes, or with the rows
+        return None
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tables = 1 if config.get("tie_word_embeddings", True) else 2
     return (old - new) * config["hidden_size"] * tables
@@ -145,7 +165,7 @@ def tokenizer_of(source: str) -> Any:
     try:
         if not any(path.name in TOKENIZERS for path in folder.iterdir()):
             raise OSError(f"none of {', '.join(TOKENIZERS)}")  # transformers makes up an empty one
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a broken file makes transformers raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lrnb.data.contamination import Items
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.tasks import loading, rows
 from lrnb.tasks.hub import covers
-from lrnb.tasks.row_files import texts_in
-from lrnb.tasks.row_forms import any_rows
+from lrnb.tasks.row_files import item_texts
+from lrnb.tasks.row_forms import SUFFIXES, any_rows
 from lrnb.tasks.task_file import TaskSpec, spec
 
 SPLITS = ("dev", "test")
+Rows: TypeAlias = "list[dict[str, Any]]"
 
 
 def items_of_study(study: Study, data_root: Path) -> Items:
@@ -30,15 +31,15 @@ def items_of_study(study: Study, data_root: Path) -> Items:
     texts: dict[str, list[str]] = {}
     for name in dict.fromkeys(named) if study.preset != "nano" else ():
         task, found = _found(name, study, data_root)
-        texts.setdefault(task, []).extend(text for row in found for text in texts_in(row))
+        texts.setdefault(task, []).extend(text for rows in found for text in item_texts(rows))
     return Items(texts)
 
 
-def _found(name: str, study: Study, root: Path) -> tuple[str, list[dict[str, Any]]]:
-    """A task's own name and its rows; of the harness's own tasks those that are scored."""
+def _found(name: str, study: Study, root: Path) -> tuple[str, list[Rows]]:
+    """A task's own name and its rows, split by split; of the harness's own tasks the test rows."""
     if loading.is_harness(name):
         ((name, kept),) = loading.load_tasks([name], study.lang, root, seed=study.seed).items()
-        return name, [dict(doc) for doc in kept.eval_docs]
+        return name, [[dict(doc) for doc in kept.eval_docs]]
     task = spec(name)
     in_english = _rows(task, ENGLISH, study, root, hub=name.endswith("_en"))
     return task.name, [*_rows(task, study.lang, study, root), *in_english]
@@ -52,19 +53,20 @@ def english_items(study: Study, data_root: Path) -> Items:
     if study.preset == "nano":
         return Items({})
     texts: dict[str, list[str]] = {}
-    for path in sorted(p for s in SPLITS for p in data_root.glob(f"eval/[!.]*/{ENGLISH}/{s}.json*")):
+    names = [f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES]
+    for path in sorted(p for name in names for p in data_root.glob(f"eval/[!.]*/{ENGLISH}/{name}")):
         own = texts.setdefault(path.parents[1].name, [])
-        own.extend(text for row in any_rows(path) for text in texts_in(row))
+        own.extend(item_texts(any_rows(path)))
     for name in study.sft_mix:
         task = spec(name)
         if task.metadata.data not in texts:
             found = _rows(task, ENGLISH, study, data_root)
-            texts[task.metadata.data] = [text for row in found for text in texts_in(row)]
+            texts[task.metadata.data] = [text for rows in found for text in item_texts(rows)]
     return Items(texts)
 
 
-def _rows(task: TaskSpec, lang: str, study: Study, root: Path, hub: bool = True) -> Iterator[dict[str, Any]]:
-    """Local dev and test rows; with `hub` the Hub's, where the language has none of them locally."""
-    local = [split for split in SPLITS if rows.local_file(task, lang, split, root).is_file()]
-    for split in local or [split for split in SPLITS if hub and covers(task, lang, split)]:
-        yield from rows.split_rows(task, lang, split, root, study.seed)[0]
+def _rows(task: TaskSpec, lang: str, study: Study, root: Path, hub: bool = True) -> Iterator[Rows]:
+    """Dev rows and test rows: local ones, and with `hub` the Hub's where a split is not there locally."""
+    for split in SPLITS:
+        if rows.local_file(task, lang, split, root).is_file() or (hub and covers(task, lang, split)):
+            yield rows.split_rows(task, lang, split, root, study.seed)[0]

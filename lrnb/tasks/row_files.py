@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lrnb.data.lines import json_lines
 from lrnb.data.unicode_form import has_surrogate, is_nan, nfc
 from lrnb.errors import UserError
+
+FEW = 3  # rows that may share a text in any file: a passage with several questions
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -40,6 +43,13 @@ def checked_row(row: Any, where: str) -> dict[str, Any]:
 def texts_in(row: Any) -> Iterator[str]:
     """Every text in a row, at any depth."""
     return (part for part in leaves(row) if isinstance(part, str))
+
+
+def item_texts(rows: Iterable[Any]) -> Iterator[str]:
+    """The texts of rows that tell them apart: not those that most rows share, as a licence or a question."""
+    rows = list(rows)
+    count = Counter(text for row in rows for text in set(texts_in(row)))
+    return (text for text, n in count.items() if n < FEW or 2 * n <= len(rows))
 
 
 def leaves(value: Any) -> Iterator[Any]:

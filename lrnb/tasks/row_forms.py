@@ -6,13 +6,12 @@ worked solution in several languages: {"en": ..., "zh": ...}. Its files are JSON
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_uppercase as LETTERS
 from typing import Any
 
-from lrnb.data.lines import json_lines
+from lrnb.data.lines import json_lines, json_value, numbered_lines
 from lrnb.errors import UserError
 from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.written_answers import number_in
@@ -22,10 +21,8 @@ SUFFIXES = (".jsonl", ".json")
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a .json file, a list of objects, with `item`, their place in it. UserError names the file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no JSON in UTF-8 ({error}); mend the file, or fetch it again") from None
+    text = "\n".join(line for _, line in numbered_lines(path))
+    found = json_value(text, str(path), "mend the file, or fetch it again")
     if not isinstance(found, list) or not found:
         raise UserError(f"{path}: a JSON list of one row or more is expected; one object a line is .jsonl")
     rows = [checked_row(row, f"{path}:{place + 1}") for place, row in enumerate(found)]

@@ -24,7 +24,7 @@ from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
 from lrnb.tasks.hub import covers, hub_rows
 from lrnb.tasks.prompt_values import guarded
-from lrnb.tasks.row_files import read_rows, texts_in
+from lrnb.tasks.row_files import item_texts, read_rows, texts_in
 from lrnb.tasks.row_forms import LETTERS, SUFFIXES, json_rows, known_form, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.written_answers import right
@@ -322,9 +322,11 @@ def _sft_file(task: TaskSpec, data_root: str | Path) -> Path:
 
 def _holding(path: Path, items: Items, dropped: Counter[str] | None) -> set[int]:
     """Which rows have a text that holds an evaluation item; counted by its task in `dropped`. Not all may."""
-    held, found = {}, read_rows(path)
+    held, found = {}, file_rows(path)
+    own = set(item_texts(found))
     for row in found:
-        if task := next((name for text in texts_in(row) if (name := items.held_by(text))), ""):
+        texts = (text for text in texts_in(row) if text in own)
+        if task := next((name for text in texts if (name := items.held_by(text))), ""):
             held[row["item"]] = task
     if dropped is not None:
         dropped.update(held.values())

@@ -28,7 +28,7 @@ from pydantic import (
 
 from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError, did_you_mean
-from lrnb.tasks.prompt_values import printable
+from lrnb.tasks.prompt_values import Null, printable
 
 FOLDER = Path(__file__).parent / "files"
 #: how an option's log-likelihood is normalised -> the name of the metric
@@ -43,6 +43,7 @@ EXPECTED = {  # kinds of pydantic's errors -> what a value must do
 JINJA = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=printable
 )
+JINJA.tests["none"] = lambda value: value is None or isinstance(value, Null)
 
 
 def inside(value: str) -> str:

@@ -13,6 +13,8 @@ from lrnb.study.parameters import ROOT, read_yaml
 from lrnb.tasks.row_forms import any_rows
 from lrnb.tasks.task_file import FOLDER
 
+SPLIT = re.compile(r"(train(_\d+)?|dev|test)\.jsonl?")  # files of eval/ that tasks read
+
 
 def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[str]:
     """Every string in a data root's corpus/, eval/ and sft/, in NFC; `langs` limits the first two.
@@ -25,7 +27,8 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     for lang in corpus.languages(root):
         if wanted is None or lang in wanted:
             yield from map(nfc, corpus.local_texts(root, lang))
-    for path in sorted([*root.glob("eval/[!.]*/[!.]*/[!.]*.json*"), *root.glob("sft/[!.]*.jsonl")]):
+    splits = [path for path in root.glob("eval/[!.]*/[!.]*/*") if SPLIT.fullmatch(path.name)]
+    for path in sorted([*splits, *root.glob("sft/[!.]*.jsonl"), *root.glob("sft/[!.]*.json")]):
         if wanted is None or path.parent.name in wanted or path.parent.name == "sft":
             for text in (text for row in any_rows(path) for text in _strings(nfc(row))):
                 yield text

@@ -17,6 +17,7 @@ from lrnb.pipeline import notebooks
 from lrnb.report.results_page import results_page
 from lrnb.study.files import write_text
 from lrnb.study.parameters import ROOT
+from lrnb.study.recipe import RECIPE
 
 PLACES = [(240, 0.0), (240, 0.2), (960, 0.0), (960, 0.2)]
 
@@ -98,8 +99,30 @@ def test_the_surface_is_the_one_the_points_lie_on() -> None:
     assert found["mean"].tolist() == pytest.approx([1 + 2 + 1.5 - 3 - 1, 1, 1 - 2 + 1.5 + 3 + 1])
     half = 3.182446 * np.std([0, 1, 2, 3], ddof=1) / 2
     assert (found["high"] - found["mean"]).tolist() == pytest.approx([half] * 3, rel=1e-5)
-    with pytest.raises(ValueError, match="two seeds"):
+    with pytest.raises(UserError, match="two seeds that have all cells, and 1 of 1 have"):
         region.surface(points().query("seed == 0"), at)
+
+
+def test_only_seeds_that_have_all_cells_make_a_surface() -> None:
+    flat = points().assign(lead=10.0)
+    at = region.fine_grid(flat, 3)
+    half_way = flat[(flat["seed"] < 3) | (flat["sft_examples"] == 240)]
+    assert region.surface(half_way, at)["mean"].tolist() == pytest.approx([10.0] * len(at))
+    two = flat[flat["ct_tokens"].isin([4**6, 4**10])]
+    assert region.surface(two, at)["mean"].tolist() == pytest.approx([10.0] * len(at))
+
+
+def test_cells_of_other_runs_are_no_map(folder: Path) -> None:
+    path = folder / "cell1" / "nano-qaa.jsonl"
+    lines = [line | {"recipe": 0} for line in pool.read_pool(path)]
+    pool.write_pool(path, lines)
+    with pytest.raises(UserError, match=r"cell1.*differ from the other cells in recipe; remove"):
+        region.read_cells(folder)
+    pool.write_pool(
+        path, [line | {"recipe": RECIPE, "parameters": line["parameters"] | {"ct_lr": 9}} for line in lines]
+    )
+    with pytest.raises(UserError, match="in ct_lr"):
+        region.read_cells(folder)
 
 
 def test_an_axis_with_one_value_has_no_term() -> None:

@@ -118,18 +118,18 @@ def test_no_dev_items_to_choose_sft_on_are_refused_before_anything(tmp_path: Pat
 
 
 def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: Path) -> None:
-    """Twelve tokens of X are there; a budget may ask for no more."""
+    """Twelve words of X are there in three documents, each with two marks; a budget may ask for no more."""
     root = data_root(
         tmp_path, **{"corpus/bn.txt": "a b c d\ne f g h\ni j k l", "corpus/en.txt": "a b c d e f g h"}
     )
     enough = small_study(root, ct_budgets=[10], base_source=str(pico_llama), base_prune=False)
     x, en = supplies.corpus_supplies(enough)
-    assert (x.tokens, x.needed, en.needed) == (12, 8, 2)
+    assert (x.tokens, x.needed, en.needed) == (18, 8, 2)
     assert "8 tokens needed, " in str(x)
-    assert "12 there" in str(x)
-    (told,) = preflight.faults(enough.model_copy(update={"ct_budgets": [10, 20]}), hub=True)
-    assert "corpus/bn.txt: 12 tokens" in told
-    assert "asks for 16 in 'bn'" in told
+    assert "18 there" in str(x)
+    (told,) = preflight.faults(enough.model_copy(update={"ct_budgets": [10, 40]}), hub=True)
+    assert "corpus/bn.txt: 18 tokens" in told
+    assert "asks for 32 in 'bn'" in told
     (pico_llama / "tokenizer.json").unlink()
     supplies.tokenizer_of.cache_clear()
     assert "no tokenizer that can be read" in preflight.faults(enough, hub=True)[0]

@@ -116,3 +116,17 @@ def test_items_of_the_harness_s_own_tasks_count_with_the_rows_that_are_scored(ro
     path.write_text(yaml.safe_dump(task | {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}))
     items = items_of_study(study(root, lang="ta", tasks=[str(path)]), root)
     assert items.tasks == ("local_xcopa_ta",) and items.held_by(row["premise"]) == "local_xcopa_ta"
+
+
+def test_a_column_that_all_rows_share_is_no_item(root: Path) -> None:
+    """A licence beside every row is in web text and in SFT rows as well."""
+    licence = "Creative Commons Attribution-ShareAlike 4.0 International License, see deed and legal code"
+    rows = [{"text": item(f"test{n}", "en"), "label": "red", "license": licence} for n in range(4)]
+    write_rows(root, rows, "eval/colour/en/test.jsonl")
+    texts = ("own", item("test2", "en"), "own two", "own three")
+    write_rows(root, [{"text": t, "label": "red", "license": licence} for t in texts], "sft/colour.jsonl")
+    items, dropped = items_of_study(study(root), root), Counter[str]()
+    assert items.held_by(f"a page. {licence}") == ""
+    assert items.held_by(item("test3", "en")) == "colour"
+    assert len(sft_examples(write_task(root), 4, root, items=items, dropped=dropped)) == 3
+    assert dropped == {"colour": 1}

@@ -226,7 +226,9 @@ def test_an_index_is_an_answer_too_and_a_label_needs_english(tmp_path):
         ("{}", r"test\.json: a JSON list of one row or more is expected"),
         ("[]", r"test\.json: a JSON list of one row or more is expected"),
         ("[1]", r"test\.json:1: a JSON object is expected, not int"),
-        ('[{"text"', r"test\.json: no JSON in UTF-8"),
+        ('[{"text"', r"test\.json: not JSON \(.*mend the file, or fetch it again"),
+        ("[" * 900 + "]" * 900, r"test\.json: not JSON \(more than 50 lists"),
+        ("9" * 5000, r"test\.json: not JSON"),
     ],
 )
 def test_files_that_are_no_list_of_rows_are_named(tmp_path, text, message):
