@@ -66,7 +66,7 @@ def english_items(study: Study, data_root: Path) -> Items:
 
 
 def _rows(task: TaskSpec, lang: str, study: Study, root: Path, hub: bool = True) -> Iterator[Rows]:
-    """Dev rows and test rows: local ones, and with `hub` the Hub's where a split is not there locally."""
-    for split in SPLITS:
-        if rows.local_file(task, lang, split, root).is_file() or (hub and covers(task, lang, split)):
-            yield rows.split_rows(task, lang, split, root, study.seed)[0]
+    """Dev rows and test rows: local ones; with `hub` the Hub's, where the language has neither locally."""
+    local = [split for split in SPLITS if rows.local_file(task, lang, split, root).is_file()]
+    for split in local or [split for split in SPLITS if hub and covers(task, lang, split)]:
+        yield rows.split_rows(task, lang, split, root, study.seed)[0]
