@@ -40,5 +40,5 @@ def test_a_pool_is_told_in_words_and_tables(tmp_path: Path) -> None:
 
 def test_a_pool_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "nano-qaa.jsonl").write_text("{}\n", encoding="utf-8")
-    with pytest.raises(UserError, match="nano-qaa.jsonl, line 1"):
+    with pytest.raises(UserError, match="nano-qaa.jsonl:1: no run of a pool"):
         results_page(tmp_path)
