@@ -305,8 +305,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML in UTF-8: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
     keys = [key.value for key, _ in node.value]  # type: ignore[union-attr]
