@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     if rest and given.run is not _lab:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 shows ? for what it lacks
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows ? for what it lacks
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(errors="replace")
     usable_home()
     try:
