@@ -407,13 +407,13 @@ def test_data_texts_gives_every_string_of_the_languages_asked_for(tmp_path: Path
             file.write(json.dumps({"text": f"corpus {lang}", "source": "s"}) + "\n\n")
     rows = {"eval/topic/bn/test.jsonl": {"text": "গান", "label": "music"}}
     rows["eval/topic/en/test.jsonl"] = {"text": "song", "options": ["a", ["b"]]}
-    rows["sft/math.jsonl"] = {"question": "1+1", "answer": 2}
+    rows["sft/math.jsonl"] = {"question": "1+1", "answer": 417}
     for name, row in rows.items():
         (tmp_path / name).write_text(json.dumps(row) + "\n", encoding="utf-8")
     prompts = set(prompt_texts())
     found = set(data_texts(tmp_path, ["bn"]))
     assert prompts < found
-    assert found - prompts == {"corpus bn", "গান", " গান", "music", " music", "1+1", " 1+1", "2", " 2"}
+    assert found - prompts == {"corpus bn", "গান", " গান", "music", " music", "1+1", " 1+1", "417", " 417"}
     everything = set(data_texts(tmp_path))
     assert everything - found == {"corpus en", "song", " song", "a", " a", "b", " b"}
 
