@@ -10,22 +10,14 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lrnb.errors import UserError
+from lrnb.study.languages import configuration, script_code, three_letters
 from lrnb.study.parameters import Study
 
 SET, ENGLISH_SET, ENGLISH_SAMPLE = "HuggingFaceFW/fineweb-2", "HuggingFaceFW/fineweb", "sample-10BT"
-#: languages of two letters there are called by three: (lang, script) -> configuration
-CONFIGS = {
-    ("bn", "Bengali"): "ben_Beng", ("bo", "Tibetan"): "bod_Tibt", ("kk", "Cyrillic"): "kaz_Cyrl",
-    ("km", "Khmer"): "khm_Khmr", ("mn", "Cyrillic"): "khk_Cyrl", ("or", "Oriya"): "ory_Orya",
-    ("ta", "Tamil"): "tam_Taml", ("te", "Telugu"): "tel_Telu", ("ug", "Arabic"): "uig_Arab",
-}  # fmt: skip
-SCRIPT_CODES = {
-    "Arabic": "Arab", "Armenian": "Armn", "Bengali": "Beng", "Cyrillic": "Cyrl", "Devanagari": "Deva",
-    "Ethiopic": "Ethi", "Georgian": "Geor", "Gujarati": "Gujr", "Gurmukhi": "Guru", "Hebrew": "Hebr",
-    "Kannada": "Knda", "Khmer": "Khmr", "Lao": "Laoo", "Latin": "Latn", "Malayalam": "Mlym",
-    "Myanmar": "Mymr", "Ol_Chiki": "Olck", "Oriya": "Orya", "Sinhala": "Sinh", "Syriac": "Syrc",
-    "Tamil": "Taml", "Telugu": "Telu", "Thaana": "Thaa", "Thai": "Thai", "Tibetan": "Tibt",
-    "Tifinagh": "Tfng",
+#: of the languages of FLORES-200 those that FineWeb-2 calls otherwise (its configs/)
+CALLED = {
+    "est_Latn": "ekk_Latn", "grn_Latn": "gug_Latn", "pes_Arab": "fas_Arab", "tgl_Latn": "fil_Latn",
+    "yue_Hant": "yue_Hani", "zho_Hans": "cmn_Hani", "zho_Hant": "cmn_Hani",
 }  # fmt: skip
 
 
@@ -64,11 +56,19 @@ def _is_fineweb(name: str) -> bool:
     return PurePosixPath(name).name == PurePosixPath(SET).name
 
 
+def config_of(lang: str, script: str) -> str:
+    """The configuration of a language, as FLORES-200 calls it or by ISO 639-3; "" where neither has one."""
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
+
+    if found := configuration(FAIRSEQ_LANGUAGE_CODES, lang, script) if script else "":
+        return CALLED.get(found, found)
+    long, code = three_letters(lang), script_code(script) if script else ""
+    return f"{long}_{code}" if long and code else ""
+
+
 def _config(lang: str, script: str) -> str:
-    if found := CONFIGS.get((lang, script)):
+    if found := config_of(lang, script):
         return found
-    if len(lang) == 3 and script in SCRIPT_CODES:
-        return f"{lang}_{SCRIPT_CODES[script]}"
     raise UserError(
         f"{SET}: no configuration is known here for {lang!r} in the script {script or '(none given)'}. "
         "Give it, a language of ISO 639-3 with a script of ISO 15924: --set hub_config=tel_Telu; or another "

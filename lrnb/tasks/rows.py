@@ -20,6 +20,7 @@ import numpy as np
 from lrnb.data.contamination import Items
 from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
+from lrnb.study.languages import cldr_name
 from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
 from lrnb.tasks.hub import covers, hub_rows
@@ -134,10 +135,10 @@ def _lettered(row: dict[str, Any], where: str) -> dict[str, Any]:
 
 @functools.cache
 def language_name(lang: str) -> str:
-    """The English name of a language, from `params/<lang>.yaml` or LANGUAGES; else its code."""
+    """The English name of a language, from `params/<lang>.yaml`, LANGUAGES or CLDR; else its code."""
     path = ROOT / "params" / f"{lang}.yaml"
     given = read_yaml(path).get("lang_name") if path.is_file() else None
-    return str(given or LANGUAGES.get(lang, lang))
+    return str(given or LANGUAGES.get(lang) or cldr_name(lang) or lang)
 
 
 def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, where: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from lrnb.data import corpus
 from lrnb.data.unicode_form import has_surrogate, nfc
-from lrnb.study.parameters import ROOT, read_yaml
+from lrnb.study.languages import cldr_name
+from lrnb.study.parameters import ENGLISH, LANGUAGES, read_yaml
 from lrnb.tasks.row_forms import any_rows
 from lrnb.tasks.task_file import FOLDER
 
@@ -20,10 +21,10 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     """Every string in a data root's corpus/, eval/ and sft/, in NFC; `langs` limits the first two.
 
     Strings of eval/ and sft/ come a second time after a space, as they stand in a prompt; the fixed
-    words of the prompts come as well.
+    words of the prompts come as well. params/ has no say: a file more there changes no other language's base.
     """
-    yield from prompt_texts()
     root, wanted = Path(data_root), None if langs is None else set(langs)
+    yield from prompt_texts(_languages(root))
     for lang in corpus.languages(root):
         if wanted is None or lang in wanted:
             yield from map(nfc, corpus.local_texts(root, lang))
@@ -35,10 +36,19 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
                 yield f" {text}"
 
 
-def prompt_texts() -> Iterator[str]:
-    """The fixed words of prompts: labels and templates of task files, with each language's name."""
-    studies = [read_yaml(path) for path in sorted(ROOT.glob("params/*.yaml"))]
-    names = sorted({str(study["lang_name"]) for study in studies if "lang_name" in study})
+def _languages(root: Path) -> list[str]:
+    """Codes of the languages of which a data root has text or items."""
+    tasks = {path.name for path in root.glob("eval/[!.]*/[!.]*") if corpus.LANGUAGE_CODE.fullmatch(path.name)}
+    return sorted({*corpus.languages(root), *tasks})
+
+
+def prompt_texts(langs: Iterable[str] = ()) -> Iterator[str]:
+    """The fixed words of prompts: labels and templates of task files, with the names of languages.
+
+    Those are the names of the languages that ship, and of `langs` as CLDR has them.
+    """
+    others = {*LANGUAGES, *langs} - {ENGLISH}
+    names = sorted({LANGUAGES.get(lang) or cldr_name(lang) for lang in others} - {""})
     for path in [*sorted(FOLDER.glob("*.yaml")), *sorted(FOLDER.glob("native/*.yaml"))]:
         for template in _strings(_without_hub(read_yaml(path))):
             for name in names if "language" in template else [""]:

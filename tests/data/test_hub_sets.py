@@ -61,13 +61,31 @@ def test_a_study_that_names_no_set_takes_fineweb(lang: str, config: str) -> None
 def test_a_new_language_is_called_by_its_code_and_script() -> None:
     new = hub_study("bn").model_copy(update={"lang": "sat", "script": "Ol_Chiki"})
     assert fineweb.hub_text(new).config == "sat_Olck"
-    unknown = new.model_copy(update={"lang": "xh", "script": "Latin"})
-    with pytest.raises(UserError, match=r"no configuration is known here for 'xh'.*hub_config=tel_Telu"):
+    unknown = new.model_copy(update={"lang": "ps", "script": "Arabic"})  # CLDR knows pus, and pbu of it
+    with pytest.raises(UserError, match=r"no configuration is known here for 'ps'.*hub_config=tel_Telu"):
         fineweb.hub_text(unknown)
-    assert any("'xh'" in told for told in preflight.faults(unknown, hub=False))
-    given = unknown.model_copy(update={"hub_config": "xho_Latn"})
-    assert fineweb.hub_text(given).config == "xho_Latn"
-    assert set(fineweb.SCRIPT_CODES) >= {script for _, script in fineweb.CONFIGS}
+    assert any("'ps'" in told for told in preflight.faults(unknown, hub=False))
+    given = unknown.model_copy(update={"hub_config": "pbt_Arab"})
+    assert fineweb.hub_text(given).config == "pbt_Arab"
+
+
+@pytest.mark.parametrize(
+    ("lang", "script", "config"),
+    [
+        ("kk", "Cyrillic", "kaz_Cyrl"),
+        ("kk", "Arabic", "kaz_Arab"),
+        ("xh", "Latin", "xho_Latn"),
+        ("zh", "Han", "cmn_Hani"),
+        ("km", "Khmer", "khm_Khmr"),
+        ("ce", "Cyrillic", "che_Cyrl"),  # not in FLORES-200
+        ("mn", "Cyrillic", "khk_Cyrl"),
+        ("fa", "Arabic", "fas_Arab"),
+        ("th", "Thai", "tha_Thai"),
+        ("kk", "", ""),
+    ],
+)
+def test_configurations_of_fineweb(lang: str, script: str, config: str) -> None:
+    assert fineweb.config_of(lang, script) == config
 
 
 def red_pajama(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import errno
 import gzip
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -416,6 +417,34 @@ def test_data_texts_gives_every_string_of_the_languages_asked_for(tmp_path: Path
     assert found - prompts == {"corpus bn", "গান", " গান", "music", " music", "1+1", " 1+1", "417", " 417"}
     everything = set(data_texts(tmp_path))
     assert everything - found == {"corpus en", "song", " song", "a", " a", "b", " b"}
+
+
+def test_a_file_in_params_changes_no_other_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the texts that decide the vocabulary nor what is run again: params/ is another folder's."""
+    from lrnb.pipeline import freshness, steps
+    from lrnb.study import parameters
+    from lrnb.tasks import rows
+
+    for name in ("corpus/bn.txt", "corpus/kk.txt", "corpus/en.txt", "eval/topic/km/test.jsonl"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text('{"text": "a b"}\n')
+    root = shutil.copytree(parameters.ROOT / "params", tmp_path / "checkout" / "params").parent
+    for module in (parameters, rows):
+        monkeypatch.setattr(module, "ROOT", root)
+    given = {"data_root": str(tmp_path / "data"), "runs": str(tmp_path / "runs")}
+
+    def seen() -> tuple[list[str], dict[str, dict[str, str]]]:
+        study = parameters.load_study(root / "params" / "bn.yaml", "smol", given)
+        plan = steps.plan(study)
+        keys = {name: freshness.input_key(step, plan, study) for name, step in plan.items() if not step.needs}
+        return list(data_texts(tmp_path / "data")), keys
+
+    before = seen()
+    assert before[1]["base"]["data"]
+    assert {"\nKazakh:", "\nKhmer:", "\nBengali:"} <= set(before[0])
+    for lang, name in (("kk", "Qazaq"), ("km", "Cambodian"), ("xh", "Xhosa")):
+        (root / "params" / f"{lang}.yaml").write_text(f"lang: {lang}\nlang_name: {name}\nscript: Cyrillic\n")
+    assert seen() == before
 
 
 def test_fixed_words_of_prompts_are_among_the_texts() -> None:
