@@ -179,6 +179,26 @@ def detectable_by_one_run(sd: float, seeds: int, *, alpha: float = 0.05, power: 
     return float((special.stdtrit(seeds - 1, 1 - alpha / 2) + special.stdtrit(seeds - 1, power)) * sd)
 
 
+def detectable_over_seeds(
+    samples: Sequence[Sequence[Values]], *, shared: bool, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """The smallest true difference that `over_seeds` finds with `power`, from the spread of differences.
+
+    samples, shared: as there. The noise of seeds counts by the noncentral t distribution, that of items by
+    the normal, as in the interval.
+    """
+    parts = [[_items(values) for values in tasks] for tasks in samples]
+    spread = _spread(samples, parts, shared)
+    few, many = _noncentral(len(samples) - 1, alpha, power), -special.ndtri(alpha / 2) + special.ndtri(power)
+    return float(max(few**2 * spread.between + many**2 * spread.common, many**2 * spread.items) ** 0.5)
+
+
+def _noncentral(df: int, alpha: float, power: float) -> float:
+    """The true mean, in standard errors, that a two-sided t test finds with `power`."""
+    critical = special.stdtrit(df, 1 - alpha / 2)
+    return float(special.nctdtrinc(df, 1 - power, critical))
+
+
 def _spread(samples: Sequence[Sequence[Values]], parts: list[list[np.ndarray]], shared: bool) -> Spread:
     seeds, tasks = len(parts), len(parts[0])
     between = float(np.var([_mean([own]) for own in parts], ddof=1)) / seeds

@@ -6,7 +6,7 @@ that the main question, the mean over the tasks in X, is not paid for with the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -90,12 +90,14 @@ def paired_rows(
     return rows
 
 
-def with_holm(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
-    """Rows of differences with p_holm, corrected within each baseline and `family` of tasks."""
+def with_holm(
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame, kind: Callable[[str], str] | None = None
+) -> pd.DataFrame:
+    """Rows of differences with p_holm, corrected within each baseline and kind of task (`family`)."""
     table = pd.DataFrame(rows)
     if not len(table):
         return table
-    p = table.groupby(["baseline", table["task"].map(family)], sort=False)["p"]
+    p = table.groupby(["baseline", table["task"].map(kind or family)], sort=False)["p"]
     return table.assign(p_holm=p.transform(lambda own: statistics.holm(own.to_numpy())))
 
 

@@ -84,7 +84,7 @@ def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, written: I
 def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(scores, items) of both groups in the order of KINDS, with rows for the mean of the tasks."""
     scores, items = _both(paths, *COMPARED)
-    return _ordered(pd.concat([scores, *_means(scores, items)], ignore_index=True)), items
+    return _ordered(with_means(scores, items)), items
 
 
 def gather_written(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -114,8 +114,8 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order.sort_values(["place", "ct_tokens"], kind="stable").index].reset_index(drop=True)
 
 
-def _means(scores: pd.DataFrame, items: pd.DataFrame) -> list[pd.DataFrame]:
-    """Rows of the mean over tasks; items are drawn anew within every task for the interval."""
+def with_means(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """scores, then rows of the mean over tasks; items are drawn anew within every task for the interval."""
     right = {
         key: part["correct"].to_numpy(float) for key, part in items.groupby(["model", "task"], sort=False)
     }
@@ -137,7 +137,7 @@ def _means(scores: pd.DataFrame, items: pd.DataFrame) -> list[pd.DataFrame]:
                     **({"cut": tasks["cut"].sum()} if "cut" in tasks else {}),
                 )
             )
-    return rows
+    return pd.concat([scores, *rows], ignore_index=True)
 
 
 def means_of(tasks: Iterable[str]) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ Tables only, in percent; nothing here needs torch. docs/statistics.md says why e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from lrnb.tuning.on_dev import Tried, read_choices, tried
 from lrnb.tuning.sft_on_dev import read_sft_choices
 
 SFT_OPTIONS = {"lr": "learning rate", "epochs": "epochs"}
-NOT_ABOVE, NOT_CLEAR = "°", "ᵐ"  # marks beside a score: not above chance; not above the majority class
+NOT_ABOVE, NOT_CLEAR, FALLEN = "°", "ᵐ", "✕"  # beside a score: not above chance, or the majority; collapsed
+MARKS = f"{NOT_ABOVE} not above chance; {NOT_CLEAR} not above the majority class; {FALLEN} a collapse"
 
 
 def marks(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
@@ -40,6 +42,12 @@ def marks(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
         collapsed=[pair in fallen for pair in zip(scores["model"], scores["task"], strict=True)],
         mark=np.where(~above, NOT_ABOVE, np.where(~clear, NOT_CLEAR, "")),
     )
+
+
+def marked_values(marked: pd.DataFrame) -> pd.Series:
+    """The scores of `marks` as text with what is said of each: "31.2°✕"."""
+    fallen = marked["collapsed"].map({True: FALLEN, False: ""})
+    return marked["value"].map("{:.1f}".format) + marked["mark"] + fallen
 
 
 def options_text(row: dict[str, Any]) -> str:
@@ -155,13 +163,30 @@ def detectable_differences(items: pd.DataFrame, table: pd.DataFrame) -> pd.DataF
             for method, tokens in own[["method", "ct_tokens"]].itertuples(index=False)
         ]
         tasks = results.means_of(pairs[0][0]).get(task, [task])
-        sizes = np.array([len(pairs[0][0][t]) for t in tasks])
-        worth = round(len(tasks) ** 2 / (1 / sizes).sum())  # items that the mean is worth: tasks count alike
-        share = float(np.mean([[(a[t] != b[t]).mean() for a, b in pairs] for t in tasks]))
-        found = [_points(worth, share, alpha) for alpha in (0.05, 0.05 / family)]
-        head = {"baseline": baseline, "task": task, "n": int(sizes.sum()), "discordant": 100 * share}
+        sizes = [len(pairs[0][0][t]) for t in tasks]
+        share = float(np.mean([_discordant([(a[t], b[t]) for t in tasks]) for a, b in pairs]))
+        found = [_points(_worth(sizes), share, alpha) for alpha in (0.05, 0.05 / family)]
+        head = {"baseline": baseline, "task": task, "n": sum(sizes), "discordant": 100 * share}
         rows.append(head | {"comparisons": family, "points": found[0], "points_holm": found[1]})
     return pd.DataFrame(rows)
+
+
+def detectable_points(pairs: Sequence[tuple[pd.Series, pd.Series]], alpha: float) -> float:
+    """The true difference in points that the items of one run find with 80% power; NaN where none would do.
+
+    pairs: what two models have right of each task, the same items; several tasks: of their mean.
+    """
+    return _points(_worth([len(a) for a, _ in pairs]), _discordant(pairs), alpha)
+
+
+def _worth(sizes: Sequence[int]) -> int:
+    """Items that the mean of tasks of these sizes is worth: tasks count alike."""
+    return round(len(sizes) ** 2 / sum(1 / n for n in sizes))
+
+
+def _discordant(pairs: Sequence[tuple[pd.Series, pd.Series]]) -> float:
+    """The share of items that only one of two has right; of shares right their mean squared difference."""
+    return float(np.mean([((a - b) ** 2).mean() for a, b in pairs]))
 
 
 def _points(n: int, share: float, alpha: float) -> float:

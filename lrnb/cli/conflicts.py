@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb.cli.merge import add_option, model_options, refuse_forgotten, values_of
+from lrnb.cli.output import print_json, refuse_other
 from lrnb.errors import UserError
 from lrnb.merging.gpu import worker_for
 from lrnb.merging.methods.ties_sv import METHOD
@@ -51,7 +51,7 @@ def run_conflicts(given: argparse.Namespace) -> int:
         wanted = "two models or more, such as --model ct=DIR --model sft=DIR"
         raise UserError(f"conflicts needs {wanted}; got {len(models)}")
     _, threads = worker_for("cpu", given.threads)
-    _check_out(given)
+    refuse_other(given.out, "atlas.json", "atlas", given.force)
     from lrnb.conflicts import atlas, counts
     from lrnb.merging import task_vectors
 
@@ -64,21 +64,12 @@ def run_conflicts(given: argparse.Namespace) -> int:
     if given.out:
         atlas.save(made, given.out)
     if given.json:
-        print(json.dumps(_whole(made), indent=1, allow_nan=False))
+        print_json(_whole(made))
     else:
         _print(made, time.perf_counter() - start)
         if given.out:
             print(given.out)
     return 0
-
-
-def _check_out(given: argparse.Namespace) -> None:
-    """Refuse a folder that holds something else than an atlas, before anything is read."""
-    out = given.out
-    if out is None or given.force or not out.exists():
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / "atlas.json").is_file()):
-        raise UserError(f"{out}: exists and is no atlas. Choose another --out, or add --force to replace it")
 
 
 def _whole(made: Atlas) -> dict[str, Any]:
@@ -87,8 +78,7 @@ def _whole(made: Atlas) -> dict[str, Any]:
 
     rows = {scope: dict(sums(made.exact(scope), made.protect)) for scope in SCOPES}
     size = sizes(made).drop(columns=["tensor", "n"]).iloc[-1]
-    found = {name: None if x != x else x for name, x in size.items()}
-    return {**made.facts, **found, **{f"trim_scope_{name}": row for name, row in rows.items()}}
+    return {**made.facts, **size, **{f"trim_scope_{name}": row for name, row in rows.items()}}
 
 
 def _print(made: Atlas, seconds: float) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb import __version__
+from lrnb.cli.evaluate import evaluate_options, run_evaluate
 from lrnb.errors import UserError
 from lrnb.pipeline import warm
-from lrnb.report.tables import print_table
 from lrnb.study.environment import instruction_set, usable_home
 
 if TYPE_CHECKING:
@@ -261,42 +261,6 @@ def _exec(given: argparse.Namespace) -> int:
         return 1
 
 
-def _evaluate_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", type=Path, help="a model folder")
-    tasks = (
-        "names, separated by commas: files in lrnb/tasks/files/ (with _en for English), paths of task files, "
-    )
-    command.add_argument("--tasks", required=True, help=tasks + "tasks of lm-evaluation-harness")
-    command.add_argument("--lang", required=True)
-    command.add_argument("--data-root", type=Path, required=True, help="folder that holds eval/")
-    command.add_argument("--limit", type=int, help="items a task (default all)")
-    command.add_argument(
-        "--shots", type=int, default=0, help="solved examples before each item (0: as the task says)"
-    )
-    command.add_argument("--prompts", choices=("english", "native"), default="english")
-    command.add_argument("--normalisation", choices=("task", "none", "token", "byte", "character"),
-        default="task", help="of options' log-likelihoods (default: what the task file says)")  # fmt: skip
-    command.add_argument("--split", choices=("test", "dev"), default="test")
-    command.add_argument("--seed", type=int, default=0, help="picks items, examples and the order of options")
-    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    command.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-        help="of the arithmetic (default: bf16 on a GPU, fp32 on the CPU)")  # fmt: skip
-
-
-def _evaluate(given: argparse.Namespace) -> int:
-    from lrnb.scoring.evaluate import evaluate_folder
-
-    keys = ("limit", "shots", "prompts", "normalisation", "split")
-    how = {key: getattr(given, key) for key in keys}
-    names = [name.strip() for name in given.tasks.split(",")]
-    options = {"seed": given.seed, "device": given.device, "precision": given.precision, "given": how}
-    scores = evaluate_folder(given.folder, names, given.lang, given.data_root, **options)
-    cut = ["cut"] if scores["cut"].any() else []
-    shown = ["task", "metric", "value", "ci_low", "ci_high", "chance", "n", *cut, "collapsed"]
-    print_table(scores.reindex(columns=shown).to_dict("records"), str(given.folder))
-    return 0
-
-
 def _report_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", type=Path, help="a run folder, for example runs/nano/qaa")
 
@@ -357,7 +321,7 @@ Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.Arg
 COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language"),
     ("merge", _merge, _merge_options, "merge checkpoints"),
-    ("evaluate", _evaluate, _evaluate_options, "score one model folder"),
+    ("evaluate", run_evaluate, evaluate_options, "score models, and compare them with the first"),
     ("conflicts", _conflicts, _conflicts_options, "an atlas of what trimming and election drop"),
     ("report", _report, _report_options, "write report.html of a run folder"),
     ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),

@@ -1,6 +1,6 @@
 from .cache import ScoreCache as ScoreCache
 from .evaluate import ScoredModel as ScoredModel
-from .evaluate import evaluate_folder as evaluate_folder
+from .evaluate import evaluate_models as evaluate_models
 from .evaluate import score_models as score_models
 from .evaluate import text_bits as text_bits
 from .predictions import collapsed as collapsed

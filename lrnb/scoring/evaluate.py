@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from lrnb import statistics
+from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
-from lrnb.scoring import predictions
 from lrnb.scoring.cache import ScoreCache, model_hash
 from lrnb.scoring.open_model import device_and_precision, exchange_key, read_weights
 from lrnb.scoring.scorer import Scorer
@@ -33,7 +33,7 @@ __all__ = [
     "ScoredModel",
     "Scorer",
     "dev_score",
-    "evaluate_folder",
+    "evaluate_models",
     "score_models",
     "score_one",
     "text_bits",
@@ -141,7 +141,7 @@ class _Desk:
         if self.scorer and self.folder == folder:
             return self.scorer
         self.folder, kind = folder, exchange_key(folder)
-        if self.scorer is None or kind != self.kind:
+        if self.scorer is None or kind != self.kind or not any(folder.glob("*.safetensors")):
             self.scorer = Scorer.from_folder(folder, progress=self.progress, **self.options)
             self.kind = kind
         else:
@@ -231,27 +231,23 @@ def dev_score(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> dict[str, float]
     return {**scores, "mean": float(np.mean(list(scores.values())))}
 
 
-def evaluate_folder(
-    folder: str | Path,
+def evaluate_models(
+    models: Mapping[str, str | Path],
     tasks: Iterable[str],
     lang: str,
     data_root: str | Path,
     *,
+    base: str | Path | None = None,
     seed: int = 0,
     given: Mapping[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
     **options: Any,
-) -> pd.DataFrame:
-    """The table that `lrnb evaluate DIR` prints: SCORE_COLUMNS and those of `answers.collapsed`.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scores, items) of models outside of any run, as `score_models`, all opened before any is scored.
 
-    given: further options of `loading.load_tasks` (split, limit, shots, prompts, normalisation).
+    models: label -> folder, LoRA folder (with its `base`) or Hub id, see `opening.open_source`; given:
+    further options of `loading.load_tasks` (split, limit, shots, prompts, normalisation); options: of
+    `score_models`.
     """
     loaded = loading.load_tasks(tasks, lang, data_root, seed=seed, **(given or {}))
-    scores, items = score_models(
-        {Path(folder).name: folder}, loaded, lang=lang, seed=seed, progress=progress, **options
-    )
-    chosen = items[items["options"].map(len) > 0]  # written answers have no class to collapse to
-    if chosen.empty:
-        return scores
-    seen = predictions.collapsed(chosen)[["task", "top", "top_share", "majority_share", "collapsed"]]
-    return scores.merge(seen, on="task", how="left")
+    folders = {label: open_source(where, base=base).folder for label, where in models.items()}
+    return score_models(folders, loaded, lang=lang, seed=seed, **options)

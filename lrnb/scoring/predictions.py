@@ -97,4 +97,5 @@ def collapsed(items: pd.DataFrame) -> pd.DataFrame:
                     "collapsed": bool(share.iloc[0] > max(COLLAPSED, most.iloc[0])),
                 }
             )
-    return pd.DataFrame(rows)
+    columns = ["model", "task", "n", "top", "top_share", "majority", "majority_share", "collapsed"]
+    return pd.DataFrame(rows, columns=columns).astype({"collapsed": bool})

@@ -12,6 +12,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from support.hub_cache import to_hub
 from support.pico import pico_model, pico_tokenizer, save_pico
 from support.reference import save_folder
 
@@ -634,20 +635,6 @@ def test_base_whose_config_is_of_another_model(tmp_path, changes):
 
 
 # the Hub
-
-
-def to_hub(folder: Path, hub: Path, repo: str, revision: str = "main") -> Path:
-    """Lay a folder out as the Hub's cache does: blobs, links to them, a ref."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    home = hub / f"models--{repo.replace('/', '--')}"
-    snapshot = home / "snapshots" / commit
-    for part in (home / "blobs", snapshot, home / "refs"):
-        part.mkdir(parents=True)
-    for i, path in enumerate(sorted(folder.iterdir())):
-        shutil.move(path, home / "blobs" / f"blob{i}")
-        (snapshot / path.name).symlink_to(Path("../../blobs") / f"blob{i}")
-    (home / "refs" / revision).write_text(commit)
-    return snapshot
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])

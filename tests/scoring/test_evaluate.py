@@ -305,15 +305,15 @@ def test_no_network_is_touched(root, pico_llama, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    scores = evaluate.evaluate_folder(pico_llama, [str(root / "label.yaml")], "bn", root, given={"limit": 5})
+    models, names = {"m": pico_llama}, [str(root / "label.yaml")]
+    scores, _ = evaluate.evaluate_models(models, names, "bn", root, given={"limit": 5})
     assert scores["n"].tolist() == [5]
-    assert {"top", "top_share", "majority_share", "collapsed"} <= set(scores.columns)
 
 
 def test_a_tokenizer_without_the_script_is_refused(data_root, pico_llama):
     given = {"limit": 9, "prompts": "native"}
     with pytest.raises(UserError, match=r"99% of the tokens of task 'tatoeba_choice'.*falls back to bytes"):
-        evaluate.evaluate_folder(pico_llama, ["tatoeba_choice"], "bn", data_root, given=given)
+        evaluate.evaluate_models({"m": pico_llama}, ["tatoeba_choice"], "bn", data_root, given=given)
 
 
 def test_code_in_a_model_folder_is_never_run(tmp_path, pico_llama, monkeypatch):
@@ -329,11 +329,11 @@ def test_code_in_a_model_folder_is_never_run(tmp_path, pico_llama, monkeypatch):
     assert not mark.exists()
 
 
-def test_evaluate_folder_names_what_is_missing(root, tmp_path, pico_llama):
-    with pytest.raises(UserError, match=r"no config\.json"):
-        evaluate.evaluate_folder(tmp_path / "none", [str(root / "label.yaml")], "bn", root)
+def test_evaluate_models_names_what_is_missing(root, tmp_path, pico_llama):
+    with pytest.raises(UserError, match=r"none: no such folder\. Give a Hugging Face model folder"):
+        evaluate.evaluate_models({"m": tmp_path / "none"}, [str(root / "label.yaml")], "bn", root)
     with pytest.raises(UserError, match="unknown task 'labl'"):
-        evaluate.evaluate_folder(pico_llama, ["labl"], "bn", root)
+        evaluate.evaluate_models({"m": pico_llama}, ["labl"], "bn", root)
     with pytest.raises(UserError, match="no model to score"):
         evaluate.score_models({}, load_tasks(root))
 
