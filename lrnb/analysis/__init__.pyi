@@ -7,6 +7,7 @@ from .english import in_both as in_both
 from .failures import REPLACEMENT as REPLACEMENT
 from .failures import across_languages as across_languages
 from .failures import examples as examples
+from .failures import failed_items as failed_items
 from .failures import fragility as fragility
 from .failures import kept_and_scores as kept_and_scores
 from .failures import lost as lost

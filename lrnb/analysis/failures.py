@@ -286,6 +286,29 @@ def lost(items: pd.DataFrame, before: str, after: str) -> pd.Series:
 # examples
 
 
+def failed_items(items: pd.DataFrame) -> pd.DataFrame:
+    """Every item that a model has wrong, with its text and all answers: one row an item.
+
+    Columns: task, item, wrong (models that have it wrong), context, options (as shown, a line each), gold,
+    then a column a model: its answer, the text of an option or what was written.
+    """
+    wrong = items.assign(wrong=~items["correct"].astype(bool)).groupby(["task", "item"])["wrong"].sum()
+    keys = pd.MultiIndex.from_frame(items[["task", "item"]])
+    own = items[(wrong.reindex(keys) > 0).to_numpy()]
+    rows = own.to_dict("records")
+    said = [row["generation"] or _shown(row, row["prediction"]) for row in rows]
+    answers = own.assign(said=said).pivot(index=["task", "item"], columns="model", values="said")
+    texts = {(row["task"], row["item"]): _item_texts(row) for row in rows}
+    head = pd.DataFrame(list(texts.values()), index=pd.MultiIndex.from_tuples(texts, names=["task", "item"]))
+    head.insert(0, "wrong", wrong)
+    return head.join(answers[list(dict.fromkeys(own["model"]))]).reset_index()
+
+
+def _item_texts(row: dict[str, Any]) -> dict[str, str]:
+    options = option_texts(row) if len(row["options"]) else []
+    return {"context": row["context"], "options": "\n".join(options), "gold": _shown(row, row["gold"])}
+
+
 def side_by_side(items: pd.DataFrame) -> list[str]:
     """The two models whose answers stand side by side: CT-then-SFT and TIES-SV at the smallest budget.
 

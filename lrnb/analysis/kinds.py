@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from lrnb.merging.methods import METHODS
 from lrnb.merging.registry import Look
+from lrnb.study.parameters import budget_name
 
 
 class Kind(Protocol):
@@ -38,3 +39,9 @@ KINDS: Mapping[str, Kind] = {**TRAINED, **METHODS}
 def label(kind: str) -> str:
     """The name of a kind of model as a reader sees it; an unknown one is escaped and kept."""
     return KINDS[kind].label if kind in KINDS else escape(kind)
+
+
+def model_label(method: str, tokens: int) -> str:
+    """A model as text shows it: "CT-then-SFT 16k"; nothing is escaped."""
+    name = KINDS[method].label if method in KINDS else method
+    return f"{name} {budget_name(tokens)}" if tokens else name

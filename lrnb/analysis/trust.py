@@ -13,7 +13,7 @@ import pandas as pd
 
 from lrnb import statistics
 from lrnb.analysis import comparisons, results
-from lrnb.analysis.kinds import TRAINED
+from lrnb.analysis.kinds import TRAINED, model_label
 from lrnb.merging.methods import find
 from lrnb.study.stages import RunPaths
 from lrnb.tuning import on_dev
@@ -26,7 +26,7 @@ MARKS = f"{NOT_ABOVE} not above chance; {NOT_CLEAR} not above the majority class
 
 
 def marks(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """scores with majority (%), above, clear, collapsed and mark: what may be said of each score.
+    """scores with label, majority (%), above, clear, collapsed and mark: what may be said of each score.
 
     above: `statistics.above_chance`; clear: above the majority class as well. A score that is not clear,
     or collapsed, is no result: it is never bold and never the best.
@@ -35,7 +35,9 @@ def marks(scores: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     majority = scores["task"].map(levels).astype(float)
     above = statistics.above_chance(scores["ci_low"], scores["chance"])
     clear = statistics.above_chance(scores["ci_low"], majority.fillna(0).clip(lower=scores["chance"]))
+    models = zip(scores["method"], scores["ct_tokens"], strict=True)
     return scores.assign(
+        label=[model_label(method, int(tokens)) for method, tokens in models],
         majority=majority,
         above=above,
         clear=clear,

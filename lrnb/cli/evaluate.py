@@ -111,7 +111,7 @@ def _tables(scores: pd.DataFrame, items: pd.DataFrame) -> dict[str, pd.DataFrame
 
     chosen = items[~predictions.generated(items)]  # written answers have no class to collapse to
     marked = trust.marks(results.with_means(scores, items), chosen)
-    found = {"scores": marked.drop(columns=["preset", "method", "ct_tokens"])}
+    found = {"scores": marked.drop(columns=["preset", "method", "ct_tokens", "label"])}
     if scores["model"].nunique() > 1:
         metrics = dict(zip(scores["task"], scores["metric"], strict=True))
         sides = {name: [x] for name, x in answered.answered_items(items, "these models", metrics).items()}

@@ -87,6 +87,7 @@ def render(study: Study) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure_html
+    environment.tests["there"] = lambda name: (RunPaths(study).lang / name).is_file()
     words = {"label": label, "colour": colour, "task_name": task_name, "budget_name": budget_name}
     page = environment.get_template("page.html.jinja")
     inside = {"picture": picture(), "plotlyjs": get_plotlyjs(), "paper": PAPER}
@@ -265,7 +266,9 @@ def _failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
         for task in dict.fromkeys(table["task"])
     ]
     drawn += [scores_against_kept(points, slopes, task) for task in slopes["task"]]
-    return {"said": findings.findings_of_failures(broken, wrong, near, slopes, tasks), "figures": drawn}
+    said = findings.findings_of_failures(broken, wrong, near, slopes, tasks)
+    files = [f"failures/{name}.csv" for name in (*FAILURES, "failures")]
+    return {"said": said, "figures": drawn, "files": files}
 
 
 def _figures_of(

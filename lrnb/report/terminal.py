@@ -9,7 +9,7 @@ import pandas as pd
 
 from lrnb.analysis import pool, pool_answers, pool_lines, results, seeds
 from lrnb.analysis.kinds import label
-from lrnb.analysis.trust import NOT_ABOVE
+from lrnb.analysis.trust import MARKS, NOT_ABOVE, marked_values
 from lrnb.report.tables import print_table
 from lrnb.statistics import above_chance
 from lrnb.study.files import write_text
@@ -26,9 +26,7 @@ def print_results(study: Study) -> None:
     if table.is_file():
         name = study.lang_name or study.lang
         title = f"Percent right in {name} ({study.preset}, seed {study.seed})"
-        _print_frame(
-            by_model(pd.read_csv(table)), f"{title}; en: mean in English; {NOT_ABOVE} not above chance"
-        )
+        _print_frame(by_model(pd.read_csv(table)), f"{title}; en: mean in English; {MARKS}")
     if report.is_file():
         print(f"report: {report}")
 
@@ -79,16 +77,12 @@ def print_left_alone(study: Study) -> None:
 
 
 def by_model(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a model (method, CT tokens): mean, interval, tasks in X, mean in English; last, chance.
+    """One row a model (method, CT tokens): mean, interval, tasks in X, mean in English; last, the levels.
 
-    A score that is not above chance is marked.
+    Scores are marked as in the report; those of an earlier version only where they are not above chance.
     """
     keys = ["method", "ct_tokens"]
-    below = ~above_chance(scores["ci_low"], scores["chance"])
-    shown = scores["value"].map("{:.1f}".format) + below.map({True: NOT_ABOVE, False: ""})
-    level = scores.drop_duplicates("task").assign(method="chance", ct_tokens=0)
-    level["shown"] = level["chance"].map("{:.1f}".format)
-    both = pd.concat([scores.assign(shown=shown), level])
+    both = pd.concat([scores.assign(shown=marked_values(_with_marks(scores))), *_levels(scores)])
     wide = both.pivot_table(index=keys, columns="task", values="shown", aggfunc="first", sort=False)
     tasks = [task for task in dict.fromkeys(scores["task"]) if not task.startswith("mean")]
     own = [task for task in tasks if not task.endswith("_en")]
@@ -103,6 +97,22 @@ def by_model(scores: pd.DataFrame) -> pd.DataFrame:
     if english:
         table["en"] = wide[english[0]]
     return table.fillna("").reset_index().rename(columns={"ct_tokens": "CT tokens"})
+
+
+def _with_marks(scores: pd.DataFrame) -> pd.DataFrame:
+    """What scores.csv of earlier versions lacks: whether a score is above chance."""
+    if "mark" in scores:
+        return scores.fillna({"mark": ""})
+    below = ~above_chance(scores["ci_low"], scores["chance"])
+    return scores.assign(mark=below.map({True: NOT_ABOVE, False: ""}), collapsed=False)
+
+
+def _levels(scores: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows of the chance level and, where there is one, the majority level."""
+    one = scores.drop_duplicates("task")
+    lines = [name for name in ("chance", "majority") if name in one and one[name].notna().any()]
+    words = [one[name].map("{:.1f}".format).where(one[name].notna(), "–") for name in lines]
+    return [one.assign(method=name, ct_tokens=0, shown=w) for name, w in zip(lines, words, strict=True)]
 
 
 def _print_frame(frame: pd.DataFrame, title: str) -> None:

@@ -342,3 +342,18 @@ def test_sentences_hold_the_numbers_of_the_tables(items: pd.DataFrame) -> None:
     assert f"at most {wrong['wrong'].max():.1f}%" in said[1]
     assert "Not told for written_sums" in said[2] and f"of {len(near)} pairs" in said[2]
     assert "topic, +2.5 points for each 10% kept" in said[3] and "Clearly rising (Holm): topic." in said[3]
+
+
+def test_every_wrong_answer_is_kept_with_its_text(items: pd.DataFrame) -> None:
+    table = failures.failed_items(items).set_index(["task", "item"])
+    wrong = items[~items["correct"].astype(bool)]
+    assert set(table.index) == set(wrong[["task", "item"]].itertuples(index=False, name=None))
+    assert table["wrong"].sum() == len(wrong)
+    row = items[(items["model"] == "ties@16k") & items["options"].map(len).gt(0) & ~items["correct"]].iloc[0]
+    kept = table.loc[(row["task"], row["item"])]
+    assert kept["context"] == row["context"]
+    texts = dict(zip(row["options"], row["texts"], strict=True))
+    assert kept["options"].split("\n") == list(row["texts"])
+    assert (kept["gold"], kept["ties@16k"]) == (texts[row["gold"]], texts[row["prediction"]])
+    wrote = wrong[wrong["generation"] != ""].iloc[0]
+    assert table.loc[(wrote["task"], wrote["item"]), wrote["model"]] == wrote["generation"]

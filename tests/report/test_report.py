@@ -431,3 +431,33 @@ def test_the_terminal_has_the_pooled_answer(pooled: Path, capsys: pytest.Capture
     text = capsys.readouterr().out
     assert "6 seeds: merge minus CT-then-SFT, points" in text
     assert text.index("merge minus CT-then-SFT") < text.index("Percent right")
+
+
+def test_the_page_links_the_files_behind_its_tables(made: Path, page: str, copy: Path) -> None:
+    linked = re.findall(r'<a href="((?:scores|failures|conflicts|ct)/[^"]*)"', page)
+    assert {"scores/scores.csv", "scores/differences.csv", "conflicts/shares.csv"} <= set(linked)
+    assert {"failures/failures.csv", "failures/overlap.csv", "ct/history.csv"} <= set(linked)
+    assert all((made / name).is_file() for name in linked)
+    (copy / "failures" / "failures.csv").unlink()  # of an earlier version
+    older = report.write_report(copy).read_text(encoding="utf-8")
+    assert 'href="failures/failures.csv"' not in older and 'href="failures/overlap.csv"' in older
+
+
+def test_the_terminal_marks_what_the_report_marks(made: Path, copy: Path) -> None:
+    scores, items = (
+        pd.read_csv(made / "scores" / "scores.csv"),
+        pd.read_parquet(made / "scores" / "items.parquet"),
+    )
+    assert {"label", "majority", "collapsed", "mark", "clear"} <= set(scores)
+    table = terminal.by_model(scores).set_index(["method", "CT tokens"])
+    base = table.loc[("base", 0)]
+    assert base["topic"].endswith("✕") and base["mean"].endswith("✕")  # it always answers the same
+    marked = trust.marks(scores, items).set_index(["method", "ct_tokens", "task"])
+    for (method, tokens), row in table.iterrows():
+        if method not in ("chance", "majority"):
+            for task in ("mean", "topic", "reading"):
+                one = marked.loc[(method, tokens, task)]
+                assert row[task] == f"{one['value']:.1f}{one['mark']}{'✕' if one['collapsed'] else ''}"
+    assert table.loc[("majority", 0), "topic"] == f"{results.levels(scores, items)['topic']:.1f}"
+    older = scores.drop(columns=["label", "majority", "above", "clear", "collapsed", "mark"])
+    assert "✕" not in "".join(terminal.by_model(older)["topic"])

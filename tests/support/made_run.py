@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from lrnb import statistics
-from lrnb.analysis import comparisons, failures, results
+from lrnb.analysis import comparisons, failures, results, trust
 from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import Study, budget_name
 from lrnb.study.recipe import RECIPE
@@ -250,6 +250,7 @@ def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -
         "kept": points,
         "fragility": failures.fragility(items, made_shares()),
         "written": results.gather_written(paths)[0],
+        "failures": failures.failed_items(items),
     }
     manifest(paths.lang / "failures")
     for name, table in made.items():
@@ -258,6 +259,7 @@ def write_failures(paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame) -
 
 def write_tables(study: Study, paths: RunPaths) -> None:
     scores, items = results.gather(paths)
+    scores = trust.marks(scores, items)
     manifest(paths.scores)
     scores.to_csv(paths.scores / "scores.csv", index=False)
     items.to_parquet(paths.scores / "items.parquet", index=False)

@@ -157,12 +157,12 @@ def test_broken_bytes_are_marked_and_uyghur_runs_from_right_to_left(
 BOARD = """
 from pathlib import Path
 from lrnb import widgets
-from lrnb.analysis import results
+from lrnb.analysis import results, trust
 from lrnb.report import page
 from lrnb.study.stages import RunPaths
 scores, items = results.gather(RunPaths(page.study_of(Path({folder!r}))))
 levels, fallen = results.levels(scores, items), results.fallen(scores, items)
-widgets.score_board(scores, levels=levels, fallen=fallen)
+widgets.score_board(trust.marks(scores, items), levels=levels, fallen=fallen)
 """
 
 

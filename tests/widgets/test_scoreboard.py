@@ -13,7 +13,7 @@ import pytest
 from support.made_run import BUDGETS, made_items, made_models, score_rows, write_made_run
 
 from lrnb import figures, widgets
-from lrnb.analysis import results
+from lrnb.analysis import results, trust
 from lrnb.report import page as report
 from lrnb.study.stages import RunPaths
 from lrnb.widgets.scoreboard import SUBSETS, rows_shown
@@ -28,7 +28,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 @pytest.fixture
 def scores(paths: RunPaths) -> pd.DataFrame:
-    return results.gather(paths)[0]
+    return trust.marks(*results.gather(paths))
 
 
 @pytest.fixture
