@@ -79,7 +79,7 @@ def _dev_checks(study: Study, hub: bool, chosen: Callable[[Study], list[str]]) -
 def _read_task(study: Study, split: str, hub: bool, name: str) -> None:
     root = RunPaths(study).data_root
     given: dict[str, Any] = {key: getattr(study, key) for key in loading.STUDY}
-    if not (hub or loading.is_local(name, study.lang, root, split)):
+    if not (hub or loading.is_local(name, study.lang, root, split, study.script)):
         return
     (task,) = loading.load_tasks([name], study.lang, root, split=split, **given).values()
     if name in study.written and not task.writes:

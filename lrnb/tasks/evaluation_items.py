@@ -68,5 +68,5 @@ def english_items(study: Study, data_root: Path) -> Items:
 def _rows(task: TaskSpec, lang: str, study: Study, root: Path, hub: bool = True) -> Iterator[Rows]:
     """Dev rows and test rows: local ones; with `hub` the Hub's, where the language has neither locally."""
     local = [split for split in SPLITS if rows.local_file(task, lang, split, root).is_file()]
-    for split in local or [split for split in SPLITS if hub and covers(task, lang, split)]:
-        yield rows.split_rows(task, lang, split, root, study.seed)[0]
+    for split in local or [split for split in SPLITS if hub and covers(task, lang, split, study.script)]:
+        yield rows.split_rows(task, lang, split, root, study.seed, study.script)[0]

@@ -17,19 +17,21 @@ from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.task_file import JINJA, Hub, TaskSpec, inside
 
 
-def covers(task: TaskSpec, lang: str, split: str) -> bool:
-    """Whether the task's data set on the Hub has the language and the split."""
+def covers(task: TaskSpec, lang: str, split: str, script: str = "") -> bool:
+    """Whether the task's data set on the Hub has the language (in this script, if one is given) and split."""
     hub = task.metadata.hub
-    return hub is not None and lang in hub.code and split in hub.splits
+    return hub is not None and split in hub.splits and bool(hub.code_of(lang, script))
 
 
-def hub_rows(task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
+def hub_rows(
+    task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int, script: str = ""
+) -> list[dict[str, Any]]:
     """The rows of a split with `item`, their place in it. UserError where they cannot be had or made."""
     hub = task.metadata.hub
     assert hub is not None
     name = hub.splits[split][seed % len(hub.splits[split])]
     where = f"{hub.path} ({lang}, {name})"
-    filled = {"code": hub.code[lang], "split": name}
+    filled = {"code": hub.code_of(lang, script), "split": name}
     files = _files(hub, filled, task)
     try:
         table = _open(hub, files, filled, Path(data_root) / "hub" / hub.path)

@@ -27,6 +27,7 @@ STUDY = (
     "shots",
     "prompts",
     "normalisation",
+    "script",
 )  # parameters that `load_tasks` takes by these names
 LEAST = {"limit": 1, "shots": 0, "seed": 0}
 
@@ -43,6 +44,7 @@ def load_tasks(
     shots: int = 0,
     prompts: str = "english",
     normalisation: str = "task",
+    script: str = "",
 ) -> dict[str, KeptTask]:
     """The harness's task objects by name; "<task>_en" is the task's English version.
 
@@ -51,14 +53,15 @@ def load_tasks(
     `limits` of single tasks over it; shots: solved examples before each item, in the language where the task
     has training rows there (`rows.solved`), never the item itself, and 0 leaves their number to the task
     file; prompts: "english" or "native"; normalisation: a key of NORMALISATIONS, or "task" for what the task
-    file says. prompts and normalisation are of our tasks; the
-    harness's own are scored as they say.
+    file says; script: of the language, where the Hub has it in several. prompts and normalisation are of our
+    tasks; the harness's own are scored as they say.
     Raises UserError (see `spec`, `data_file`).
     """
     limits = limits or {}
     require_known(limits)  # a misspelt one would be ignored
     given = {"split": split, "seed": seed, "shots": shots, "prompts": prompts, "normalisation": normalisation}
     _check({**given, "limit": limit})
+    given["script"] = script
     loaded: dict[str, KeptTask] = {}
     for name in dict.fromkeys(names):
         task = _load_one(name, lang, Path(data_root), limits.get(name, limit), given)
@@ -117,18 +120,18 @@ def require_known(names: Iterable[str]) -> None:
             spec(name)
 
 
-def has_dev(name: str, lang: str, data_root: str | Path) -> bool:
+def has_dev(name: str, lang: str, data_root: str | Path, script: str = "") -> bool:
     """Whether a task has dev items in the language; the harness's own tasks count as having none."""
-    return not is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root)
+    return not is_harness(name) and rows.has_split(spec(name), lang, "dev", data_root, script)
 
 
-def is_local(name: str, lang: str, data_root: str | Path, split: str = "test") -> bool:
+def is_local(name: str, lang: str, data_root: str | Path, split: str = "test", script: str = "") -> bool:
     """Whether a task's rows come from local files, or from nowhere: neither the Hub's nor the harness's."""
     if is_harness(name):
         return False
     task = spec(name)
     lang = ENGLISH if name == f"{task.name}_en" else lang
-    return not rows.from_hub(task, lang, split, data_root)
+    return not rows.from_hub(task, lang, split, data_root, script)
 
 
 def is_harness(name: str) -> bool:
@@ -154,15 +157,15 @@ def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[s
         return _harness(name, root, limit, given)
     from lrnb.tasks.harness import StudyTask
 
-    task, seed, prompts = spec(name), given["seed"], given["prompts"]
+    task, seed, prompts, script = spec(name), given["seed"], given["prompts"], given["script"]
     name = task.name + "_en" * name.endswith("_en") if file_of(name) else name
     lang = ENGLISH if name == f"{task.name}_en" else lang
-    found, where = rows.split_rows(task, lang, given["split"], root, seed)
+    found, where = rows.split_rows(task, lang, given["split"], root, seed, script)
     common = {"lang": lang, "seed": seed, "prompts": prompts}
     splits = {"test": rows.documents_of(task, found, where, limit=limit, **common)}
     given = given | {"shots": given["shots"] or task.shots}
     if given["shots"]:
-        splits["train"] = rows.solved(task, lang, root, seed, prompts)
+        splits["train"] = rows.solved(task, lang, root, seed, prompts, script)
         sets = sorted({doc["set"] for doc in splits["train"]})
         splits["test"] = [{**doc, "set": number} for doc in splits["test"] for number in sets]
     return StudyTask(_config(task, name, given), splits)

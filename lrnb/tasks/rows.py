@@ -230,32 +230,41 @@ def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> P
         files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*.json*")}
         there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
         raise UserError(
-            f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}. "
+            f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}"
+            f"{_hub_lacks(task)}. "
             "Leave the task out for this language or split, or set data_root to where the file is"
         )
     return path
 
 
+def _hub_lacks(task: TaskSpec) -> str:
+    hub = task.metadata.hub
+    return f", and {hub.path} on the Hub has none in this language and script" if hub else ""
+
+
 def split_rows(
-    task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int
+    task: TaskSpec, lang: str, split: str, data_root: str | Path, seed: int, script: str = ""
 ) -> tuple[list[dict[str, Any]], str]:
-    """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError."""
-    if not from_hub(task, lang, split, existing(data_root)):
+    """Rows of a split and their source: a local file, cloze items made of one, else the Hub; or UserError.
+
+    script: of the language, where the Hub has it in several.
+    """
+    if not from_hub(task, lang, split, existing(data_root), script):
         rows = file_rows(path := data_file(task, lang, split, data_root))
         made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
         return cloze.cloze_items(rows, str(path), seed) if made else rows, str(path)
     where = f"{task.metadata.hub.path} ({lang}, {split})"  # type: ignore[union-attr]
-    return hub_rows(task, lang, split, data_root, seed), where
+    return hub_rows(task, lang, split, data_root, seed, script), where
 
 
-def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
+def has_split(task: TaskSpec, lang: str, split: str, data_root: str | Path, script: str = "") -> bool:
     """Whether `split_rows` would find rows: a local file, or a data set on the Hub that lists the split."""
-    return local_file(task, lang, split, data_root).is_file() or covers(task, lang, split)
+    return local_file(task, lang, split, data_root).is_file() or covers(task, lang, split, script)
 
 
-def from_hub(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> bool:
+def from_hub(task: TaskSpec, lang: str, split: str, data_root: str | Path, script: str = "") -> bool:
     """Whether the rows of a split come from the Hub: it has them, and there is no local file."""
-    return covers(task, lang, split) and not local_file(task, lang, split, data_root).is_file()
+    return covers(task, lang, split, script) and not local_file(task, lang, split, data_root).is_file()
 
 
 def local_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
@@ -272,14 +281,14 @@ def _folders(task: TaskSpec, data_root: str | Path) -> list[Path]:
 
 
 def solved(
-    task: TaskSpec, lang: str, data_root: str | Path, seed: int, prompts: str = "english"
+    task: TaskSpec, lang: str, data_root: str | Path, seed: int, prompts: str = "english", script: str = ""
 ) -> list[dict[str, Any]]:
     """Prepared training items to show before an item: in the language where there are any, else English.
 
     `set` numbers the training set of each: where there are several, seed picks one, or all are there if the
     task file says `training_sets: mean`. Without any in the language: the English `sft` file of the task.
     """
-    sets = _training_sets(task, lang, Path(data_root), seed)
+    sets = _training_sets(task, lang, Path(data_root), seed, script)
     found = [
         documents_of(task, rows, where, lang=lang, seed=seed, prompts=prompts) for rows, where in sets
     ] or [english(task, data_root, seed)]
@@ -287,7 +296,7 @@ def solved(
 
 
 def _training_sets(
-    task: TaskSpec, lang: str, root: Path, seed: int
+    task: TaskSpec, lang: str, root: Path, seed: int, script: str
 ) -> list[tuple[list[dict[str, Any]], str]]:
     """Rows and source of each training set that is asked for: train_1, ... or train, or the Hub's."""
     folder, every = root / "eval" / task.metadata.data / lang, task.metadata.training_sets == "mean"
@@ -298,11 +307,11 @@ def _training_sets(
     if several:
         chosen = several if every else [several[seed % len(several)]]
         return [(file_rows(path), str(path)) for path in chosen]
-    if not has_split(task, lang, "train", root):
+    if not has_split(task, lang, "train", root, script):
         return []
     on_hub = not local_file(task, lang, "train", root).is_file()
     sets = len(task.metadata.hub.splits["train"]) if every and on_hub else 1  # type: ignore[union-attr]
-    return [split_rows(task, lang, "train", root, n if sets > 1 else seed) for n in range(sets)]
+    return [split_rows(task, lang, "train", root, n if sets > 1 else seed, script) for n in range(sets)]
 
 
 def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ from pydantic import (
 
 from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError, did_you_mean
+from lrnb.study.languages import configuration
+from lrnb.study.parameters import ENGLISH
 from lrnb.tasks.prompt_values import Null, printable
 
 FOLDER = Path(__file__).parent / "files"
@@ -74,6 +76,14 @@ def _listed(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
+def _codes(given: Any) -> Any:
+    if not isinstance(given, dict | list) or not given or not all(given):
+        raise ValueError(
+            f"must map languages to codes, or list configurations such as kaz_Cyrl, not {given!r}"
+        )
+    return given
+
+
 def _nfc_both(labels: dict[str, Any]) -> dict[str, Any]:
     return {nfc(label): nfc(word) for label, word in labels.items()}
 
@@ -81,6 +91,7 @@ def _nfc_both(labels: dict[str, Any]) -> dict[str, Any]:
 Text = Annotated[str, Field(min_length=1)]
 Inside = Annotated[Text, AfterValidator(inside)]
 Entries = Annotated[dict[str, Any], Field(min_length=1)]
+Codes = Annotated[Any, BeforeValidator(_codes)]
 Names = Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)]
 Words = Annotated[list[Any], AfterValidator(nfc)]  # seen in prompts; templates are NFC once they are filled
 
@@ -127,11 +138,17 @@ class Hub(Strict):
     """Where the rows are on the Hub (see `hub`)."""
 
     path: Inside
-    code: Entries  # language -> its code there
+    code: Codes  # language -> its code there; or a list of configurations such as kaz_Cyrl
     splits: dict[str, Names] = Field(min_length=1)  # test, dev, train -> the name there, or several
     columns: Entries = Field(alias="fields")  # our field -> a Jinja expression over the row
     config: str = "{code}"  # {code} and {split} are filled in, as in `files`
     files: Names = []  # where the file may be in the data set, tried in this order
+
+    def code_of(self, lang: str, script: str = "") -> str:
+        """What the data set calls a language, in a list of configurations by its script; "" for none."""
+        if isinstance(self.code, dict):
+            return str(self.code.get(lang, ""))
+        return configuration(self.code, lang, "" if lang == ENGLISH else script)
 
 
 class Metadata(Strict):

@@ -162,7 +162,7 @@ class Playground:
         study = self.study
         root = RunPaths(study).data_root
         given: dict[str, Any] = {"split": split, "limit": each, "seed": study.seed, "shots": study.shots}
-        given |= {"prompts": study.prompts, "normalisation": study.normalisation}
+        given |= {"prompts": study.prompts, "normalisation": study.normalisation, "script": study.script}
         found = []
         with quiet():
             for name, task in loading.load_tasks(study.tasks, study.lang, root, **given).items():

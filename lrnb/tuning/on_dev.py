@@ -204,7 +204,7 @@ def dev_tasks(study: Study) -> list[str]:
     if study.dev_tasks:
         return study.dev_tasks
     folder = RunPaths(study).data_root / "eval"
-    found = [t for t in study.tasks if loading.has_dev(t, study.lang, folder.parent)]
+    found = [t for t in study.tasks if loading.has_dev(t, study.lang, folder.parent, study.script)]
     if not found:
         raise UserError(
             f"{folder}: none of {study.tasks} has dev items in {study.lang!r}, so no merge can be "

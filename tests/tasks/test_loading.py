@@ -277,6 +277,37 @@ def test_a_language_that_nobody_has_says_what_there_is(tmp_path):
         loading.load_tasks(["belebele"], "ug", tmp_path)
 
 
+def test_sib_200_and_belebele_are_found_in_every_language_and_script():
+    """The lists are those that libraries hold: the harness's of Belebele, NLLB's of FLORES-200."""
+    import lm_eval
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as flores
+
+    sib, belebele = (task_file.spec(name).metadata.hub for name in ("topic", "belebele"))
+    folder = Path(lm_eval.__file__).parent / "tasks" / "belebele"
+    assert set(belebele.code) == {p.stem.removeprefix("belebele_") for p in folder.glob("belebele_*_*.yaml")}
+    beside = {"arb_Latn", "min_Arab", "nqo_Nkoo", "sat_Olck"}  # NLLB calls the last one sat_Beng
+    assert set(sib.code) == set(flores) - {"sat_Beng"} | beside
+    known = {"kk": ("Cyrillic", "kaz_Cyrl"), "km": ("Khmer", "khm_Khmr"), "sat": ("Ol_Chiki", "sat_Olck")}
+    assert all(sib.code_of(lang, script) == code for lang, (script, code) in known.items())
+    assert sib.code_of("kk", "Arabic") == sib.code_of("mn", "Mongolian") == ""
+    assert (
+        sib.code_of("en", "Thai") == belebele.code_of("en", "Thai") == "eng_Latn"
+    )  # X's script, English items
+
+
+def test_the_study_s_script_picks_the_configuration(tmp_path):
+    for code, text in (("kas_Arab", "کٲشُر"), ("kas_Deva", "कॉशुर"), ("eng_Latn", "Kashmiri")):
+        path = tmp_path / "hub" / "Davlan" / "sib200" / "data" / code / "test.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"index_id\tcategory\ttext\n1\ttravel\t{text}\n", encoding="utf-8")
+    for script, text in (("Arabic", "کٲشُر"), ("Devanagari", "कॉशुर")):
+        loaded = loading.load_tasks(["topic", "topic_en"], "ks", tmp_path, script=script)
+        assert text in loaded["topic"]._splits["test"][0]["prompt"]
+        assert "Kashmiri" in loaded["topic_en"]._splits["test"][0]["prompt"]
+    with pytest.raises(UserError, match="no file .*sib200 on the Hub has none in this language and script"):
+        loading.load_tasks(["topic"], "ks", tmp_path, script="Latin")
+
+
 def test_an_empty_split_on_the_hub_is_refused(colours, tmp_path):
     (tmp_path / "hub" / "me" / "colours" / "bn.jsonl").write_text("")
     with pytest.raises(UserError, match="me/colours.*(is empty|cannot be had)"):
