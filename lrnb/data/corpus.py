@@ -19,6 +19,7 @@ from lrnb.data.contamination import Items
 from lrnb.data.hub_sets import NotOpened, open_text
 from lrnb.data.lines import json_lines, numbered_lines
 from lrnb.data.parquet_column import column_values
+from lrnb.data.placeholders import own_values
 from lrnb.data.unicode_form import nfc, why_no_text
 from lrnb.errors import UserError
 from lrnb.study.files import write_text
@@ -38,10 +39,11 @@ def read_local(
     """Documents of `data_root/corpus/<lang>.{jsonl.gz,jsonl,txt,parquet}`; a .txt has one a line.
 
     Rows that are no text are left out, and counted by reason in `dropped`. UserError where there is no file,
-    no document in it, or where it cannot be read.
+    no document in it, an example row of `lrnb new`, or where it cannot be read.
     """
     path = text_file(Path(data_root), lang)
-    return _not_empty(_values(path, field), str(path), Counter() if dropped is None else dropped)
+    values = own_values(_values(path, field), str(path))
+    return _not_empty(values, str(path), Counter() if dropped is None else dropped)
 
 
 def local_texts(data_root: Path, lang: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from lrnb.study.files import default_cache, digest, remembered
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
+from lrnb.tasks.task_file import spec
 from lrnb.tasks.vocabulary_texts import data_texts
 from lrnb.tuning import on_dev
 
@@ -63,7 +64,8 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
         if study.tuning_trials > 1:
             yield from _dev_checks(study, hub, on_dev.dev_tasks_en)
         for name, n in study.sft_mix.items():
-            yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)
+            if hub or not rows.sft_from_hub(spec(name), RunPaths(study).data_root):
+                yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)
 
 
 def _dev_checks(study: Study, hub: bool, chosen: Callable[[Study], list[str]]) -> Iterator[Check]:

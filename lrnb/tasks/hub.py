@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.meta import find_undeclared_variables
 
 from lrnb.data.hub_sets import NotOpened, open_set
 from lrnb.errors import UserError
@@ -44,6 +45,21 @@ def hub_rows(
         raise UserError(f"data set {where} is empty; leave the task {task.name!r} out")
     fields = {key: _expression(text, task) for key, text in hub.columns.items()}
     return [{**_row(fields, row, f"{where} row {i}"), "item": i} for i, row in enumerate(rows)]
+
+
+def from_published(task: TaskSpec, row: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row of a local file as the task's rows are, where it is written as the data set publishes it."""
+    hub = task.metadata.hub
+    if hub is None or all(row.get(key) is not None for key in hub.columns):
+        return row
+    fields = {key: str(text) for key, text in hub.columns.items()}
+    needed = {
+        name for text in fields.values() for name in find_undeclared_variables(JINJA.parse(f"{{{{{text}}}}}"))
+    }
+    if not needed <= row.keys():
+        return row
+    made = _row({key: _expression(text, task) for key, text in fields.items()}, row, where)
+    return {**made, "item": row["item"]}
 
 
 def cannot_be_had(what: str, error: Exception, files: str | Path, otherwise: str = "") -> UserError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.data.lines import json_lines
+from lrnb.data.placeholders import refuse_example
 from lrnb.data.unicode_form import has_surrogate, is_nan, nfc
 from lrnb.errors import UserError
 
@@ -23,7 +24,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def checked_row(row: Any, where: str) -> dict[str, Any]:
-    """A row in NFC. UserError where it is no object, or holds what is neither text nor a value of JSON."""
+    """A row in NFC. UserError where it is no object, holds what is neither text nor a value of JSON, or is an
+    example that `lrnb new` wrote.
+    """
     if not isinstance(row, dict):
         raise UserError(f"{where}: a JSON object is expected, not {type(row).__name__}; mend or remove it")
     for field, value in row.items():
@@ -33,6 +36,7 @@ def checked_row(row: Any, where: str) -> dict[str, Any]:
                     f"{where}: {field!a} holds half a character (a lone surrogate, as of a text that was cut "
                     "in UTF-16); mend the text, or remove the row"
                 )
+            refuse_example(part, where)
             if is_nan(part):
                 raise UserError(
                     f"{where}: {field!r} is {part}, which JSON does not have; give a value, or remove the row"

@@ -18,24 +18,25 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 
 from lrnb.data.contamination import Items
+from lrnb.data.corpus import script_share
 from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 from lrnb.study.languages import cldr_name
-from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
+from lrnb.study.parameters import ENGLISH, LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
-from lrnb.tasks.hub import covers, hub_rows
+from lrnb.tasks.hub import covers, from_published, hub_rows
 from lrnb.tasks.prompt_values import guarded
-from lrnb.tasks.row_files import item_texts, read_rows, texts_in
-from lrnb.tasks.row_forms import LETTERS, SUFFIXES, json_rows, known_form, worked
+from lrnb.tasks.row_files import item_texts, texts_in
+from lrnb.tasks.row_forms import LETTERS, SUFFIXES, file_rows, known_form, line_of, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.written_answers import right
 
 Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
 
 
-def file_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file of JSON lines or, .json, of a JSON list."""
-    return json_rows(path) if path.suffix == ".json" else read_rows(path)
+def local_rows(task: TaskSpec, path: Path) -> list[dict[str, Any]]:
+    """Rows of a file, ours or as the task's data set is published."""
+    return [from_published(task, row, line_of(str(path), row)) for row in file_rows(path)]
 
 
 def documents(
@@ -57,7 +58,8 @@ def documents(
     subset of a larger one, and parallel files of several languages give the same rows. prompts: "english" or
     "native".
     """
-    return documents_of(task, file_rows(path), str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
+    found = local_rows(task, path)
+    return documents_of(task, found, str(path), lang=lang, limit=limit, seed=seed, prompts=prompts)
 
 
 def documents_of(
@@ -65,7 +67,7 @@ def documents_of(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """`documents` of rows that are already read; `where` names them in messages."""
-    rows = [known_form(row, f"{where}:{row['item'] + 1}") for row in rows]
+    rows = [known_form(row, line_of(where, row)) for row in rows]
     labels = task.labels or _labels(rows, where)
     prompt = task.prompt_in(lang, prompts)
     keep, others = _sample(rows, limit, [seed, zlib.crc32(task.metadata.data.encode())]), _answers(rows)
@@ -75,7 +77,7 @@ def documents_of(
 
 def _labels(rows: list[dict[str, Any]], where: str) -> tuple[str, ...]:
     named = [row for row in rows if "label" in row]
-    return tuple(sorted({_label(row, f"{where}:{row['item'] + 1}") for row in named}))
+    return tuple(sorted({_label(row, line_of(where, row)) for row in named}))
 
 
 def _label(row: dict[str, Any], where: str) -> str:
@@ -107,7 +109,7 @@ def _document(
     task: TaskSpec, row: dict[str, Any], labels: Sequence[str], prompt: TaskPrompt, lang: str, seed: int,
     where: str, others: dict[Shape, list[int]], texts: set[str],
 ) -> dict[str, Any]:  # fmt: skip
-    where = f"{where}:{row['item'] + 1}"
+    where = line_of(where, row)
     doc = {"item": row["item"], "prompt": _prompt(task, prompt, guarded(row, texts), lang, where)}
     if task.kind == "generate_until":
         said = right(row, task.metadata.number, where)
@@ -227,8 +229,8 @@ def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> P
     """Path of a split; UserError says which splits and languages there are."""
     path = local_file(task, lang, split, existing(data_root))
     if not path.is_file():
-        files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*.json*")}
-        there = sorted(f"{p.parent.name}/{p.stem}" for p in files)
+        files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*")}
+        there = sorted(f"{p.parent.name}/{p.stem}" for p in files if p.suffix in SUFFIXES)
         raise UserError(
             f"task {task.name!r} has no file {path}; there is: {', '.join(there) or 'nothing'}"
             f"{_hub_lacks(task)}. "
@@ -250,7 +252,7 @@ def split_rows(
     script: of the language, where the Hub has it in several.
     """
     if not from_hub(task, lang, split, existing(data_root), script):
-        rows = file_rows(path := data_file(task, lang, split, data_root))
+        rows = local_rows(task, path := data_file(task, lang, split, data_root))
         made = task.metadata.cloze_from and path.parents[1] == _folders(task, data_root)[1]
         return cloze.cloze_items(rows, str(path), seed) if made else rows, str(path)
     where = f"{task.metadata.hub.path} ({lang}, {split})"  # type: ignore[union-attr]
@@ -306,7 +308,7 @@ def _training_sets(
     )  # fmt: skip
     if several:
         chosen = several if every else [several[seed % len(several)]]
-        return [(file_rows(path), str(path)) for path in chosen]
+        return [(local_rows(task, path), str(path)) for path in chosen]
     if not has_split(task, lang, "train", root, script):
         return []
     on_hub = not local_file(task, lang, "train", root).is_file()
@@ -315,25 +317,56 @@ def _training_sets(
 
 
 def english(task: TaskSpec, data_root: str | Path, seed: int) -> list[dict[str, Any]]:
-    """Prepared items of the task's English training file. UserError where it has none."""
-    if task.metadata.sft is None:
-        raise UserError(
-            f"task {task.name!r} has no English training rows; take it out of sft_mix, or set shots=0"
-        )
-    path = _sft_file(task, data_root)
+    """Prepared items of the task's English training rows. UserError where it has none."""
+    rows, where = english_rows(task, data_root, seed)
+    return documents_of(task, rows, where, lang=ENGLISH, prompts="english", seed=seed)
+
+
+def english_rows(task: TaskSpec, data_root: str | Path, seed: int) -> tuple[list[dict[str, Any]], str]:
+    """English training rows and their source: `sft_file`, else the Hub's training split where that is it.
+
+    UserError where there are none, or where one is mostly in another script than English is.
+    """
+    path = sft_file(task, data_root)
+    if not path.is_file() and sft_from_hub(task, data_root):
+        return split_rows(task, ENGLISH, "train", data_root, seed)
     if not path.is_file():
-        raise UserError(f"no training file {path} for {task.name!r}; set data_root to where it is")
-    return documents(task, path, lang="en", seed=seed)
+        raise UserError(
+            f"task {task.name!r} has no English training rows: no file {path}. Put English rows there, "
+            "take the task out of sft_mix (shots=0 where they are to be shown), or set another data_root"
+        )
+    rows = local_rows(task, path)
+    for row in rows:
+        _refuse_other_script(row, line_of(str(path), row))
+    return rows, str(path)
 
 
-def _sft_file(task: TaskSpec, data_root: str | Path) -> Path:
-    return Path(data_root) / str(task.metadata.sft)
+def _refuse_other_script(row: dict[str, Any], where: str) -> None:
+    text = " ".join(texts_in([*known_form(row, where).values()]))
+    if any(map(str.isalpha, text)) and script_share(text, "Latin") < 0.5:
+        raise UserError(
+            f"{where}: the row is mostly in another script; English rows are expected here, since SFT is on "
+            "English tasks. Give English ones; rows to ask in X go to eval/<task>/<lang>/"
+        )
 
 
-def _holding(path: Path, items: Items, dropped: Counter[str] | None) -> set[int]:
+def sft_file(task: TaskSpec, data_root: str | Path) -> Path:
+    """`sft/<task>.jsonl`, or with another of SUFFIXES, where it is there; else what the task file names."""
+    own = [Path(data_root) / "sft" / f"{Path(task.name).name}{suffix}" for suffix in SUFFIXES]
+    named = [Path(data_root) / task.metadata.sft] if task.metadata.sft else []
+    return next((path for path in own if path.is_file()), (named or own)[0])
+
+
+def sft_from_hub(task: TaskSpec, data_root: str | Path) -> bool:
+    """Whether the English training rows are the Hub's: there is no file, and the one named is that split."""
+    split = f"eval/{task.metadata.data}/{ENGLISH}/train.jsonl"
+    there = sft_file(task, data_root).is_file()
+    return task.metadata.sft == split and not there and has_split(task, ENGLISH, "train", data_root)
+
+
+def _holding(found: list[dict[str, Any]], where: str, items: Items, dropped: Counter[str] | None) -> set[int]:
     """Which rows have a text that holds an evaluation item; counted by its task in `dropped`. Not all may."""
-    held, found = {}, file_rows(path)
-    own = set(item_texts(found))
+    held, own = {}, set(item_texts(found))
     for row in found:
         texts = (text for text in texts_in(row) if text in own)
         if task := next((name for text in texts if (name := items.held_by(text))), ""):
@@ -341,7 +374,7 @@ def _holding(path: Path, items: Items, dropped: Counter[str] | None) -> set[int]
     if dropped is not None:
         dropped.update(held.values())
     if len(held) == len(found):
-        raise UserError(f"{path}: every row holds an item of an evaluation; give other rows")
+        raise UserError(f"{where}: every row holds an item of an evaluation; give other rows")
     return set(held)
 
 
@@ -356,13 +389,12 @@ def sft_examples(
     where the task has no training file, the file is missing, or it has fewer rows than asked for.
     """
     task = spec(name)
-    docs = english(task, data_root, seed)
-    if n > len(docs):
-        raise UserError(
-            f"sft_mix asks for {n} rows of {name!r}, {task.metadata.sft} has {len(docs)}; ask for less"
-        )
+    found, where = english_rows(task, data_root, seed)
+    if n > len(found):
+        raise UserError(f"sft_mix asks for {n} rows of {name!r}, {where} has {len(found)}; ask for less")
+    docs = documents_of(task, found, where, lang=ENGLISH, prompts="english", seed=seed)
     order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))
-    held = _holding(_sft_file(task, data_root), items, dropped) if items else set()
+    held = _holding(found, where, items, dropped) if items else set()
     kept = [docs[i] for i in order if docs[i]["item"] not in held]
     return [_example(doc, task.delimiter) for doc in kept[:n]]
 

@@ -11,10 +11,10 @@ from lrnb.data import corpus
 from lrnb.data.unicode_form import has_surrogate, nfc
 from lrnb.study.languages import cldr_name
 from lrnb.study.parameters import ENGLISH, LANGUAGES, read_yaml
-from lrnb.tasks.row_forms import any_rows
+from lrnb.tasks.row_forms import SUFFIXES, any_rows
 from lrnb.tasks.task_file import FOLDER
 
-SPLIT = re.compile(r"(train(_\d+)?|dev|test)\.jsonl?")  # files of eval/ that tasks read
+SPLIT = re.compile(r"train(_\d+)?|dev|test")  # files of eval/ that tasks read
 
 
 def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[str]:
@@ -28,8 +28,8 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     for lang in corpus.languages(root):
         if wanted is None or lang in wanted:
             yield from map(nfc, corpus.local_texts(root, lang))
-    splits = [path for path in root.glob("eval/[!.]*/[!.]*/*") if SPLIT.fullmatch(path.name)]
-    for path in sorted([*splits, *root.glob("sft/[!.]*.jsonl"), *root.glob("sft/[!.]*.json")]):
+    splits = [path for path in root.glob("eval/[!.]*/[!.]*/*") if SPLIT.fullmatch(path.stem)]
+    for path in sorted(path for path in (*splits, *root.glob("sft/[!.]*")) if path.suffix in SUFFIXES):
         if wanted is None or path.parent.name in wanted or path.parent.name == "sft":
             for text in (text for row in any_rows(path) for text in _strings(nfc(row))):
                 yield text

@@ -11,7 +11,8 @@ import regex
 
 from lrnb.errors import UserError
 from lrnb.tasks import cloze, loading, task_file
-from lrnb.tasks.rows import documents_of, read_rows, split_rows
+from lrnb.tasks.row_files import read_rows
+from lrnb.tasks.rows import documents_of, split_rows
 
 LANGS = ("bn", "en", "ta", "te", "or", "ug")
 NAMES = "Asha Bimal Chitra Dinesh Elina Farid Gita Hari Indra Jaya Kamal Lata".split()
