@@ -47,7 +47,7 @@ def file_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def line_of(where: str, row: dict[str, Any]) -> str:
+def place_of(where: str, row: dict[str, Any]) -> str:
     """A file and the line of a row in it, or its number; tables have a line of names first."""
     return f"{where}:{row['item'] + 1 + where.endswith('.tsv')}"
 

@@ -27,7 +27,7 @@ from lrnb.tasks import cloze
 from lrnb.tasks.hub import covers, from_published, hub_rows
 from lrnb.tasks.prompt_values import guarded
 from lrnb.tasks.row_files import item_texts, texts_in
-from lrnb.tasks.row_forms import LETTERS, SUFFIXES, file_rows, known_form, line_of, worked
+from lrnb.tasks.row_forms import LETTERS, SUFFIXES, file_rows, known_form, place_of, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.written_answers import right
 
@@ -36,7 +36,7 @@ Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, z
 
 def local_rows(task: TaskSpec, path: Path) -> list[dict[str, Any]]:
     """Rows of a file, ours or as the task's data set is published."""
-    return [from_published(task, row, line_of(str(path), row)) for row in file_rows(path)]
+    return [from_published(task, row, place_of(str(path), row)) for row in file_rows(path)]
 
 
 def documents(
@@ -67,7 +67,7 @@ def documents_of(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """`documents` of rows that are already read; `where` names them in messages."""
-    rows = [known_form(row, line_of(where, row)) for row in rows]
+    rows = [known_form(row, place_of(where, row)) for row in rows]
     labels = task.labels or _labels(rows, where)
     prompt = task.prompt_in(lang, prompts)
     keep, others = _sample(rows, limit, [seed, zlib.crc32(task.metadata.data.encode())]), _answers(rows)
@@ -77,7 +77,7 @@ def documents_of(
 
 def _labels(rows: list[dict[str, Any]], where: str) -> tuple[str, ...]:
     named = [row for row in rows if "label" in row]
-    return tuple(sorted({_label(row, line_of(where, row)) for row in named}))
+    return tuple(sorted({_label(row, place_of(where, row)) for row in named}))
 
 
 def _label(row: dict[str, Any], where: str) -> str:
@@ -109,7 +109,7 @@ def _document(
     task: TaskSpec, row: dict[str, Any], labels: Sequence[str], prompt: TaskPrompt, lang: str, seed: int,
     where: str, others: dict[Shape, list[int]], texts: set[str],
 ) -> dict[str, Any]:  # fmt: skip
-    where = line_of(where, row)
+    where = place_of(where, row)
     doc = {"item": row["item"], "prompt": _prompt(task, prompt, guarded(row, texts), lang, where)}
     if task.kind == "generate_until":
         said = right(row, task.metadata.number, where)
@@ -337,7 +337,7 @@ def english_rows(task: TaskSpec, data_root: str | Path, seed: int) -> tuple[list
         )
     rows = local_rows(task, path)
     for row in rows:
-        _refuse_other_script(row, line_of(str(path), row))
+        _refuse_other_script(row, place_of(str(path), row))
     return rows, str(path)
 
 
