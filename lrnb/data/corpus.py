@@ -29,7 +29,12 @@ SUFFIXES = (".jsonl.gz", ".jsonl", ".txt", ".parquet")
 LANGUAGE_CODE = regex.compile("[a-z]{2,3}")  # as the parameter `lang`; other files may lie beside
 NO_FIELD = object()  # in place of the text of a row that has none
 SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
-AUDIT_DOCUMENTS = 1_000
+AUDIT_DOCUMENTS, AUDIT_CHARACTERS = 1_000, 1_000  # documents; characters of each that tell its script
+#: letters of scripts that put no spaces between words: Thai, Lao, Khmer, Burmese (Unicode's line breaking
+#: SA), Han and Kana (ID, CJ), and Tibetan, which parts syllables
+WITHOUT_SPACES = regex.compile(
+    r"(?=\p{L})[\p{Line_Break=SA}\p{Line_Break=ID}\p{Line_Break=CJ}\p{Script=Tibetan}]"
+)
 BUFFER = 100_000  # documents that are shuffled at once
 
 
@@ -265,6 +270,7 @@ def hold_out(documents: Iterator[str], size: int) -> list[str]:
 def audit(tokenizer: Any, documents: list[str]) -> dict[str, float]:
     """How the tokenizer treats a language, on up to 1000 documents: shares in [0, 1], rates per character.
 
+    `tokens_per_word` is there where words are parted by spaces, `tokens_per_syllable` for Tibetan.
     `byte_share`: tokens that are single bytes (<0xE0>), the sign of a script that the vocabulary lacks;
     `partial_share`: tokens that are no whole characters, which counts the pieces of byte-level BPE too.
     """
@@ -277,12 +283,23 @@ def audit(tokenizer: Any, documents: list[str]) -> dict[str, float]:
         "characters": characters,
         "tokens": len(ids),
         "tokens_per_character": len(ids) / max(characters, 1),
-        "tokens_per_word": len(ids) / max(sum(len(text.split()) for text in texts), 1),
+        **{f"tokens_per_{unit}": len(ids) / max(count, 1) for unit, count in _units(texts).items()},
         "byte_share": sum(_is_byte(piece) for piece in pieces) / max(len(ids), 1),
         "partial_share": _partial(tokenizer, ids) / max(len(ids), 1),
         "unknown_share": sum(i == tokenizer.unk_token_id for i in ids) / max(len(ids), 1),
         "distinct_tokens": len(set(ids)),
     }
+
+
+def _units(texts: list[str]) -> dict[str, int]:
+    """How many words or syllables texts have; {} where nothing but a dictionary tells them apart."""
+    sample = "".join(text[:AUDIT_CHARACTERS] for text in texts)
+    letters = len(regex.findall(r"\p{L}", sample))
+    if 2 * len(WITHOUT_SPACES.findall(sample)) <= letters:
+        return {"word": sum(len(text.split()) for text in texts)}
+    if 2 * len(regex.findall(r"(?=\p{L})\p{Script=Tibetan}", sample)) > letters:
+        return {"syllable": sum(len(regex.findall(r"[\p{L}\p{M}]+", text)) for text in texts)}
+    return {}
 
 
 def _partial(tokenizer: Any, ids: list[int]) -> int:

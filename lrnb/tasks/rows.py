@@ -333,7 +333,7 @@ def english_rows(task: TaskSpec, data_root: str | Path, seed: int) -> tuple[list
     if not path.is_file():
         raise UserError(
             f"task {task.name!r} has no English training rows: no file {path}. Put English rows there, "
-            "take the task out of sft_mix (shots=0 where they are to be shown), or set another data_root"
+            "take the task out of sft_mix (shots=0 where they are to be shown), or set data_root to theirs"
         )
     rows = local_rows(task, path)
     for row in rows:

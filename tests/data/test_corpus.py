@@ -140,6 +140,27 @@ def test_a_budget_above_the_corpus_names_the_remedy() -> None:
     packing.check_budget(1000, [100, 1000])
 
 
+@pytest.mark.parametrize(
+    ("text", "unit", "count"),
+    [
+        ("the cat sees", "word", 3),
+        ("Монгол хэл бол", "word", 3),
+        ("한국어 문장", "word", 2),
+        ("བོད་ཀྱི་སྐད་ཡིག་ནི། ཡིན།", "syllable", 6),
+        ("ภาษาไทยไม่มีช่องว่าง และ", "", 0),
+        ("ភាសាខ្មែរ គ្មានដកឃ្លា", "", 0),
+        ("ພາສາລາວ ບໍ່ມີ", "", 0),
+        ("မြန်မာဘာသာ စာ", "", 0),
+        ("汉语没有空格 吗", "", 0),
+        ("日本語のかな です", "", 0),
+    ],
+)
+def test_words_are_counted_where_spaces_part_them(text: str, unit: str, count: int) -> None:
+    found = corpus.audit(pico_tokenizer(), [text])
+    units = {key: value for key, value in found.items() if key in ("tokens_per_word", "tokens_per_syllable")}
+    assert units == ({f"tokens_per_{unit}": found["tokens"] / count} if unit else {})
+
+
 def test_audit_counts_tokens() -> None:
     found = corpus.audit(pico_tokenizer(), ["the cat sees", "zebra"])
     assert found["tokens"] == 4 and found["unknown_share"] == 0.25 and found["tokens_per_word"] == 1
