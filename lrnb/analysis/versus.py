@@ -26,10 +26,10 @@ Pairs = list[dict[str, tuple[pd.Series, pd.Series]]]  # per training: task -> an
 Means = Callable[[Iterable[str]], dict[str, list[str]]]
 BETTER = {findings.HOLDS: "better", findings.FAILS: "worse"}
 VERSUS = [
-    *("model", "baseline", "task", "metric", "n", "seeds", "score", "score_baseline", "difference"),
+    *("of", "model", "baseline", "task", "metric", "n", "seeds", "score", "score_baseline", "difference"),
     *("ci_low", "ci_high", "p", "p_holm", "noise", "detectable", "detectable_holm", "verdict"),
     *("only_model", "only_baseline"),
-]  # scores and differences in percent and points; only_*: documents that the other has not answered
+]  # of: which of several contests; scores in percent, differences in points; only_*: what the other has not
 
 
 def versus(
@@ -42,13 +42,21 @@ def versus(
     would be found with 80% power at p < 0.05, detectable_holm at the strictest step of Holm's correction.
     UserError where numbers of trainings or metrics do not go together, or nothing was answered by both.
     """
-    names = list(sides)
-    if len(names) < 2:
-        raise UserError("a comparison needs two models or more; the first is what the others are compared to")
-    paired = {name: paired_answers(sides, name, names[0], match) for name in names[1:]}
-    rows = [
-        row for name, pairs in paired.items() for row in _versus_rows(pairs, sides, name, names[0], means)
-    ]
+    return versus_in_each({"": sides}, match=match, means=means, margin=margin)
+
+
+def versus_in_each(
+    contests: Mapping[str, Sides], *, match: Match = "prompt", means: Means = means_of, margin: float = 0.0
+) -> pd.DataFrame:
+    """`versus` for every contest of the same sides, as for each model that two runs have; Holm over all."""
+    rows, paired = [], {}
+    for of, sides in contests.items():
+        baseline, *others = sides
+        if not others:
+            raise UserError("a comparison needs two models or more; the first is what others are compared to")
+        for name in others:
+            pairs = paired[of, name] = paired_answers(sides, name, baseline, match)
+            rows += [{"of": of} | row for row in _versus_rows(pairs, sides, name, baseline, means)]
     table = comparisons.with_holm(rows, comparisons.family if means is means_of else _any_task)
     return _judged(table, paired, means, margin)[VERSUS]
 
@@ -172,13 +180,15 @@ def _versus_row(both: list[list[tuple[pd.Series, pd.Series]]], shared: bool) -> 
     return row | {key: 100 * value for key, value in ends.items()}
 
 
-def _judged(table: pd.DataFrame, paired: Mapping[str, Pairs], means: Means, margin: float) -> pd.DataFrame:
+def _judged(
+    table: pd.DataFrame, paired: Mapping[tuple[str, str], Pairs], means: Means, margin: float
+) -> pd.DataFrame:
     """The rows with what could have been found, and the verdict of each."""
     families = table["task"].map(comparisons.family if means is means_of else _any_task)
     sizes = table.groupby(families)["task"].transform("size")
     found = []
     for row, size in zip(table.to_dict("records"), sizes, strict=True):
-        pairs = paired[row["model"]]
+        pairs = paired[row["of"], row["model"]]
         parts = means(pairs[0]).get(row["task"], [row["task"]])
         both, shared = _of_tasks(pairs, parts), shared_documents(pairs)
         points = [_detectable(both, shared, alpha) for alpha in (0.05, 0.05 / size)]

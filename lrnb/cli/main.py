@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb import __version__
+from lrnb.cli.compare import compare_options, run_compare
 from lrnb.cli.evaluate import evaluate_options, run_evaluate
 from lrnb.errors import UserError
 from lrnb.pipeline import warm
@@ -322,6 +323,7 @@ COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language"),
     ("merge", _merge, _merge_options, "merge checkpoints"),
     ("evaluate", run_evaluate, evaluate_options, "score models, and compare them with the first"),
+    ("compare", run_compare, compare_options, "is one model better than another, from scores that are there"),
     ("conflicts", _conflicts, _conflicts_options, "an atlas of what trimming and election drop"),
     ("report", _report, _report_options, "write report.html of a run folder"),
     ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 def print_versus(table: pd.DataFrame) -> None:
     """The rows of `lrnb.analysis.versus.versus`, A the baseline and B what is compared with it."""
-    for (model, baseline), own in table.groupby(["model", "baseline"], sort=False):
+    for (of, model, baseline), own in table.groupby(["of", "model", "baseline"], sort=False):
         rows = own.to_dict("records")
         noise, seeds = rows[0]["noise"], rows[0]["seeds"]
         over = f", {seeds} trainings" if seeds > 1 else ""
-        print(f"\nA: {baseline}\nB: {model}")
+        print(*([f"\n{of}"] if of else [""]), f"A: {baseline}", f"B: {model}", sep="\n")
         print_table([_row(row) for row in rows], f"B - A in points; intervals: {noise}{over}")
         for verdict, tasks in own.groupby("verdict", sort=False)["task"]:
             print(f"{verdict}: {', '.join(tasks)}")

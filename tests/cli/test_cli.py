@@ -41,7 +41,8 @@ def test_help_takes_a_fraction_of_a_second() -> None:
         )
         seconds.append(time.perf_counter() - start)
     assert all(
-        name in done.stdout for name in ("run", "merge", "evaluate", "conflicts", "report", "lab", "exec")
+        name in done.stdout
+        for name in ("run", "merge", "evaluate", "compare", "conflicts", "report", "lab", "exec")
     )
     assert min(seconds) < 1
 
