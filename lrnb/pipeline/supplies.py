@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lrnb.checkpoints.tokenizer_probe import refuse_endless
 from lrnb.checkpoints.vocabulary import pruned_sizes
 from lrnb.data import corpus, packing
 from lrnb.errors import UserError
@@ -110,7 +111,9 @@ def supply(study: Study, lang: str, needed: int) -> Supply:
     if tokenizer is None:
         next(documents)  # refused where the first cannot be read
         return Supply(lang, path, None, needed, False)
-    tokens, whole = _count(documents, tokenizer, needed)
+    first = list(islice(documents, BATCH))
+    refuse_endless(base_folder(study.base_source) or "", first)
+    tokens, whole = _count(chain(first, documents), tokenizer, needed)
     if whole and tokens < needed:
         raise UserError(
             f"{path}: {tokens:,} tokens, and the last of ct_budgets {study.ct_budgets} asks for {needed:,} "

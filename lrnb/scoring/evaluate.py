@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from lrnb import statistics
-from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
 from lrnb.scoring.cache import ScoreCache, model_hash
+from lrnb.scoring.given_folder import fit_folder
 from lrnb.scoring.open_model import device_and_precision, exchange_key, read_weights
 from lrnb.scoring.scorer import Scorer
 from lrnb.study.files import digest
@@ -249,5 +249,5 @@ def evaluate_models(
     `score_models`.
     """
     loaded = loading.load_tasks(tasks, lang, data_root, seed=seed, **(given or {}))
-    folders = {label: open_source(where, base=base).folder for label, where in models.items()}
+    folders = {label: fit_folder(where, loaded.values(), base=base) for label, where in models.items()}
     return score_models(folders, loaded, lang=lang, seed=seed, **options)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from safetensors.torch import load_file
 
 from lrnb.errors import UserError
 
+NUMBER = re.compile(r"\d+")
+_log = logging.getLogger(__name__)
 SAVED_BY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
@@ -28,19 +32,50 @@ def device_and_precision(device: str, precision: str) -> tuple[str, str]:
 
 
 def open_model(folder: str | Path, device: str, precision: str) -> tuple[Any, Any]:
-    """(model, tokenizer) of a folder, without network or remote code; see `device_and_precision`."""
+    """(model, tokenizer) of a folder, without network or remote code; see `device_and_precision`.
+
+    UserError where transformers cannot open it, and where a weight is missing or has no place in the model.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _check_folder(Path(folder))
     device, precision = device_and_precision(device, precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with _no_bars(), _no_code(folder):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", **local
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    with _no_bars(), _openable(folder):
+        opened: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
+            ignore_mismatched_sizes=True, **local
+        )  # fmt: skip  # what does not match is refused below, by name
+        model, facts = opened
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+    _refuse_partial(folder, model, facts)
     return model.to(device), tokenizer
+
+
+def _refuse_partial(folder: str | Path, model: Any, facts: Mapping[str, Any]) -> None:
+    """What the folder lacks of the model would be random, and layers that the model lacks would be lost."""
+    if wrong := sorted(facts["mismatched_keys"]):
+        name, there, wanted = wrong[0]
+        raise UserError(
+            f"{folder}: {name!r} is {tuple(there)}, and its config.json describes {tuple(wanted)} "
+            f"({len(wrong)} weights in all). Copy the model's own config.json again"
+        )
+    if missing := sorted(facts["missing_keys"]):
+        raise UserError(
+            f"{folder}: its weights lack {missing[0]!r} ({len(missing)} in all) of the model that its "
+            "config.json describes; they would be random. Give a whole causal language model"
+        )
+    shapes = {NUMBER.sub("#", name) for name in model.state_dict()}
+    if deeper := sorted(name for name in facts["unexpected_keys"] if NUMBER.sub("#", name) in shapes):
+        raise UserError(
+            f"{folder}: its config.json leaves no place for {deeper[0]!r} ({len(deeper)} weights in all). "
+            "Copy the model's own config.json again"
+        )
+    if odd := sorted(facts["unexpected_keys"]):
+        _log.warning(
+            "%s: %d weights have no place in the model and are not used, %r first", folder, len(odd), odd[0]
+        )
 
 
 def _check_folder(folder: Path) -> None:
@@ -62,15 +97,20 @@ def _no_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _no_code(folder: str | Path) -> Iterator[None]:
+def _openable(folder: str | Path) -> Iterator[None]:
+    """UserError for whatever transformers raises about a folder that is wrong: it has no class for that."""
     try:
         yield
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{folder} needs code of its own, which is not run here; give a model that transformers knows"
+            ) from None
         raise UserError(
-            f"{folder} needs code of its own, which is not run here; give a model that transformers knows"
-        ) from None
+            f"{folder}: transformers cannot open it ({type(error).__name__}: {' '.join(lines[:2])[:300]}). "
+            "Compare its config.json and tokenizer files with the model's own; --debug shows where it failed"
+        ) from error
 
 
 def copy_state(model: Any, state: Mapping[str, Any]) -> None:

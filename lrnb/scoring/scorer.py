@@ -98,13 +98,21 @@ def masks(config: Any, branch: Any, position: Any) -> Any:
     return {"full_attention": tree, "sliding_attention": near} if kinds else near
 
 
+def _refuse_no_number(scores: Sequence[tuple[float, bool]]) -> None:
+    if any(np.isnan(value) for value, _ in scores):
+        raise UserError(
+            "the model gives NaN in place of log-likelihoods: its weights or config.json are damaged, or its "
+            "numbers do not fit this precision; try --precision fp32"
+        )
+
+
 class Scorer(TemplateLM):
     """A causal language model that scores items for the harness.
 
     model, tokenizer: of transformers; token_budget: padded tokens of a batch (default BUDGETS);
     batch: items of a batch at most; max_length: longest path context + option in tokens (default:
-    the model's); longer contexts lose tokens at the left (the start token stays) and `truncated`
-    counts them; progress(n) is called with finished items.
+    the model's); longer contexts lose tokens at the left (the start token stays); progress(n) is called
+    with finished items.
     Architectures for which the tree mask does not give the plain result are scored plainly.
     """
 
@@ -124,7 +132,6 @@ class Scorer(TemplateLM):
         self.token_budget = token_budget or BUDGETS[self.device.type]
         longest = getattr(model.config, "max_position_embeddings", 2048)
         self.max_length = longest if max_length is None else max_length
-        self.truncated = 0
         self._encoded: dict[tuple[str, bool | None], list[int]] = {}
         self.tree = True
         self.tree = self._tree_agrees()
@@ -177,9 +184,20 @@ class Scorer(TemplateLM):
                 s for s in strings if (not (bos and s.startswith(bos)) if given is None else given) == special
             ]
             rows = self.tokenizer(part, add_special_tokens=special)["input_ids"] if part else []
+            self._refuse_beyond(rows)
             for text, ids in zip(part, rows, strict=True):
                 ended = ids and special and ids[-1] == eot != ids[0]  # would end the text before an option
                 self._encoded[text, add_special_tokens] = ids[:-1] if ended else ids
+
+    def _refuse_beyond(self, rows: list[list[int]]) -> None:
+        """UserError for a token that the model has no embedding of: the tokenizer is another model's."""
+        most = self.model.get_input_embeddings().weight.shape[0]
+        if (largest := max(map(max, filter(None, rows)), default=0)) >= most:
+            piece = self.tokenizer.convert_ids_to_tokens(largest)
+            raise UserError(
+                f"the tokenizer gives token {largest} ({piece!r}), and the model has {most:,} of them: "
+                "put the tokenizer that it was trained with into its folder"
+            )
 
     def option_tokens(self, context: str, option: str) -> int:
         """How many tokens an option has after its context."""
@@ -225,6 +243,7 @@ class Scorer(TemplateLM):
         results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for batch in self._batches(self._items(requests)):
             for item, scores in zip(batch, self._score(batch), strict=True):
+                _refuse_no_number(scores)
                 for slot, score in zip(item.slots, scores, strict=True):
                     results[slot] = score
             if self.progress is not None:
@@ -274,7 +293,6 @@ class Scorer(TemplateLM):
         room = self._room(following)
         if len(context) <= room:
             return context
-        self.truncated += 1
         if context[0] == self.tokenizer.bos_token_id:
             return context[:1] + context[len(context) - room + 1 :]
         return context[-room:]

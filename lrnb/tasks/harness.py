@@ -12,7 +12,7 @@ import functools
 import logging
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ from lrnb.tasks.examples import Examples
 from lrnb.tasks.hub import cannot_be_had
 from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import NORMALISATIONS, available
+from lrnb.tasks.time_limit import time_limit
 from lrnb.tasks.written_answers import said, same
 
 PREFIX = "harness:"
@@ -81,6 +82,31 @@ class KeptTask(ConfigurableTask):
             self._request_key = key
         for request in self.instances:
             request.resps, request.filtered_resps = [], {}
+
+    # the user's templates and expressions
+
+    def doc_to_text(self, *given: Any) -> Any:
+        with self._limit("prompt"):
+            return super().doc_to_text(*given)
+
+    def doc_to_choice(self, *given: Any) -> Any:
+        with self._limit("list of options"):
+            return super().doc_to_choice(*given)
+
+    def doc_to_target(self, *given: Any) -> Any:
+        with self._limit("right answer"):
+            return super().doc_to_target(*given)
+
+    def process_results(self, *given: Any) -> dict[str, Any]:
+        with self._limit("metric"):
+            return super().process_results(*given)
+
+    def apply_filters(self) -> Any:
+        with self._limit("filter"):
+            return super().apply_filters()
+
+    def _limit(self, part: str) -> AbstractContextManager[None]:
+        return time_limit(f"task {self.config.task!r}: its {part}")
 
     def keep_apart(self) -> None:
         """From here on no item stands among its own examples (see `Examples`)."""

@@ -16,6 +16,7 @@ from lrnb.data.hub_sets import NotOpened, open_set
 from lrnb.errors import UserError
 from lrnb.tasks.row_files import checked_row
 from lrnb.tasks.task_file import JINJA, Hub, TaskSpec, inside
+from lrnb.tasks.time_limit import time_limit
 
 
 def covers(task: TaskSpec, lang: str, split: str, script: str = "") -> bool:
@@ -100,7 +101,8 @@ def _row(fields: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, A
     made = {}
     for key, expression in fields.items():
         try:
-            value = expression(**row)
+            with time_limit(repr(key)):
+                value = expression(**row)
         except Exception as error:  # an expression can raise anything that Python can
             raise UserError(
                 f"{where}: {error}, needed for {key!r} in metadata.hub; it has {sorted(row)}"

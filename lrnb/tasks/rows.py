@@ -29,6 +29,7 @@ from lrnb.tasks.prompt_values import guarded
 from lrnb.tasks.row_files import item_texts, texts_in
 from lrnb.tasks.row_forms import LETTERS, SUFFIXES, file_rows, known_form, place_of, worked
 from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
+from lrnb.tasks.time_limit import time_limit
 from lrnb.tasks.written_answers import right
 
 Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
@@ -146,7 +147,8 @@ def language_name(lang: str) -> str:
 def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, where: str) -> str:
     try:
         given = {"language": language_name(lang), "letters": LETTERS, **row}
-        return nfc(prompt.template.render(given))
+        with time_limit("the template"):
+            return nfc(prompt.template.render(given))
     except Exception as error:  # a template can raise anything that Python can
         raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
 
