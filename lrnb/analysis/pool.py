@@ -145,7 +145,7 @@ def with_run(lines: Sequence[Line], new: Line) -> list[Line]:
             f"({new['processor']}) than in the pool ({old['processor']}), so no methods can be added. "
             "Run all methods of that line, or give another folder for the pool"
         )
-    both = {part: old[part] | new[part] for part in ("search", "items", "bits")}
+    both = {part: old.get(part, {}) | new[part] for part in ("search", "items", "bits")}
     return [*others, old | both]
 
 

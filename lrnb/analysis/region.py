@@ -99,8 +99,8 @@ def seed_points(cells: Cells, method: str) -> pd.DataFrame:
         leads = pool_answers.seed_leads(lines)
         own = leads[(leads["method"] == method) & (leads["baseline"] == BASELINE)]
         own = own[own["task"] == results.headline(own)].set_index(["seed", "ct_tokens"])["value"]
-        for line in lines:
-            for tokens, beside in line["shares"].items():
+        for line in lines:  # the first lines of a pool had no shares
+            for tokens, beside in line.get("shares", {}).items():
                 place = {"ct_tokens": int(tokens), "sft_examples": examples, "x_share": share}
                 lead = own.get((line["seed"], int(tokens)), np.nan)
                 rows.append(place | {"seed": line["seed"], "lead": lead} | _beside(line, int(tokens), beside))

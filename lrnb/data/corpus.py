@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SUFFIXES = (".jsonl.gz", ".jsonl", ".txt", ".parquet")
 LANGUAGE_CODE = regex.compile("[a-z]{2,3}")  # as the parameter `lang`; other files may lie beside
 NO_FIELD = object()  # in place of the text of a row that has none
 SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
+FIRST_ROWS = 100  # of a stream, one of which has the field that is asked for
 AUDIT_DOCUMENTS, AUDIT_CHARACTERS = 1_000, 1_000  # documents; characters of each that tell its script
 #: letters of scripts that put no spaces between words: Thai, Lao, Khmer, Burmese (Unicode's line breaking
 #: SA), Han and Kana (ID, CJ), and Tibetan, which parts syllables
@@ -137,10 +139,12 @@ def read_hub(
 
 
 def _fields(rows: Iterable[dict[str, Any]], where: str, field: str) -> Iterator[Any]:
-    for row in _read_on(rows, where):
-        if field not in row:
-            raise UserError(f"{where}: no field {field!r} among {sorted(row)}; --set hub_text_field=NAME")
-        yield row[field]
+    """A row may lack its text, as a local one may; the name is wrong where all of the first do."""
+    stream = _read_on(rows, where)
+    first = list(islice(stream, FIRST_ROWS))
+    if first and not any(field in row for row in first):
+        raise UserError(f"{where}: no field {field!r} among {sorted(first[0])}; --set hub_text_field=NAME")
+    yield from (row.get(field, NO_FIELD) for row in chain(first, stream))
 
 
 def _read_on(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from lrnb.data.lines import BOM
 from lrnb.errors import UserError
 
 BUILDERS = {
@@ -21,6 +22,7 @@ BUILDERS = {
 CONVERTED = "refs/convert/parquet"  # the branch, and where a folder may hold a copy of it
 SCRIPT = "scripts are no longer supported"  # what `datasets` says then
 LOOKED_AT = 10_000  # lines of a plain text, for blank ones
+PARTED = 0.002  # share of blank lines from which on they part documents; a line astray does not
 Place: TypeAlias = "Path | str"  # a data set as it is, or files of one
 
 
@@ -102,7 +104,7 @@ def open_text(path: str | Path, config: str, split: str, files: str) -> Iterable
 def _objects(lines: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
     for number, text in ((n, row["text"]) for n, row in enumerate(lines, 1) if row["text"].strip()):
         try:
-            found = json.loads(text)
+            found = json.loads(text.removeprefix(BOM))
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -146,11 +148,11 @@ def _kind(name: str) -> str:
 
 
 def _paragraphs(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Lines joined up to a blank one; each for itself where among the first LOOKED_AT none is blank."""
+    """Lines joined up to a blank one; each for itself where hardly one of the first LOOKED_AT is blank."""
     lines = (str(row["text"]) for row in rows)
     head = list(islice(lines, LOOKED_AT))
-    if all(line.strip() for line in head):
-        yield from ({"text": line} for line in chain(head, lines))
+    if sum(not line.strip() for line in head) < max(PARTED * len(head), 1):
+        yield from ({"text": line} for line in chain(head, lines) if line.strip())
         return
     for blank, part in groupby(chain(head, lines), key=lambda line: not line.strip()):
         if not blank:

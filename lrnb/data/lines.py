@@ -67,8 +67,14 @@ def _text(raw: bytes, path: Path, number: int) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _no_utf8(raw, path, number, f"byte 0x{raw[error.start]:02x}", "LATIN1") from None
-    if "\0" in text:
+    if raw.count(0) * 50 > len(raw):  # spaces and marks are half zeros in UTF-16
         raise _no_utf8(raw, path, number, "a zero byte: UTF-16, or a damaged file", "UTF-16LE")
+    if "\0" in text:
+        clean = f"tr -d '\\000' < {path.name} > NEW"
+        raise UserError(f"{path}:{number}: holds a zero byte; mend the file, or take them out: {clean}")
+    if number == 1 and raw.count(b"\r") > 1 and not raw.endswith(b"\n"):
+        unix = f"tr '\\r' '\\n' < {path.name} > NEW"
+        raise UserError(f"{path}: its lines end with carriage returns alone; convert it: {unix}")
     return text.removeprefix(BOM).removesuffix("\n").removesuffix("\r")
 
 

@@ -79,14 +79,15 @@ def configuration(names: Iterable[str], lang: str, script: str = "") -> str:
 
     def likeness(name: str) -> tuple[bool, bool, bool, str]:
         own, _, written = name.partition("_")
-        return own != lang, written != usual, not own.startswith(lang), name
+        return own != lang, written.title() != usual, not own.startswith(lang), name
 
     return min(fitting, key=likeness, default="")
 
 
 def _fits(name: str, lang: str, code: str) -> bool:
     own, _, written = name.partition("_")
-    return canonical(own) == canonical(lang) and (not code or code in (written, *COMPOSED.get(written, ())))
+    script = written.title()  # some data sets write it in small letters
+    return canonical(own) == canonical(lang) and (not code or code in (script, *COMPOSED.get(script, ())))
 
 
 def _usual_script(lang: str) -> str:

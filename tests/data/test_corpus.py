@@ -49,6 +49,14 @@ def test_a_folder_is_streamed_like_a_hub_data_set(tmp_path: Path) -> None:
         list(corpus.read_hub(str(tmp_path), files="mn*.jsonl", field="body"))
 
 
+def test_a_row_of_a_stream_may_lack_its_text_as_a_local_one_may(tmp_path: Path) -> None:
+    rows = '\ufeff{"title": "a"}\n{"text": "one"}\n{"text": null}\n{"other": 1}\n{"text": "two"}\n'
+    (tmp_path / "set.jsonl").write_text(rows)
+    dropped = Counter[str]()
+    assert list(corpus.read_hub(str(tmp_path), files="set.jsonl", dropped=dropped)) == ["one", "two"]
+    assert dropped == {"no text field": 2, "null": 1}
+
+
 def test_languages_are_those_with_a_file(tmp_path: Path) -> None:
     for name in ("bn.txt", "mn.jsonl.gz", "en.parquet", "README.md"):
         write_corpus(tmp_path, name, "")

@@ -133,6 +133,12 @@ def test_without_blank_lines_a_line_is_a_document(tmp_path, monkeypatch):
     assert list(corpus.read_hub(str(folder), "indiccorp_v2", split="ben_Beng"))[:3] == ["এক", "দুই", "তিন"]
 
 
+def test_a_blank_line_astray_parts_no_documents(tmp_path):
+    lines = [f"line {n}" for n in range(2000)]
+    folder = indic_corp(tmp_path / "set", "\n".join([*lines[:700], "", *lines[700:], ""]))
+    assert list(corpus.read_hub(str(folder), "indiccorp_v2", split="ben_Beng")) == lines
+
+
 def test_a_blank_row_of_documents_joins_nothing(tmp_path):
     parquet(tmp_path / "set" / "data" / "train-00000.parquet", [{"text": t} for t in ("a", "", "b", "c")])
     found = list(corpus.read_hub(str(tmp_path / "set")))
@@ -244,6 +250,23 @@ def test_the_hub_is_asked_for_files_by_name(asked, tmp_path):
     with pytest.raises(UserError, match="cannot be opened"):
         list(corpus.read_hub("togethercomputer/RedPajama-Data-1T-Sample", files="*_sample.jsonl"))
     assert asked == ["hf://datasets/togethercomputer/RedPajama-Data-1T-Sample/*_sample.jsonl"]
+
+
+def test_global_piqa_and_celep_are_read_as_the_harness_reads_them(tmp_path):
+    row = {"prompt": "P", "label": 2, "language": "ory_orya"} | {f"solution{n}": f"s{n}" for n in range(4)}
+    parquet(tmp_path / "hub/mrlbenchmarks/global-piqa-parallel/ory_orya/test/0.parquet", [row])
+    doc = loading.load_tasks(["global_piqa"], "or", tmp_path)["global_piqa"]._splits["test"][0]
+    assert (doc["prompt"], doc["options"][doc["answer"]]) == ("P", "s2")
+    row = {
+        "instruction": "I",
+        "passage": "P",
+        "question": "Q",
+        "answer": "C",
+        **dict(zip("ABCD", "abcd", strict=True)),
+    }
+    parquet(tmp_path / "hub/keramjan/CELEP1/main/train/0.parquet", [row])
+    doc = loading.load_tasks(["celep"], "ug", tmp_path)["celep"]._splits["test"][0]
+    assert (doc["prompt"], doc["options"][doc["answer"]]) == ("I\nP\nQuestion: Q\nAnswer:", "c")
 
 
 @pytest.mark.parametrize("lang", ["bn", "bo", "mn", "or", "ta", "te", "ug"])

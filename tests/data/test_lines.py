@@ -134,6 +134,8 @@ def zipped(body: bytes) -> bytes:
     [
         ("bn.txt", "গান\n".encode("utf-16"), r"bn\.txt:1: is no UTF-8 text \(UTF-16\); .*: iconv"),
         ("bn.txt", "song\n".encode("utf-16-le"), r"bn\.txt:1: .* \(a zero byte: UTF-16.*iconv -f UTF-16LE"),
+        ("bn.txt", b"one\0" + b"song " * 20, r"bn\.txt:1: holds a zero byte; .*tr -d '\\000' < bn.txt"),
+        ("bn.txt", b"one\rtwo\rthree\r", r"bn\.txt: its lines end with carriage returns alone"),
         ("bn.jsonl.gz", zipped("গান".encode("utf-16")), r"gz:1: .*unpack it and convert.* bn\.jsonl >"),
         ("bn.txt", "গান\n".encode("utf-32"), r"bn\.txt:1: is no UTF-8 text \(UTF-32\); convert it"),
         ("bn.txt", "plain\ncaf\u00e9\n".encode("latin-1"), r"bn\.txt:2: .* \(byte 0xe9\); .*LATIN1"),
