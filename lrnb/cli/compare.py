@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb.cli.evaluate import split_name
@@ -11,15 +10,11 @@ from lrnb.cli.output import json_text, output_options, print_json, refuse_other
 from lrnb.cli.versus_table import print_versus
 from lrnb.errors import UserError
 from lrnb.study.environment import versions
-from lrnb.study.files import atomic_folder, full_disk_message
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lrnb.analysis.answered import Answered
 
 Trainings = dict[str, list[dict[str, "Answered"]]]  # side -> of each training: model -> answers
-COMPARED_FACTS = "comparison.json"
 ABOUT = """\
 Paired tests on the documents that both sides have answered, task by task and on the mean of the tasks,
 corrected by Holm for their number. SOURCE is one of
@@ -58,26 +53,27 @@ def compare_options(command: argparse.ArgumentParser) -> None:
 def run_compare(given: argparse.Namespace) -> int:
     """Run the command; returns the exit status 0."""
     from lrnb.analysis import versus
+    from lrnb.report.comparison_files import COMPARISON, write_comparison
 
     if given.margin < 0:
         raise UserError(f"--margin {given.margin:g}: give points of at least 0")
-    refuse_other(given.out, COMPARED_FACTS, "comparison", given.force)
+    refuse_other(given.out, COMPARISON, "comparison", given.force)
     wanted = dict(_metric(text) for text in given.metric)
     trainings, places = _trainings(given.sources, wanted)
     contests = _with_baseline(_contests(trainings), given.baseline)
     options = {"match": given.match, "margin": given.margin}
     table = versus.versus_in_each(contests, means=_means(contests), **options)
     facts = {"sources": places, "metric": wanted, **options, "left_out": _left_tasks(contests)}
+    missing = ""
     if given.out:
-        _write_comparison(given.out, table, facts)
+        missing = write_comparison(given.out, table, json_text(facts | {"versions": versions()}))
     if given.json:
         print_json(facts | {"differences": table.to_dict("records")})
         return 0
     print_versus(table)
-    for line in facts["left_out"]:
-        print(line)
-    if given.out:
-        print(given.out)
+    for line in (*facts["left_out"], given.out, missing):
+        if line:
+            print(line)
     return 0
 
 
@@ -166,13 +162,3 @@ def _left_tasks(contests: dict[str, dict[str, list[Answered]]]) -> list[str]:
             if left := sorted({task for one in side for task in one.tasks} - common):
                 lines[name] = f"not compared with all, not everywhere: {', '.join(left)} of {name}"
     return list(lines.values())
-
-
-def _write_comparison(out: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:
-    from lrnb.figures.versus import versus_by_task
-
-    with full_disk_message(out), atomic_folder(out) as folder:
-        table.to_csv(folder / "differences.csv", index=False)
-        versus_by_task(table).write_html(folder / "differences.html", include_plotlyjs=True)
-        text = json_text(facts | {"versions": versions()})
-        (folder / COMPARED_FACTS).write_text(text, encoding="utf-8")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lrnb import __version__
 from lrnb.cli.compare import compare_options, run_compare
 from lrnb.cli.evaluate import evaluate_options, run_evaluate
+from lrnb.cli.output import refuse_other
 from lrnb.errors import UserError
 from lrnb.pipeline import warm
 from lrnb.study.environment import instruction_set, usable_home
@@ -263,15 +264,26 @@ def _exec(given: argparse.Namespace) -> int:
 
 
 def _report_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", type=Path, help="a run folder, for example runs/nano/qaa")
+    add: Any = command.add_argument
+    add("folder", type=Path, help="a run folder, for example runs/nano/qaa")
+    add("--export", type=Path, metavar="DIR",
+        help="write tables as CSV, the main one as LaTeX, and figures as SVG and PNG here")  # fmt: skip
+    add("--force", action="store_true", help="replace DIR even if it holds something else")
 
 
 def _report(given: argparse.Namespace) -> int:
+    from lrnb.report.export import MAIN, export_report
     from lrnb.report.page import write_report
 
     if not given.folder.is_dir():
         raise UserError(f"{given.folder}: no such run folder; lrnb run makes it")
+    refuse_other(given.export, MAIN, "export of a report", given.force)
     print(write_report(given.folder))
+    if given.export:
+        missing = export_report(given.folder, given.export)
+        print(given.export)
+        if missing:
+            print(missing)
     return 0
 
 

@@ -1,8 +1,9 @@
 """One self-contained page per run: table, figures, what holds and what does not, parameters, timings.
 
 The page opens without a network: plotly.js, the picture and all styles are inside. Everything that
-comes from models, corpora or manifests is escaped (by jinja2 here, by plotly in figures). `_content` gathers
-what the template shows, section by section; a new figure is a line in `_figures_of` and one in the template.
+comes from models, corpora or manifests is escaped (by jinja2 here, by plotly in figures). `page_content`
+gathers what the template shows, section by section; a new figure is a line in `_figures_of` and one in the
+template.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def render(study: Study) -> str:
     words = {"label": label, "colour": colour, "task_name": task_name, "budget_name": budget_name}
     page = environment.get_template("page.html.jinja")
     inside = {"picture": picture(), "plotlyjs": get_plotlyjs(), "paper": PAPER}
-    return page.render(**_content(study), **words, **inside)
+    return page.render(**page_content(study), **words, **inside)
 
 
 def figure_html(fig: go.Figure) -> str:
@@ -104,8 +105,8 @@ def figure_html(fig: go.Figure) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{body}</figure>"
 
 
-def _content(study: Study) -> dict[str, Any]:
-    """Everything the template shows, from the files of one run."""
+def page_content(study: Study) -> dict[str, Any]:
+    """Everything the template shows, from the files of one run; `frames`: its tables as they are exported."""
     paths = RunPaths(study)
     folder = require(paths.scores)
     scores, table = pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "differences.csv")
@@ -115,7 +116,21 @@ def _content(study: Study) -> dict[str, Any]:
     table = pool_answers.with_training(table, pooled, study.seed)
     said = findings.findings_of_scores(scores, items, table, study.margin)
     said += findings.findings_of_shares(shares)
+    answer, both = _answer(study, pooled, table), english.in_both(scores)
+    choices = trust.dev_and_test(paths, items)
+    frames = {
+        "scores": trust.marks(scores, items),
+        "english_kept": both,
+        "differences": table,
+        "detectable": trust.detectable_differences(items, table),
+        "answers": predictions.collapsed(items),
+        "discarded": shares[shares["tensor"] == "(model)"],
+        "chosen_on_dev": choices,
+        "over_the_pool": pd.DataFrame(answer["rows"]),
+        "findings": pd.DataFrame(said),
+    }
     return {
+        "frames": frames,
         "study": study,
         "stale": stale(paths.scores, paths.conflicts, paths.lang / "failures"),
         "synthetic": study.lang in SYNTHETIC,
@@ -125,14 +140,14 @@ def _content(study: Study) -> dict[str, Any]:
         "methods": [method for method in KINDS if method in set(scores["method"])],
         "claims": {claim: [f for f in said if f["claim"] == claim] for claim in (f["claim"] for f in said)},
         "tables": score_tables(scores, items),
-        "english": _cells(english.in_both(scores), "ct_tokens", "method"),
-        "answer": _answer(study, pooled, table),
+        "english": _cells(both, "ct_tokens", "method"),
+        "answer": answer,
         "seeds": _over_seeds(study, pooled, scores),
         "tuned": trust.tried_by_arm(paths),
         "differences": _difference_rows(table, results.headline(scores), study.margin),
         "detectable": _detectable(items, table, results.headline(scores)),
         "answers": _answer_table(items),
-        "choices": _choices(paths, items),
+        "choices": choices.astype(object).where(choices.notna(), None).to_dict("records"),
         "failures": _failures_of(
             paths, list(dict.fromkeys(items.loc[~predictions.generated(items), "task"]))
         ),
@@ -237,12 +252,6 @@ def _detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str
     found = trust.detectable_differences(items, table)
     rows = found[(found["task"] == task) & (found["baseline"] == comparisons.baselines(items)[0])]
     return None if rows["points"].isna().all() else rows.iloc[0].to_dict()
-
-
-def _choices(paths: RunPaths, items: pd.DataFrame) -> list[dict[str, Any]]:
-    """What was chosen on dev, of how many, how many were tied; the dev score beside the test score."""
-    table = trust.dev_and_test(paths, items)
-    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:

@@ -149,7 +149,11 @@ def test_models_of_a_run(run_folder: Path, tmp_path: Path, capsys: pytest.Captur
         assert float(table.loc[task, "ci_low"]) == pytest.approx(wanted["ci_low"])
         assert float(table.loc[task, "p"]) == pytest.approx(wanted["p"], abs=0.01)  # of a mean by draws
     assert table.loc["topic", "verdict"] == "above, items only" or float(table.loc["topic", "p_holm"]) >= 0.05
-    assert {path.name for path in out.iterdir()} == {"comparison.json", "differences.csv", "differences.html"}
+    made = {path.name for path in out.iterdir()}
+    assert made - {"differences.svg", "differences.png"} == {
+        "comparison.json", "differences.csv", "differences.html"
+    }  # fmt: skip
+    assert ("differences.png" in made) != ("No SVG and PNG" in text)
     page = (out / "differences.html").read_text()
     assert "Difference to ct_then_sft@16k" in page and "<script src=" not in page
 
