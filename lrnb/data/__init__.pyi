@@ -17,6 +17,7 @@ from .microworld import world_codes as world_codes
 from .microworld import write_world as write_world
 from .packing import check_budget as check_budget
 from .packing import pack as pack
+from .packing import passes as passes
 from .packing import replay as replay
 from .packing import rows_needed as rows_needed
 from .packing import tokenize as tokenize

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -26,6 +27,7 @@ from lrnb.errors import UserError
 from lrnb.study.files import write_text
 from lrnb.study.stages import require
 
+_log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl.gz", ".jsonl", ".txt", ".parquet")
 LANGUAGE_CODE = regex.compile("[a-z]{2,3}")  # as the parameter `lang`; other files may lie beside
 NO_FIELD = object()  # in place of the text of a row that has none
@@ -54,8 +56,11 @@ def read_local(
 
 
 def local_texts(data_root: Path, lang: str) -> Iterator[str]:
-    """`read_local` of a language that the study may not be about: its file may be empty."""
-    return _texts(_values(text_file(Path(data_root), lang), "text"), Counter())
+    """`read_local` of a language that the study may not be about: its file may be empty, or end broken."""
+    try:
+        yield from _texts(_values(text_file(Path(data_root), lang), "text"), Counter())
+    except UserError as error:
+        _log.warning("what follows there does not count for the vocabulary: %s", error)
 
 
 def languages(data_root: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lrnb.errors import UserError
+from lrnb.study.parameters import whole_steps
 
 
 def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
@@ -38,6 +39,24 @@ def _marked(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
         yield [*([] if begun else start), *ids, *([] if ended else end)]
 
 
+def passes(
+    documents: Iterable[list[int]], epochs: int, seed: int, unique: Counter[str], name: str
+) -> Iterator[list[int]]:
+    """The documents (token ids) up to `epochs` times, from the second pass on in a new order each, by `seed`.
+
+    `unique[name]` receives the tokens of the first pass. With one pass nothing is kept in memory.
+    """
+    kept = []
+    for ids in documents:
+        unique[name] += len(ids)
+        if epochs > 1:
+            kept.append(np.array(ids, np.int32))
+        yield ids
+    for epoch in range(1, epochs):
+        for index in np.random.default_rng([seed, epoch]).permutation(len(kept)):
+            yield kept[index].tolist()
+
+
 def replay(
     documents: Iterable[list[int]], english: Iterable[list[int]], ratio: float, counts: Counter[str]
 ) -> Iterator[list[int]]:
@@ -54,7 +73,7 @@ def replay(
             if more is None:
                 raise UserError(
                     f"English text ended after {counts['en']:,} tokens; {ratio:g}:1 needs more. "
-                    "Add English text to corpus/en.*, or --set english_ratio=0"
+                    "Add English text to corpus/en.*, raise ct_epochs, or --set english_ratio=0"
                 )
             counts["en"] += len(more)
             yield more
@@ -79,9 +98,9 @@ def pack(documents: Iterable[list[int]], seq_len: int) -> Iterator[tuple[np.ndar
                 ids, positions = [], []
 
 
-def rows_needed(budgets: list[int], seq_len: int) -> int:
-    """Rows that hold the largest budget."""
-    return -(-max(budgets) // seq_len)
+def rows_needed(budgets: list[int], seq_len: int, batch: int) -> int:
+    """Rows that hold the largest budget in whole steps of `batch` rows."""
+    return whole_steps(max(budgets), batch * seq_len) * batch
 
 
 def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limit: int) -> int:
@@ -99,11 +118,18 @@ def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limi
     return count
 
 
-def check_budget(tokens: int, budgets: list[int]) -> None:
-    """UserError where the packed corpus is smaller than the largest budget."""
-    if tokens < max(budgets):
-        lower = f"Lower it (for example --set 'ct_budgets=[{tokens // 2}]'), keep" if tokens > 1 else "Keep"
+def check_budget(tokens: int, wanted: int, epochs: int) -> None:
+    """UserError where the corpus, packed over `epochs` passes, holds less than the largest budget's steps."""
+    if tokens < wanted:
+        again = f" in {epochs} passes" if epochs > 1 else ""
+        lower = f"lower it (for example --set 'ct_budgets=[{tokens // 2}]'), " if tokens > 1 else ""
+        remedy = f"{lower}{more_passes(wanted, tokens, epochs)}keep less out of training (heldout_bytes)"
         raise UserError(
-            f"ct_budgets asks for {max(budgets):,} tokens, the cleaned corpus has {tokens:,}. "
-            f"{lower} less out of training (heldout_bytes), or add text"
+            f"ct_budgets asks for {wanted:,} tokens, the cleaned corpus has {tokens:,}{again}. "
+            f"{remedy[0].upper()}{remedy[1:]}, or add text"
         )
+
+
+def more_passes(wanted: int, there: int, epochs: int) -> str:
+    """What `ct_epochs` would have to be for `wanted` tokens, where `epochs` passes hold `there`."""
+    return f"read it again (--set ct_epochs={-(-wanted * epochs // there)}), " if there else ""

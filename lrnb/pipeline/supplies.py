@@ -16,7 +16,7 @@ from lrnb.checkpoints.vocabulary import pruned_sizes
 from lrnb.data import corpus, packing
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, remembered
-from lrnb.study.parameters import ENGLISH, Study
+from lrnb.study.parameters import ENGLISH, Study, whole_steps
 from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
 from lrnb.tasks.task_file import spec
@@ -99,8 +99,10 @@ def needed_text(study: Study) -> dict[str, int]:
     if not study.trains or study.corpus_source != "local":
         return {}
     share = study.english_ratio / (study.english_ratio + 1) if study.english_ratio else 1.0
-    needed = {study.lang: round(share * study.ct_budgets[-1])}
-    return needed | ({ENGLISH: study.ct_budgets[-1] - needed[study.lang]} if study.english_ratio else {})
+    step = study.ct_batch * study.seq_len
+    seen = whole_steps(study.ct_budgets[-1], step) * step
+    needed = {study.lang: round(share * seen)}
+    return needed | ({ENGLISH: seen - needed[study.lang]} if study.english_ratio else {})
 
 
 def supply(study: Study, lang: str, needed: int) -> Supply:
@@ -114,10 +116,11 @@ def supply(study: Study, lang: str, needed: int) -> Supply:
     first = list(islice(documents, BATCH))
     refuse_endless(base_folder(study.base_source) or "", first)
     tokens, whole = _count(chain(first, documents), tokenizer, needed)
-    if whole and tokens < needed:
+    if whole and (there := tokens * study.ct_epochs) < needed:
         raise UserError(
             f"{path}: {tokens:,} tokens, and the last of ct_budgets {study.ct_budgets} asks for {needed:,} "
-            f"in {lang!r} (english_ratio {study.english_ratio:g}). Add text, or lower ct_budgets"
+            f"in {lang!r} (english_ratio {study.english_ratio:g}). Add text, "
+            f"{packing.more_passes(needed, there, study.ct_epochs)}or lower ct_budgets"
         )
     return Supply(lang, path, tokens, needed, whole)
 

@@ -86,6 +86,7 @@ class Study(BaseModel):
 
     # continual pre-training
     ct_budgets: list[int] = [16_384, 65_536, 262_144]  # tokens seen, ascending, on one trajectory
+    ct_epochs: int = Field(1, ge=1)  # passes over a corpus at most, each in an order of its own
     ct_lr: float = Field(4e-4, gt=0)
     ct_schedule: Literal["constant", "cosine"] = "constant"
     ct_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
@@ -166,6 +167,19 @@ class Study(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_steps(self) -> Study:
+        if not self.trains or not {"ct_batch", "seq_len"} <= self.model_fields_set:
+            return self  # takes given weights, or is a notebook that does not read them
+        step = self.ct_batch * self.seq_len
+        for budget in self.ct_budgets:
+            if (seen := whole_steps(budget, step) * step) > (1 + ROUNDED) * budget:
+                raise ValueError(
+                    f"ct_budgets: {budget:,} tokens take {seen // step} steps of {step:,} (ct_batch x "
+                    f"seq_len), so {seen:,} would be seen. Give a multiple of {step:,}, or a smaller ct_batch"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_base(self) -> Study:
         if "base_source" not in self.model_fields_set:  # a notebook that does not read it
             return self
@@ -209,6 +223,14 @@ class Study(BaseModel):
     def declared(self) -> dict[str, Any]:
         """The values that were given, not defaulted: what a stage's manifest records."""
         return self.model_dump(include=self.model_fields_set)
+
+
+ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked for
+
+
+def whole_steps(tokens: int, step_tokens: int) -> int:
+    """The steps in which at least `tokens` are seen."""
+    return -(-tokens // step_tokens)
 
 
 UNITS = (  # of budgets' names: letter, size, sizes in powers of two that count as whole too

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from lrnb.errors import UserError
 from lrnb.study.environment import keep_freed_memory
 from lrnb.study.files import atomic_folder, copy_terms, make_folder, write_text
-from lrnb.study.parameters import budget_name
+from lrnb.study.parameters import budget_name, whole_steps
 from lrnb.study.progress import Progress
 from lrnb.training.bits_per_byte import bits_per_byte
 
@@ -205,16 +205,16 @@ def continual_pretrain(
 ) -> list[dict[str, Any]]:
     """Continue training `base` on packed rows; one folder `out/<budget>` for each token budget.
 
-    A budget is rounded down to whole steps. Killed at any moment and called again with the same
+    A budget is rounded up to whole steps. Killed at any moment and called again with the same
     `fingerprint`, it goes on from the last complete resume point in `out/work` and ends with the same
     weights; with another fingerprint it starts afresh. Returns the history, also in `out/history.csv`.
     """
     recipe.start()
     rows = packed_rows(packed)
     step_tokens = recipe.batch * len(rows[0]["input_ids"])
-    steps = {budget // step_tokens: budget for budget in budgets}
+    steps = {whole_steps(budget, step_tokens): budget for budget in budgets}
     last = _enough(max(steps), len(rows) // recipe.batch, step_tokens, "ct_budgets")
-    if min(steps) == 0 or len(steps) < len(budgets):
+    if len(steps) < len(budgets):
         raise UserError(
             f"ct_budgets {list(budgets)}: a step is {step_tokens:,} tokens; budgets must differ by one step"
         )

@@ -142,10 +142,28 @@ def test_packed_rows_come_back(tmp_path: Path) -> None:
 
 def test_a_budget_above_the_corpus_names_the_remedy() -> None:
     with pytest.raises(
-        UserError, match=r"asks for 1,000 tokens, the cleaned corpus has 640.*ct_budgets=\[320\]"
+        UserError, match=r"asks for 1,000 tokens, the cleaned corpus has 640.*ct_budgets=\[320\].*ct_epochs=2"
     ):
-        packing.check_budget(640, [100, 1000])
-    packing.check_budget(1000, [100, 1000])
+        packing.check_budget(640, 1000, 1)
+    with pytest.raises(UserError, match=r"has 900 in 3 passes.*ct_epochs=4"):
+        packing.check_budget(900, 1000, 3)
+    packing.check_budget(1000, 1000, 1)
+
+
+def test_a_corpus_is_read_again_in_an_order_of_its_own() -> None:
+    documents = [[n] * (n + 1) for n in range(20)]
+    unique: Counter[str] = Counter()
+    stream = list(packing.passes(iter(documents), 3, 7, unique, "x"))
+    passes = [stream[start : start + 20] for start in (0, 20, 40)]
+    assert passes[0] == documents and unique == {"x": 210}
+    assert all(sorted(one) == documents for one in passes)
+    assert passes[1] != passes[2] != passes[0] != passes[1]
+    assert stream == list(packing.passes(iter(documents), 3, 7, Counter(), "x"))
+    assert list(packing.passes(iter(documents), 1, 7, Counter(), "x")) == documents
+
+
+def test_rows_hold_whole_steps() -> None:
+    assert [packing.rows_needed([1000, n], 16, 4) for n in (1024, 1025, 1088)] == [64, 68, 68]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: 
     root = data_root(
         tmp_path, **{"corpus/bn.txt": "a b c d\ne f g h\ni j k l", "corpus/en.txt": "a b c d e f g h"}
     )
-    enough = small_study(root, ct_budgets=[10], base_source=str(pico_llama), base_prune=False)
+    steps = {"ct_budgets": [10], "seq_len": 10, "ct_batch": 1}
+    enough = small_study(root, **steps, base_source=str(pico_llama), base_prune=False)
     x, en = supplies.corpus_supplies(enough)
     assert (x.tokens, x.needed, en.needed) == (18, 8, 2)
     assert "8 tokens needed, " in str(x)
@@ -130,6 +131,9 @@ def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: 
     (told,) = preflight.faults(enough.model_copy(update={"ct_budgets": [10, 40]}), hub=True)
     assert "corpus/bn.txt: 18 tokens" in told
     assert "asks for 32 in 'bn'" in told
+    assert "--set ct_epochs=2" in told
+    read_again = enough.model_copy(update={"ct_budgets": [10, 40], "ct_epochs": 2})
+    assert preflight.faults(read_again, hub=True) == []
     (pico_llama / "tokenizer.json").unlink()
     supplies.tokenizer_of.cache_clear()
     assert "no tokenizer that can be read" in preflight.faults(enough, hub=True)[0]

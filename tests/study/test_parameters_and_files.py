@@ -37,6 +37,12 @@ def test_the_micro_world_resolves(lang: str) -> None:
         ("bn", "smol", {"ct_lrr": 1}, "unknown parameter 'ct_lrr'; did you mean 'ct_lr'"),
         ("bn", "smol", {"ct_lr": "fast"}, "ct_lr: Input should be a valid number.*got 'fast'"),
         ("bn", "smol", {"ct_budgets": [5, 3]}, "ct_budgets must be positive and ascending"),
+        (
+            "bn",
+            "smol",
+            {"ct_budgets": [1100]},
+            r"1,100 .* take 2 steps of 1,024 .*so 2,048 would be",
+        ),
         ("bn", "nano", {}, "for 'bn' use smol"),
         ("qaa", "smol", {}, "goes with preset nano only"),
         ("or", "smol", {"script": "Odia"}, "script 'Odia' is no script of Unicode; did you mean 'Oriya'"),

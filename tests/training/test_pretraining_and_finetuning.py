@@ -107,6 +107,12 @@ def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path:
     assert (tmp_path / "ct" / "768" / "NOTICE").read_text() == "terms of use"
 
 
+def test_a_budget_is_rounded_up_to_whole_steps_and_keeps_its_name(pico_llama, packed, tmp_path) -> None:
+    history = pretrain(pico_llama, packed, tmp_path / "ct", budgets=[64 * 5 - 3])
+    assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320]
+    assert (tmp_path / "ct" / "317" / "model.safetensors").is_file()
+
+
 def _pretrain_and_die(base: Path, packed: Path, out: Path) -> None:
     original = pretraining.Watch.on_step_end
 
