@@ -34,12 +34,12 @@ def make_report(job: Job, tallies: Sequence[Tally]) -> dict[str, Any]:
     return report | {"recipe": job.recipe, "warnings": job.doubts}
 
 
-def model_card(report: Mapping[str, Any]) -> str:
-    """README.md of a merged folder: the recipe and the measured shares."""
+def model_card(report: Mapping[str, Any], header: str) -> str:
+    """README.md of a merged folder: the recipe and the measured shares; header: of `card_header`."""
     recipe = [f"- {plain(key)}: {plain(value)}" for key, value in _spoken(report["recipe"])]
     lines = [
         "---",
-        "tags: [merge]",
+        header.rstrip("\n"),
         "---",
         f"# Merge by {report['method']}",
         "",

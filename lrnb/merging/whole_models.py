@@ -17,6 +17,7 @@ from lrnb.checkpoints.reading import Checkpoint, is_float
 from lrnb.checkpoints.writing import SHARD_BYTES, new_checkpoint, space_needed
 from lrnb.errors import UserError
 from lrnb.merging.card import make_report, manifest, model_card
+from lrnb.merging.card_header import card_header
 from lrnb.merging.engine import collect, merge
 from lrnb.merging.jobs import Job, open_job, output_dtypes
 from lrnb.merging.methods import find
@@ -156,7 +157,7 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
             put(Span(name, 0, vectors.base[name].size, 0), vectors.base[name].reshape(-1))
         tallies = merge(job.method, job.options, vectors, job.dtypes, put)
         report = make_report(job, tallies)
-        write_text(writer.folder / "README.md", model_card(report))
+        write_text(writer.folder / "README.md", model_card(report, card_header(job)))
         writer.close()
         write_text(writer.folder / MANIFEST, manifest(writer.folder, job, report))
     return report

