@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb import __version__
+from lrnb.cli.check import check_options, check_study
 from lrnb.cli.compare import compare_options, run_compare
 from lrnb.cli.evaluate import evaluate_options, run_evaluate
+from lrnb.cli.new import new_options, run_new
 from lrnb.cli.output import refuse_other
 from lrnb.errors import UserError
 from lrnb.pipeline import warm
@@ -217,6 +219,17 @@ def _anchored(task: str) -> str:
     return str(Path(task).absolute()) if file_of(task) else task
 
 
+def _check(given: argparse.Namespace) -> int:
+    from lrnb.study.parameters import load_study, parse_override, require_checkout
+    from lrnb.tasks import loading
+
+    require_checkout("check")
+    overrides = dict(parse_override(text) for text in given.set)
+    study = anchor(load_study(given.params, given.preset, overrides))
+    loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks, *study.sft_mix])
+    return check_study(study)
+
+
 def _show_plan(study: Study, keep_code: bool) -> int:
     from lrnb.pipeline import estimate, freshness, monitor, preflight
     from lrnb.pipeline import steps as plan
@@ -333,6 +346,8 @@ def _conflicts(given: argparse.Namespace) -> int:
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language"),
+    ("new", run_new, new_options, "the files of a new language: params/ and a data folder with examples"),
+    ("check", _check, check_options, "what text and tasks a study finds, and what is missing"),
     ("merge", _merge, _merge_options, "merge checkpoints"),
     ("evaluate", run_evaluate, evaluate_options, "score models, and compare them with the first"),
     ("compare", run_compare, compare_options, "is one model better than another, from scores that are there"),

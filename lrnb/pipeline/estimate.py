@@ -145,7 +145,7 @@ def _sources(study: Study) -> dict[str, str]:
     else:
         found[f"text, {study.lang}"] = "MISSING: no data root, see below"
     mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
-    return found | {"SFT, en": f"{mix} (files of the data root)"}
+    return found | {"SFT, en": f"{mix} (English rows of the data root, or of the Hub)"}
 
 
 def _hub_texts(study: Study) -> dict[str, str]:

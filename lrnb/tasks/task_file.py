@@ -139,15 +139,17 @@ class Hub(Strict):
 
     path: Inside
     code: Codes  # language -> its code there; or a list of configurations such as kaz_Cyrl
+    scripts: dict[str, Text] = {}  # language -> the script of its rows, of those that have several
     splits: dict[str, Names] = Field(min_length=1)  # test, dev, train -> the name there, or several
     columns: Entries = Field(alias="fields")  # our field -> a Jinja expression over the row
     config: str = "{code}"  # {code} and {split} are filled in, as in `files`
     files: Names = []  # where the file may be in the data set, tried in this order
 
     def code_of(self, lang: str, script: str = "") -> str:
-        """What the data set calls a language, in a list of configurations by its script; "" for none."""
+        """What the data set calls a language in this script, if one is given; "" where it has none."""
         if isinstance(self.code, dict):
-            return str(self.code.get(lang, ""))
+            other = script and self.scripts.get(lang, script) != script
+            return "" if other else str(self.code.get(lang, ""))
         return configuration(self.code, lang, "" if lang == ENGLISH else script)
 
 
