@@ -19,7 +19,8 @@ def refuse_example(value: Any, where: str) -> None:
     """UserError where a text is still that of an example row."""
     if isinstance(value, str) and value.startswith(MARK):
         raise UserError(
-            f"{where}: the rows are still the examples that lrnb new wrote; put your own in their place"
+            f"{where}: the rows are still the examples that lrnb new wrote; put your own in their "
+            "place, and remove this file where yours has another ending"
         )
 
 

@@ -230,6 +230,8 @@ def existing(data_root: str | Path) -> Path:
 def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> Path:
     """Path of a split; UserError says which splits and languages there are."""
     path = local_file(task, lang, split, existing(data_root))
+    if len(several := [path.with_suffix(s).name for s in SUFFIXES if path.with_suffix(s).is_file()]) > 1:
+        raise UserError(f"{path.parent}: {' and '.join(several)} are the same split; keep one of them")
     if not path.is_file():
         files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*")}
         there = sorted(f"{p.parent.name}/{p.stem}" for p in files if p.suffix in SUFFIXES)
@@ -354,9 +356,14 @@ def _refuse_other_script(row: dict[str, Any], where: str) -> None:
 
 def sft_file(task: TaskSpec, data_root: str | Path) -> Path:
     """`sft/<task>.jsonl`, or with another of SUFFIXES, where it is there; else what the task file names."""
-    own = [Path(data_root) / "sft" / f"{Path(task.name).name}{suffix}" for suffix in SUFFIXES]
-    named = [Path(data_root) / task.metadata.sft] if task.metadata.sft else []
-    return next((path for path in own if path.is_file()), (named or own)[0])
+    names = [
+        f"sft/{Path(task.name).name}",
+        *([task.metadata.sft.rpartition(".")[0]] if task.metadata.sft else []),
+    ]
+    own = [Path(data_root) / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
+    return next(
+        (path for path in own if path.is_file()), Path(data_root) / (task.metadata.sft or f"{names[0]}.jsonl")
+    )
 
 
 def sft_from_hub(task: TaskSpec, data_root: str | Path) -> bool:

@@ -68,6 +68,13 @@ def test_belebele_as_it_is_published(tmp_path: Path) -> None:
         ask(tmp_path, "belebele")
 
 
+def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("test.tsv", "test.jsonl"):
+        write_text(tmp_path / "eval/topic/kk" / name, as_tsv(SIB))
+    with pytest.raises(UserError, match=r"topic/kk: test.jsonl and test.tsv are the same split; keep one"):
+        ask(tmp_path, "topic")
+
+
 def test_rows_of_parquet(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
@@ -113,7 +120,7 @@ def test_example_rows_are_never_used(tmp_path: Path) -> None:
     write_text(tmp_path / "eval/topic/kk/test.jsonl", json_lines([row]))
     write_text(tmp_path / "sft/topic.jsonl", json_lines([row]))
     write_text(tmp_path / "corpus/kk.jsonl", json_lines([{"text": "own"}, {"text": example("a document")}]))
-    told = "the rows are still the examples that lrnb new wrote; put your own in their place"
+    told = "the rows are still the examples that lrnb new wrote; put your own in their place, and remove"
     for use in (
         lambda: ask(tmp_path, "topic"),
         lambda: rows.sft_examples("topic", 1, tmp_path),
@@ -130,6 +137,9 @@ def test_sft_rows_lie_in_sft_whatever_the_task(tmp_path: Path) -> None:
     """Also of a task whose file names another place, or none; that place is read where there is none."""
     write_text(tmp_path / "eval/topic/en/train.jsonl", json_lines([{"text": "old place", "label": "travel"}]))
     assert "old place" in rows.sft_examples("topic", 1, tmp_path)[0]["prompt"]
+    (tmp_path / "eval/topic/en/train.jsonl").unlink()
+    write_text(tmp_path / "eval/topic/en/train.tsv", as_tsv(SIB[:1]))
+    assert "She said" in rows.sft_examples("topic", 1, tmp_path)[0]["prompt"]
     write_text(tmp_path / "sft/topic.tsv", as_tsv(SIB[:2]))
     assert "She said" in str(rows.sft_examples("topic", 2, tmp_path))
     pair = [{"context": "A house", "options": ["a", "b"], "answer": 0}]
