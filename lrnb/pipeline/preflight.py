@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lrnb.data import fineweb, microworld
+from lrnb.data import fineweb, microworld, mongolian
 from lrnb.errors import UserError
 from lrnb.pipeline import supplies
 from lrnb.pipeline.supplies import Check
@@ -42,6 +42,7 @@ def faults(study: Study, *, hub: bool) -> list[str]:
 def _checks(study: Study, hub: bool) -> Iterator[Check]:
     yield partial(_refuse_base, study.base_source)
     yield partial(_refuse_no_task, study)
+    yield partial(_refuse_shapes, study)
     if study.trains and study.corpus_source == "hub":
         yield partial(fineweb.hub_text, study)
     if study.preset == "nano":
@@ -57,6 +58,15 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
 def _refuse_no_task(study: Study) -> None:
     if not study.tasks:
         raise UserError("tasks: none is given to score in X; name one or more: --set 'tasks=[topic]'")
+
+
+def _refuse_shapes(study: Study) -> None:
+    """Weights that were trained elsewhere have read words as they are spelt."""
+    if not study.trains and study.script == "Mongolian" and mongolian.mongol_norm is not None:
+        raise UserError(
+            "the extra `mongolian` writes words by their shape, which the released weights have not seen: "
+            "pip uninstall mongol-norm for preset released"
+        )
 
 
 def _refuse_base(source: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lrnb.data import mongolian
 from lrnb.errors import UserError
 from lrnb.pipeline import preflight, runner, speed, supplies
 from lrnb.study.files import write_text
@@ -141,6 +142,14 @@ def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: 
 
 def test_a_study_needs_a_task_in_x(tmp_path: Path) -> None:
     assert "tasks: none is given" in preflight.faults(small_study(data_root(tmp_path), tasks=[]), hub=True)[0]
+
+
+def test_released_weights_have_not_seen_words_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"lang": "mn", "script": "Mongolian", "base_source": "org/none", "tasks": ["milic_topic"]}
+    for installed, preset, told in ((object(), "released", 1), (None, "released", 0), (object(), "paper", 0)):
+        monkeypatch.setattr(mongolian, "mongol_norm", installed)
+        found = preflight.faults(Study(preset=preset, **given), hub=False)
+        assert sum("pip uninstall mongol-norm" in one for one in found) == told
 
 
 def test_the_speed_of_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
