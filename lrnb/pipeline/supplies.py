@@ -16,7 +16,7 @@ from lrnb.checkpoints.vocabulary import pruned_sizes
 from lrnb.data import corpus, packing
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, remembered
-from lrnb.study.parameters import ENGLISH, Study, whole_steps
+from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
 from lrnb.tasks.task_file import spec
@@ -99,8 +99,7 @@ def needed_text(study: Study) -> dict[str, int]:
     if not study.trains or study.corpus_source != "local":
         return {}
     share = study.english_ratio / (study.english_ratio + 1) if study.english_ratio else 1.0
-    step = study.ct_batch * study.seq_len
-    seen = whole_steps(study.ct_budgets[-1], step) * step
+    seen = study.budgets_seen()[-1]
     needed = {study.lang: round(share * seen)}
     return needed | ({ENGLISH: seen - needed[study.lang]} if study.english_ratio else {})
 

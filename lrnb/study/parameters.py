@@ -171,8 +171,8 @@ class Study(BaseModel):
         if not self.trains or not {"ct_batch", "seq_len"} <= self.model_fields_set:
             return self  # takes given weights, or is a notebook that does not read them
         step = self.ct_batch * self.seq_len
-        for budget in self.ct_budgets:
-            if (seen := whole_steps(budget, step) * step) > (1 + ROUNDED) * budget:
+        for budget, seen in zip(self.ct_budgets, self.budgets_seen(), strict=True):
+            if seen > (1 + ROUNDED) * budget:
                 raise ValueError(
                     f"ct_budgets: {budget:,} tokens take {seen // step} steps of {step:,} (ct_batch x "
                     f"seq_len), so {seen:,} would be seen. Give a multiple of {step:,}, or a smaller ct_batch"
@@ -204,6 +204,11 @@ class Study(BaseModel):
             hint = f"; did you mean {meant!r}?" if meant else did_you_mean(self.script, known_scripts())
             raise ValueError(f"script {self.script!r} is no script of Unicode{hint}")
         return self
+
+    def budgets_seen(self) -> list[int]:
+        """`ct_budgets` in whole steps of CT; as they are where given weights are taken."""
+        step = self.ct_batch * self.seq_len if self.trains else 1
+        return [whole_steps(budget, step) * step for budget in self.ct_budgets]
 
     @property
     def compared(self) -> list[str]:
@@ -385,7 +390,10 @@ def load_study(
     overrides: Mapping[str, Any] | None = None,
     seed: int | None = None,
 ) -> Study:
-    """Resolve preset, language and overrides (later ones win). UserError on anything unknown."""
+    """Resolve preset, language and overrides (later ones win). UserError on anything unknown.
+
+    `ct_budgets` become what is seen in whole steps, so that every table and axis says what was trained on.
+    """
     if preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise UserError(f"unknown preset {preset!r}; presets are {known}{did_you_mean(preset, PRESETS)}")
@@ -397,4 +405,6 @@ def load_study(
         later["seed"] = seed
     if isinstance(methods := later.get("methods"), list):  # the preset's search of others has no use here
         first["search"] = {name: lists for name, lists in first.get("search", {}).items() if name in methods}
-    return validate(first | later, f"{lang_yaml} with preset {preset}")
+    where = f"{lang_yaml} with preset {preset}"
+    study = validate(first | later, where)
+    return validate(study.declared() | {"ct_budgets": study.budgets_seen()}, where)

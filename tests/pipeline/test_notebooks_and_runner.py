@@ -141,16 +141,16 @@ def test_missing_notebook_and_unwritable_folder(tmp_path: Path) -> None:
 KEYS = {
     "01_ct/00_base": ("base_lr = 0.003", "[paths.world, paths.base]"),
     "01_ct/01_corpus": ("seq_len = 64", "[paths.corpus]"),
-    "01_ct/02_ct": ("ct_lr = 0.0004\nct_budgets = [1000]", "[paths.ct()]"),
+    "01_ct/02_ct": ("ct_lr = 0.0004\nct_budgets = [1024]", "[paths.ct()]"),
     "01_ct/03_sft": ("sft_lr = 0.0005\nsft_parent = 'base'", None),
     "02_merge/01_average": ("alphas = [0.5]", "[paths.merge('average'), paths.merge('task_arithmetic')]"),
     "02_merge/02_ties": ("densities = [0.5]", "[paths.merge('ties')]"),
     "02_merge/03_ties_sv": ("slacks = [0.1]", "[paths.merge('ties_sv')]"),
     "02_merge/04_evaluate": ("test_limit = 200\ngroup = 'parents'", "[paths.scored(group)]"),
-    "03_analysis/01_scores": ("ct_budgets = [1000]", "[paths.scores]"),
+    "03_analysis/01_scores": ("ct_budgets = [1024]", "[paths.scores]"),
     "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
-    "03_analysis/03_sign_conflicts": ("ct_budgets = [1000]", "[paths.signs]"),
-    "03_analysis/04_saturation": ("ct_budgets = [1000]", "[paths.saturation]"),
+    "03_analysis/03_sign_conflicts": ("ct_budgets = [1024]", "[paths.signs]"),
+    "03_analysis/04_saturation": ("ct_budgets = [1024]", "[paths.saturation]"),
     "03_analysis/05_failures": ("script = 'Georgian'", "[paths.lang / 'failures']"),
 }
 SETUP = """import os, time
@@ -204,7 +204,7 @@ class Checkout:
         self.root, self.lang = root, root / "runs" / "nano" / "qaa"
 
     def start(self, *extra: str, lang: str = "qaa", warm: bool = False) -> subprocess.Popen:
-        command = [sys.executable, "-m", "lrnb", "run", f"params/{lang}.yaml", "--set", "ct_budgets=[1000]"]
+        command = [sys.executable, "-m", "lrnb", "run", f"params/{lang}.yaml", "--set", "ct_budgets=[1024]"]
         return subprocess.Popen(
             [*command, *([] if warm else ["--no-warm"]), *extra],
             cwd=self.root,
@@ -293,7 +293,7 @@ def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
 
 
 def test_every_step_left_manifest_notebook_and_parameters(finished: Checkout) -> None:
-    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1024]})
     study = study.model_copy(update={"runs": str(finished.root / "runs")})
     for step in plan.plan(study).values():
         assert all(path.is_file() for path in step.results)
@@ -472,13 +472,13 @@ def test_data_root_has_one_spelling_in_the_key(tmp_path: Path, monkeypatch: pyte
 
 
 def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Checkout) -> None:
-    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1024,topic,50.0,40.0,60.0,25.0\n"
     (checkout.lang / "scores" / "scores.csv").write_text(scores)
-    shares = "tensor,setting,ct_tokens,density,sft_discarded,sft_kept\n(model),fixed,1000,0.5,10,100\n"
+    shares = "tensor,setting,ct_tokens,density,sft_discarded,sft_kept\n(model),fixed,1024,0.5,10,100\n"
     (checkout.lang / "conflicts" / "shares.csv").write_text(shares)
     one = {
         "method": "ties",
-        "ct_tokens": 1000,
+        "ct_tokens": 1024,
         "task": "topic",
         "item": range(4),
         "correct": [True, False] * 2,
@@ -487,10 +487,10 @@ def test_table_over_seeds_is_in_the_reports_which_stay_up_to_date(checkout: Chec
     status, text = checkout.run("--seeds", "1")
     assert status == 0, text
     assert not checkout.steps_run(text)
-    assert "ties,1000,topic,1,50.0" in (checkout.lang / "report.html").read_text()
+    assert "ties,1024,topic,1,50.0" in (checkout.lang / "report.html").read_text()
     assert checkout.outdated() == []
     note = json.loads((checkout.lang.parent / "qaa-seeds.json").read_text())
-    assert note["ct_budgets"] == [1000]
+    assert note["ct_budgets"] == [1024]
     assert not {"seed", "runs"} & set(note)
 
 
@@ -503,10 +503,10 @@ def test_another_stored_pool_outdates_the_report_alone(checkout: Checkout) -> No
 
 
 def test_after_a_failure_no_old_table_is_printed(checkout: Checkout) -> None:
-    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1000,topic,50.0,40.0,60.0,25.0\n"
+    scores = "method,ct_tokens,task,value,ci_low,ci_high,chance\nties,1024,topic,50.0,40.0,60.0,25.0\n"
     (checkout.lang / "scores" / "scores.csv").write_text(scores)
     assert "Percent right" in checkout.run()[1]
-    write_notebook(checkout.root / "notebooks/03_analysis/01_scores.ipynb", "ct_budgets = [1000]", "1 / 0")
+    write_notebook(checkout.root / "notebooks/03_analysis/01_scores.ipynb", "ct_budgets = [1024]", "1 / 0")
     status, text = checkout.run()
     assert status == 1
     assert "Percent right" not in text
@@ -645,7 +645,7 @@ def test_a_run_has_a_nursery_unless_told_otherwise(
 
 
 def test_disk_is_asked_for_what_is_still_to_be_written() -> None:
-    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000, 2000]})
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1024, 2048]})
     steps, model = plan.plan(study), 4 * estimate.parameters(study)
     small = estimate.disk_bytes(study, [steps["scores"]])
     written = {
@@ -701,7 +701,7 @@ def test_a_step_that_waits_in_vain_for_something_else_says_so(
 
 
 def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> None:
-    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1000]})
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1024]})
     without = {step.name for step in plan.plan(study).values() if not step.gpu}
     assert without == {"corpus", "scores", "report"} | ATLAS
     profile = read_yaml(ROOT / "profiles" / "slurm" / "config.yaml")
