@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FACTS = "evaluation.json"  # beside the tables: what was asked
-HOW = ("limit", "shots", "prompts", "normalisation", "split")
+HOW = ("limit", "shots", "prompts", "normalisation", "split", "script")
 SHOWN = ["task", "metric", "value", "95%", "chance", "majority", "n"]
 EXAMPLES = """\
 Several models are compared with the first, on the same items; one training of each says nothing of the noise
@@ -41,6 +41,11 @@ def evaluate_options(command: argparse.ArgumentParser) -> None:
     )
     add("--tasks", required=True, help=tasks + "tasks of lm-evaluation-harness")
     add("--lang", required=True)
+    add(
+        "--script",
+        default="",
+        help="Unicode name, where the Hub has the language in several (default: the usual)",
+    )
     add("--data-root", type=Path, required=True, help="folder that holds eval/")
     _asking_options(command)
     output_options(command, "scores, items and differences")

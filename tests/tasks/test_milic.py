@@ -87,6 +87,15 @@ def test_turns_are_lines_and_answers_letters_up_to_e(root):
     assert docs("milic_reading", root, split="dev")[1]["prompt"].startswith("A: dev 1\n")
 
 
+def test_kazakh_and_mongolian_are_there_in_one_script():
+    for name in (name for name in task_file.available() if name.startswith("milic")):
+        hub = task_file.spec(name).metadata.hub
+        assert hub.code_of("kk", "Arabic") == hub.code_of("kk") == "kk"
+        assert hub.code_of("mn", "Mongolian") == "mn"
+        assert hub.code_of("kk", "Cyrillic") == hub.code_of("mn", "Cyrillic") == ""
+        assert hub.code_of("bo", "Tibetan") == "bo"
+
+
 def test_topics_are_their_english_names(root):
     for name in ("milic_topic", "milic_topic_passage"):
         found = docs(name, root)
