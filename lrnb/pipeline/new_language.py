@@ -62,6 +62,10 @@ def new_language(lang: str, name: str, script: str, data_root: Path, from_hub: b
 
 
 def _refuse_other_language(lang: str, name: str) -> None:
+    if not name.isprintable():
+        raise UserError(
+            f"--name {name!a}: holds a line's end or another sign that cannot be seen; leave it out"
+        )
     names = known_languages()
     other = names.get(name, "")
     if other and canonical(other) != canonical(lang):

@@ -99,6 +99,7 @@ def test_from_the_hub(checkout: Path, capsys: pytest.CaptureFixture) -> None:
         (("zz", "Kazak", "Latin"), "no language .*did you mean 'Kazakh'"),
         (("xyz", "", "Latin"), "Give its code of ISO 639-3 .* and --name"),
         (("en", "", "Latin"), "English is in every study"),
+        (("kk", "Kazakh\nruns: x", "Cyrillic"), "holds a line's end"),
         (("KK", "", "Cyrillic"), "lang: String should match pattern"),
         (("qaa", "", "Georgian"), "synthetic micro-world"),
         (("kk", "", ""), "--script is missing"),
