@@ -26,8 +26,8 @@ from lrnb.study.parameters import ROOT, Study, load_study
 
 BN = ROOT / "params" / "bn.yaml"
 TOPICS = {"sports": "খেলা", "health": "ডাক্তার", "travel": "ভ্রমণ", "politics": "নির্বাচন"}
-COLUMNS = "preset lang model method ct_tokens task family metric value ci_low ci_high n chance shots seed cut "
-COLUMNS += "label majority above clear collapsed mark"
+COLUMNS = "preset lang model method ct_tokens task family metric value ci_low ci_high n chance shots seed"
+COLUMNS += " cut label majority above clear collapsed mark"
 FEW = {"alphas": [0.5], "lams": [1.0], "densities": [0.5], "slacks": [0.3]}
 ITEMS = {"tasks": ["topic"], "tasks_en": ["topic"], "tasks_written": [], "dev_limit": 6, "test_limit": 12}
 
