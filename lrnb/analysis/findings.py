@@ -26,6 +26,7 @@ from lrnb.study.parameters import budget_name
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not distinguishable"
 ABOVE, BELOW = "above, items only", "below, items only"  # of one run, without the noise of training
 HERE, NOT_HERE, PART = "in this run", "not in this run", "in part"
+NO_SCORE = "no score above chance"  # in place of any verdict but OPEN on how merging works
 ALPHA = 0.05
 SCARCE = "Merging beats CT-then-SFT while CT data is scarce (the smallest budget)"
 GIVEN = "Merging beats SFT-en and the base (this run has no CT-then-SFT)"
@@ -56,11 +57,28 @@ def findings_of_scores(
     for budget, name in product(budgets, names):
         claim = GIVEN if name != "ct_then_sft" else SCARCE if budget == budgets[0] else RICHER
         found += [_lead(row, claim, margin) for row in _records(merged[merged["baseline"] == name], budget)]
-    found += _fading(items, budgets, margin) if "ct_then_sft" in names else []
+    how = _fading(items, budgets, margin) if "ct_then_sft" in names else []
     slack = rows[rows["baseline"] == "ties"]
     for budget in sorted(slack["ct_tokens"].unique()):
-        found += [_lead(row, SLACK, margin) for row in _records(slack, budget)]
-    return found
+        how += [_lead(row, SLACK, margin) for row in _records(slack, budget)]
+    return found + resting_on_scores(how, any_above_chance(scores))
+
+
+def any_above_chance(scores: pd.DataFrame) -> bool:
+    """Whether any score in X, of a single task or of their mean, is above chance."""
+    own = scores[scores["task"].isin([results.headline(scores), *results.tasks_in_x(scores)])]
+    return bool(statistics.above_chance(own["ci_low"], own["chance"]).any())
+
+
+def resting_on_scores(found: Sequence[Finding], above: bool) -> list[Finding]:
+    """Findings on how merging works: where no score is `above` chance they say so and claim nothing."""
+    return [finding if above else _without_scores(finding) for finding in found]
+
+
+def _without_scores(finding: Finding) -> Finding:
+    kind = OPEN if finding["verdict"] == OPEN else NO_SCORE
+    text = f"No score in X is above chance, so this says nothing of what merging does: {finding['text']}"
+    return finding | {"verdict": kind, "text": text}
 
 
 def _records(rows: pd.DataFrame, budget: int) -> list[dict[str, Any]]:
@@ -286,10 +304,11 @@ def _named(models: list[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def findings_of_shares(shares: pd.DataFrame) -> list[Finding]:
+def findings_of_shares(shares: pd.DataFrame, scores: pd.DataFrame | None = None) -> list[Finding]:
     """Whether τ CT and the discarded SFT share grow with the budget, at the fixed density.
 
-    These are counts over all weights of one run: no interval, and no word on other seeds.
+    scores: of the run, where they are known; with none above chance nothing is claimed. These are counts over
+    all weights of one run: no interval, and no word on other seeds.
     """
     rows = results.of_the_model(shares, "fixed").sort_values("ct_tokens")
     if len(rows) < 2:
@@ -303,7 +322,8 @@ def findings_of_shares(shares: pd.DataFrame) -> list[Finding]:
         f"{rows['density'].iloc[0]:g} the election discards {_list(share, '.1f')}% of the "
         "SFT entries that trimming kept. Counted over all weights of this one run."
     )
-    return [{"claim": GROWS, "verdict": HERE if grows else NOT_HERE, "text": text}]
+    finding = {"claim": GROWS, "verdict": HERE if grows else NOT_HERE, "text": text}
+    return resting_on_scores([finding], scores is None or any_above_chance(scores))
 
 
 def _list(values: pd.Series, form: str) -> str:

@@ -7,6 +7,7 @@ from .corpus import read_hub as read_hub
 from .corpus import read_lines as read_lines
 from .corpus import read_local as read_local
 from .corpus import shuffled as shuffled
+from .corpus import tallied as tallied
 from .corpus import write_lines as write_lines
 from .fineweb import apart as apart
 from .fineweb import hub_text as hub_text

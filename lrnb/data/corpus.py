@@ -265,6 +265,15 @@ def shuffled(documents: Iterable[str], seed: int, buffer: int = BUFFER) -> Itera
         yield held[index]
 
 
+def tallied(documents: Iterable[str], read: dict[str, dict[str, int]], name: str) -> Iterator[str]:
+    """The documents as they come; how many, and their bytes of UTF-8, are kept in read[name]."""
+    seen = read.setdefault(name, {"documents": 0, "bytes": 0})
+    for text in documents:
+        seen["documents"] += 1
+        seen["bytes"] += len(text.encode())
+        yield text
+
+
 def hold_out(documents: Iterator[str], size: int) -> list[str]:
     """Takes whole documents off the front of an iterator until they have `size` bytes of UTF-8."""
     taken, total = [], 0

@@ -17,7 +17,17 @@ import plotly.io as pio
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from lrnb.analysis import comparisons, english, findings, pool_answers, pool_lines, results, seeds, trust
+from lrnb.analysis import (
+    comparisons,
+    data_tables,
+    english,
+    findings,
+    pool_answers,
+    pool_lines,
+    results,
+    seeds,
+    trust,
+)
 from lrnb.analysis.kinds import KINDS, label
 from lrnb.errors import UserError
 from lrnb.figures.failures import scores_against_kept, shares_by_model
@@ -115,7 +125,7 @@ def page_content(study: Study) -> dict[str, Any]:
     pooled = pool_answers.pool_for(study)
     table = pool_answers.with_training(table, pooled, study.seed)
     said = findings.findings_of_scores(scores, items, table, study.margin)
-    said += findings.findings_of_shares(shares)
+    said += findings.findings_of_shares(shares, scores)
     answer, both = _answer(study, pooled, table), english.in_both(scores)
     choices = trust.dev_and_test(paths, items)
     frames = {
@@ -128,9 +138,13 @@ def page_content(study: Study) -> dict[str, Any]:
         "chosen_on_dev": choices,
         "over_the_pool": pd.DataFrame(answer["rows"]),
         "findings": pd.DataFrame(said),
+        "text_for_ct": data_tables.text_for_ct(paths),
+        "trainings": data_tables.trainings_of(paths),
+        "bits_per_byte": data_tables.bits_by_model(paths),
     }
     return {
         "frames": frames,
+        "data": {name: _shown(frames[name]) for name in ("text_for_ct", "trainings", "bits_per_byte")},
         "study": study,
         "stale": stale(paths.scores, paths.conflicts, paths.lang / "failures"),
         "synthetic": study.lang in SYNTHETIC,
@@ -147,7 +161,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "differences": _difference_rows(table, results.headline(scores), study.margin),
         "detectable": _detectable(items, table, results.headline(scores)),
         "answers": _answer_table(items),
-        "choices": choices.astype(object).where(choices.notna(), None).to_dict("records"),
+        "choices": _shown(choices),
         "failures": _failures_of(
             paths, list(dict.fromkeys(items.loc[~predictions.generated(items), "task"]))
         ),
@@ -203,6 +217,11 @@ def _cells(rows: pd.DataFrame, by: str, then: str = "task") -> dict[Any, dict[st
     """Method or model -> task -> row; or by other columns."""
     parts = rows.groupby(by, sort=False)
     return {name: own.set_index(then).to_dict("index") for name, own in parts}
+
+
+def _shown(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows; what is not known is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _answer_table(items: pd.DataFrame) -> dict[str, Any]:

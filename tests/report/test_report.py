@@ -78,6 +78,13 @@ def test_page_holds_every_part(page: str) -> None:
     assert "0.1.0" in page
 
 
+def test_page_says_what_was_trained_on(page: str) -> None:
+    part = page[page.index('<section id="data">') : page.index('<section id="chosen">')]
+    assert "duplicate 1,500, too short 2, &lt;/script&gt;" in part
+    assert "<td>60,000</td><td>3.00</td>" in part and "<td>0.500</td>" in part
+    assert "too long 5, held items of topic 2" in part and "<th>qaa</th><th>en</th>" in part
+
+
 def test_table_marks_what_is_no_result(made: Path) -> None:
     scores, items = results.gather(RunPaths(made_study(made.parents[1])))
     table = report.score_tables(scores, items)[0]
@@ -461,3 +468,17 @@ def test_the_terminal_marks_what_the_report_marks(made: Path, copy: Path) -> Non
     assert table.loc[("majority", 0), "topic"] == f"{results.levels(scores, items)['topic']:.1f}"
     older = scores.drop(columns=["label", "majority", "above", "clear", "collapsed", "mark"])
     assert "✕" not in "".join(terminal.by_model(older)["topic"])
+
+
+def test_nothing_is_claimed_of_a_mechanism_where_no_score_is_above_chance(made: Path) -> None:
+    scores, items = results.gather(RunPaths(made_study(made.parents[1])))
+    table = comparisons.compare_methods(items, made_study(made.parents[1]))
+    low = scores.assign(ci_low=0.0)
+    said = findings.findings_of_scores(low, items, table) + findings.findings_of_shares(made_shares(), low)
+    assert said[0]["claim"] == findings.CHANCE and said[0]["verdict"] == findings.NOT_HERE
+    how = [f for f in said if f["claim"] in (findings.FADES, findings.SLACK, findings.GROWS)]
+    assert {f["verdict"] for f in how} == {findings.NO_SCORE, findings.OPEN}
+    assert all(f["text"].startswith("No score in X is above chance, so this says nothing") for f in how)
+    one = scores.assign(ci_low=scores["ci_low"].where(scores["task"] == "topic", 0.0))
+    assert findings.findings_of_shares(made_shares(), one)[0]["verdict"] == findings.HERE
+    assert findings.findings_of_scores(one, items, table)[-1]["text"].startswith("At 65k CT tokens TIES-SV")

@@ -167,12 +167,12 @@ def share_row(tensor: str, layer: int, module: str, n: int, lost: float, rng) ->
     }
 
 
-def manifest(folder: Path, seconds: float = 3.0) -> None:
+def manifest(folder: Path, seconds: float = 3.0, **facts: object) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "stage": folder.name,
         "params": {},
-        "facts": {},
+        "facts": facts,
         "inputs": {},
         "outputs": {},
         "versions": {"lrnb": "0.1.0"},
@@ -215,6 +215,18 @@ def made_sft_choices(task: str) -> pd.DataFrame:
     rows = pd.DataFrame({"lr": [4e-4, 2e-4, 1e-4], "epochs": 1, "dev_score": [40.0, 44.0, 41.0], "n": 100})
     known = {"dev_error": 4.9, "chance": 25.0, "dev_tasks": task, "tied": 1}
     return rows.assign(default=rows.index == 0, chosen=rows.index == 1, **known)
+
+
+def made_corpus() -> dict[str, object]:
+    """Facts of 01_corpus: 3 passes over the text in X, one over English."""
+    audit = {"tokens_per_character": 0.5, "tokens_per_word": 2.5, "byte_share": 0.25, "unknown_share": 0.0}
+    return {
+        "counts": {"x": 60_000, "en": 15_000},
+        "unique": {"x": 20_000, "en": 15_000},
+        "read": {"x": {"documents": 70, "bytes": 90_000}, "en": {"documents": 90, "bytes": 45_000}},
+        "dropped": {"qaa": {"too short": 2, "duplicate": 1_500, EVIL: 1}, "en": {}},
+        "audit": {"qaa": audit, "en": audit | {"byte_share": 0.0}},
+    }
 
 
 def write_made_run(runs: Path, n: int = 80, tasks: tuple[str, ...] = ("topic", "reading")) -> Path:
@@ -261,6 +273,7 @@ def write_tables(study: Study, paths: RunPaths) -> None:
     scores, items = results.gather(paths)
     scores = trust.marks(scores, items)
     manifest(paths.scores)
+    manifest(paths.corpus, **made_corpus())
     scores.to_csv(paths.scores / "scores.csv", index=False)
     items.to_parquet(paths.scores / "items.parquet", index=False)
     comparisons.compare_methods(items, study).to_csv(paths.scores / "differences.csv", index=False)
@@ -279,7 +292,8 @@ def write_tables(study: Study, paths: RunPaths) -> None:
         }
     ).to_csv(paths.ct() / "history.csv", index=False)
     for folder, task in {paths.sft: "topic_en", **{paths.ct_then_sft(b): "topic" for b in BUDGETS}}.items():
-        manifest(folder)
+        manifest(folder, seconds=1800.0, examples=640, tokens=51_200, epochs=2, tried=3, too_long=5,
+                 left_out={"topic": 2})  # fmt: skip
         made_sft_choices(task).to_csv(folder / "choices.csv", index=False)
     for method, how in METHODS.items():
         grid = {name: [0.3, 0.5, 0.7] for name in how.searched()}

@@ -1,0 +1,93 @@
+"""What a run was trained on, from its manifests: text, tokenizer, SFT examples, bits per byte, hours.
+
+Nothing is measured here. What an earlier version did not record is NaN, what a run has not got has no rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lrnb.study.files import MANIFEST
+from lrnb.study.parameters import ENGLISH, budget_name
+from lrnb.study.stages import RunPaths, read_manifest
+
+AUDITED = ("tokens_per_character", "tokens_per_word", "tokens_per_syllable", "byte_share", "unknown_share")
+HOUR = 3600  # seconds
+
+
+def text_for_ct(paths: RunPaths) -> pd.DataFrame:
+    """A row a language: documents and megabytes read for CT, tokens packed, passes, what was left out and
+    why; of the tokenizer, on held-out text, tokens a character and a word (or syllable), and in percent the
+    tokens that are single bytes or unknown.
+    """
+    facts = _facts(paths.corpus)
+    rows = [
+        _of_language(facts, lang, key)
+        for lang, key in ((paths.study.lang, "x"), (ENGLISH, "en"))
+        if facts.get("counts", {}).get(key)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _of_language(facts: Mapping[str, Any], lang: str, key: str) -> dict[str, Any]:
+    tokens, unique = facts["counts"][key], facts.get("unique", {}).get(key)
+    read, audit = facts.get("read", {}).get(key, {}), facts.get("audit", {}).get(lang, {})
+    row = {"lang": lang, "documents": read.get("documents"), "tokens": tokens}
+    row |= {"megabytes": read["bytes"] / 1e6 if read else None, "passes": tokens / unique if unique else None}
+    row |= {"left_out": _reasons(facts.get("dropped", {}).get(lang, {}))}
+    found = {name: audit[name] for name in AUDITED if name in audit}
+    return row | {name: 100 * x if name.endswith("share") else x for name, x in found.items()}
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    """{"duplicate": 3} -> "duplicate 3", the most frequent first; "none" where nothing was left out."""
+    counts = sorted(dropped.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{reason} {n:,}" for reason, n in counts if n) or "none"
+
+
+def trainings_of(paths: RunPaths) -> pd.DataFrame:
+    """A row a training: stage, examples, tokens and epochs of what was chosen, rows left out, hours, device.
+
+    Hours are those of the whole stage: all candidates on dev, and of CT all budgets.
+    """
+    budgets = paths.study.ct_budgets if paths.study.trains else []
+    folders = {"base": paths.base, "CT": paths.ct(), "SFT-en": paths.sft}
+    folders |= {f"CT-then-SFT {budget_name(b)}": paths.ct_then_sft(b) for b in budgets}
+    rows = [
+        _training(name, read_manifest(folder))
+        for name, folder in folders.items()
+        if (folder / MANIFEST).is_file()
+    ]
+    table = pd.DataFrame(rows)
+    if budgets and len(table):
+        table.loc[table["stage"] == "CT", "tokens"] = max(budgets)
+    return table
+
+
+def _training(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    facts, left = manifest.get("facts") or {}, []
+    if facts.get("too_long"):
+        left.append(f"too long {facts['too_long']:,}")
+    left += [f"held items of {task} {n:,}" for task, n in (facts.get("left_out") or {}).items()]
+    row = {"stage": name, **{key: facts.get(key) for key in ("examples", "tokens", "epochs", "tried")}}
+    hours = (manifest.get("seconds") or 0) / HOUR
+    return row | {"left_out": ", ".join(left), "hours": hours, "device": manifest.get("device", "")}
+
+
+def bits_by_model(paths: RunPaths) -> pd.DataFrame:
+    """Bits per byte of held-out text: a row a model, a column a language."""
+    files = [paths.scored(group) / "bits_per_byte.csv" for group in ("parents", "merged")]
+    tables = [pd.read_csv(path) for path in files if path.is_file()]
+    if not tables:
+        return pd.DataFrame()
+    keys = ["model", "method", "ct_tokens"]
+    wide = pd.concat(tables).pivot_table(index=keys, columns="lang", values="bits_per_byte", sort=False)
+    return wide.reset_index().rename_axis(columns=None)
+
+
+def _facts(folder: Path) -> Mapping[str, Any]:
+    return (read_manifest(folder).get("facts") or {}) if (folder / MANIFEST).is_file() else {}
