@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -36,18 +37,22 @@ def _there(place: str) -> list[Path]:
 
 def answers_at(path: Path, model: str, wanted: Wanted) -> dict[str, Answered]:
     """model -> its answers; only `model` where it is named. wanted: metrics, see `harness_samples`."""
-    found = _all_models(path, wanted)
-    if model and model not in found:
-        raise UserError(f"{path}: has no model {model!r}; there are {', '.join(found)}")
+    for folder in (path, path / "scores"):
+        if (folder / "items.parquet").is_file():
+            return _own_items(folder, model, wanted)
+    found = _harness_models(path, wanted)
+    _refuse_unknown_model(path, model, found)
     return {model: found[model]} if model else found
 
 
-def _all_models(path: Path, wanted: Wanted) -> dict[str, Answered]:
+def _refuse_unknown_model(path: Path, model: str, there: Iterable[str]) -> None:
+    if model and model not in there:
+        raise UserError(f"{path}: has no model {model!r}; there are {', '.join(there)}")
+
+
+def _harness_models(path: Path, wanted: Wanted) -> dict[str, Answered]:
     if path.is_file():
         return {path.stem: read_samples(path, wanted)}
-    for folder in (path, path / "scores"):
-        if (folder / "items.parquet").is_file():
-            return _own_items(folder, wanted)
     if any(path.glob(SAMPLES)):
         return {path.name: read_samples(path, wanted)}
     models = sorted({file.parent for file in path.glob(f"*/{SAMPLES}")})
@@ -56,7 +61,7 @@ def _all_models(path: Path, wanted: Wanted) -> dict[str, Answered]:
     return {folder.name: read_samples(folder, wanted) for folder in models}
 
 
-def _own_items(folder: Path, wanted: Wanted) -> dict[str, Answered]:
+def _own_items(folder: Path, model: str, wanted: Wanted) -> dict[str, Answered]:
     if wanted:
         raise UserError(
             f"{folder}: items of lrnb have the one metric they were scored by. Leave out --metric, or score "
@@ -67,4 +72,6 @@ def _own_items(folder: Path, wanted: Wanted) -> dict[str, Answered]:
     scores = pd.read_csv(folder / "scores.csv")
     metrics = {str(task): str(metric) for task, metric in scores[["task", "metric"]].to_numpy()}
     items = pd.read_parquet(folder / "items.parquet")
+    _refuse_unknown_model(folder, model, items["model"].unique())
+    items = items[items["model"] == model] if model else items  # texts are hashed, which takes its time
     return answered_items(items, str(folder / "items.parquet"), metrics)

@@ -17,7 +17,10 @@ def print_versus(table: pd.DataFrame) -> None:
         noise, seeds = rows[0]["noise"], rows[0]["seeds"]
         over = f", {seeds} trainings" if seeds > 1 else ""
         print(*([f"\n{of}"] if of else [""]), f"A: {baseline}", f"B: {model}", sep="\n")
-        print_table([_row(row) for row in rows], f"B - A in points; intervals: {noise}{over}")
+        metrics = {row["metric"] for row in rows} - {"", "mean"}
+        one = f"{next(iter(metrics))}; " if len(metrics) == 1 else ""
+        table_rows = [_row(row, named=len(metrics) > 1) for row in rows]
+        print_table(table_rows, f"{one}B - A in points; intervals: {noise}{over}")
         for verdict, tasks in own.groupby("verdict", sort=False)["task"]:
             print(f"{verdict}: {', '.join(tasks)}")
         if left := _left_out(rows):
@@ -25,9 +28,11 @@ def print_versus(table: pd.DataFrame) -> None:
     print("finds: the true difference found four times out of five, at p < 0.05 without correction")
 
 
-def _row(row: dict[str, Any]) -> dict[str, str]:
+def _row(row: dict[str, Any], named: bool) -> dict[str, str]:
+    """named: the metric stands beside the task."""
+    metric = f", {row['metric']}" if named and row["metric"] not in ("", "mean") else ""
     return {
-        "task": f"{row['task']}, {row['metric']}" if row["metric"] not in ("", "mean") else row["task"],
+        "task": row["task"] + metric,
         "n": str(row["n"]), "A %": f"{row['score_baseline']:.1f}", "B %": f"{row['score']:.1f}",
         "B - A": f"{row['difference']:+.1f}", "95%": f"{row['ci_low']:+.1f} to {row['ci_high']:+.1f}",
         "p": f"{row['p']:.3f}", "Holm": f"{row['p_holm']:.3f}",

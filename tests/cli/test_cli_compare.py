@@ -141,7 +141,12 @@ def test_models_of_a_run(run_folder: Path, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "out"
     assert compare(*sides, "--out", out, "--margin", 2) == 0
     text = capsys.readouterr().out
-    assert "A: ct_then_sft@16k" in text and "topic_en, acc" in text and str(out) in text
+    assert (
+        "A: ct_then_sft@16k" in text
+        and "acc; B - A in points" in text
+        and "topic_en  " in text
+        and str(out) in text
+    )
     table = pd.read_csv(out / "differences.csv", na_filter=False).set_index("task")
     for task in ("mean", "topic", "topic_en"):
         wanted = stored.loc[("ties", 16384, "ct_then_sft", task)]
