@@ -37,15 +37,22 @@ def baselines(items: pd.DataFrame) -> tuple[str, ...]:
 
 def compare_methods(items: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Every merge against the `baselines`, and against the one whose choice it starts from (TIES-SV against
-    TIES), at the same budget: `paired_table`.
+    TIES), at the same budget: `paired_table`. A model made elsewhere has no budget and stands at each.
     """
-    table = paired_table([items], pairs_of(baselines(items)), seed=study.seed)
+    elsewhere = items["method"].isin(study.extra_models)
+    at_each = [items[elsewhere].assign(ct_tokens=budget) for budget in study.ct_budgets]
+    everything = pd.concat([items[~elsewhere], *at_each]) if elsewhere.any() else items
+    pairs = pairs_of(baselines(items), study.extra_models)
+    table = paired_table([everything], pairs, seed=study.seed)
     return table.assign(lang=study.lang, preset=study.preset, noise=ITEMS_ONLY)
 
 
-def pairs_of(names: Iterable[str]) -> dict[str, list[str]]:
-    """{baseline: methods compared with it}: all with each of `names`, and each with what it starts from."""
-    pairs: dict[str, list[str]] = {name: [*METHODS] for name in names}
+def pairs_of(names: Iterable[str], elsewhere: Iterable[str] = ()) -> dict[str, list[str]]:
+    """{baseline: methods compared with it}: all with each of `names`, and each with what it starts from.
+
+    elsewhere: names of models that no method made here, compared like the methods.
+    """
+    pairs: dict[str, list[str]] = {name: [*METHODS, *elsewhere] for name in names}
     for method in METHODS.values():
         if method.after:
             pairs.setdefault(method.after.name, []).append(method.name)

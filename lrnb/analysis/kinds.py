@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,18 @@ TRAINED: Mapping[str, Kind] = {
     "ct_then_sft": Trained("CT-then-SFT", Look("#222222", "circle")),
 }
 KINDS: Mapping[str, Kind] = {**TRAINED, **METHODS}
+ELSEWHERE = Look("#4d4d4d", "star", "longdash")
+
+
+def ordered(methods: Iterable[str]) -> list[str]:
+    """Each once, in the order of KINDS; models that were made elsewhere come after them."""
+    there = dict.fromkeys(methods)
+    return [kind for kind in KINDS if kind in there] + [name for name in there if name not in KINDS]
+
+
+def look_of(kind: str) -> Look:
+    """How it looks in figures; models that were made elsewhere look alike."""
+    return KINDS[kind].look if kind in KINDS else ELSEWHERE
 
 
 def label(kind: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lrnb import statistics
 from lrnb.analysis.comparisons import Right, paired_table, right_answers
-from lrnb.analysis.kinds import KINDS
+from lrnb.analysis.kinds import ordered
 from lrnb.analysis.results import headline, means_of, of_the_model
 from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import SYNTHETIC, Study, budget_name
@@ -100,7 +100,7 @@ def seed_cells(rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "seeds": int(rows["seeds"].max()),
         "budgets": [budget_name(int(b)) + " CT tokens" if b else "no CT" for b in budgets],
-        "rows": {m: [cells.get((m, b)) for b in budgets] for m in KINDS if m in set(rows["method"])},
+        "rows": {m: [cells.get((m, b)) for b in budgets] for m in ordered(rows["method"])},
         "interval": "ci_low" in rows and bool(rows["ci_low"].notna().all()),
         "chance": float(rows["chance"].iloc[0]) if "chance" in rows else None,
     }

@@ -161,7 +161,7 @@ def detectable_differences(items: pd.DataFrame, table: pd.DataFrame) -> pd.DataF
     for (baseline, task), own in table.groupby(["baseline", "task"], sort=False):
         family = int(((table["baseline"] == baseline) & (families == comparisons.family(task))).sum())
         pairs = [
-            (right[method, tokens], right[comparisons.at_budget(right, baseline, tokens)])
+            tuple(right[comparisons.at_budget(right, name, tokens)] for name in (method, baseline))
             for method, tokens in own[["method", "ct_tokens"]].itertuples(index=False)
         ]
         tasks = results.means_of(pairs[0][0]).get(task, [task])

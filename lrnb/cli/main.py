@@ -206,10 +206,11 @@ def anchor(study: Study) -> Study:
     paths |= {key: value for key, value in models.items() if value and Path(value).is_dir()}
     if Path.cwd() == ROOT:
         return study.model_copy(update=paths)
+    extra = {n: str(Path(x).absolute()) if Path(x).is_dir() else x for n, x in study.extra_models.items()}
     absolute = {key: str(Path(value).absolute()) if value else "" for key, value in paths.items()}
     lists = {key: [_anchored(name) for name in getattr(study, key)] for key in TASK_LISTS}
     counts = {key: {_anchored(k): n for k, n in getattr(study, key).items()} for key in TASK_COUNTS}
-    return study.model_copy(update=absolute | lists | counts)
+    return study.model_copy(update=absolute | lists | counts | {"extra_models": extra})
 
 
 def _anchored(task: str) -> str:

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from lrnb.analysis.comparisons import ITEMS_ONLY
 from lrnb.analysis.english import fronts
-from lrnb.analysis.kinds import KINDS, label
+from lrnb.analysis.kinds import label, ordered
 from lrnb.analysis.trust import NOT_ABOVE
 from lrnb.figures.style import (
     CLASS_COLOURS,
@@ -75,7 +75,7 @@ def scores_by_budget(
 
 def _methods(rows: pd.DataFrame) -> list[str]:
     """The methods that are there, in the order of every table and legend."""
-    return [method for method in KINDS if method in set(rows["method"])]
+    return ordered(rows["method"])
 
 
 def _beside(rows: pd.DataFrame, places: pd.Series) -> pd.Series:
@@ -130,7 +130,7 @@ def differences_to_baseline(table: pd.DataFrame, task: str = "mean", baseline: s
     there = set(table["baseline"])
     baseline = baseline or next((b for b in ("ct_then_sft", "sft") if b in there), "ct_then_sft")
     rows = table[(table["task"] == task) & (table["baseline"] == baseline)]
-    rows = rows.sort_values("method", key=lambda names: names.map(list(KINDS).index), kind="stable")
+    rows = rows.sort_values("method", key=lambda names: names.map(_methods(rows).index), kind="stable")
     rows = rows.sort_values("ct_tokens", kind="stable").assign(place=range(len(rows)))
     fig = blank()
     for method in _methods(rows):

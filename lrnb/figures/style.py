@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lrnb.analysis.kinds import KINDS, label
+from lrnb.analysis.kinds import label, look_of
 from lrnb.study.parameters import budget_name
 
 INK, FAINT, RULE = "#24292f", "#6a737d", "#e3e6ea"
@@ -84,18 +84,18 @@ def finish(
 
 
 def colour(method: str) -> str:
-    """The fixed colour of a method; dark grey for an unknown one."""
-    return KINDS[method].look.colour if method in KINDS else INK
+    """The fixed colour of a method."""
+    return look_of(method).colour
 
 
 def marker_of(method: str, size: float = 9) -> dict[str, Any]:
     """The fixed marker of a method in its colour."""
-    return {"symbol": KINDS[method].look.symbol, "size": size, "color": colour(method)}
+    return {"symbol": look_of(method).symbol, "size": size, "color": colour(method)}
 
 
 def line_of(method: str, width: float = 2) -> dict[str, Any]:
     """The fixed line of a method in its colour."""
-    return {"dash": KINDS[method].look.dash, "width": width, "color": colour(method)}
+    return {"dash": look_of(method).dash, "width": width, "color": colour(method)}
 
 
 def error_bars(rows: pd.DataFrame, column: str, ink: str, width: float, cap: float = 0) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import file_of
 
 PACKAGE = (".py", ".yaml", ".jinja", ".svg")
-MODELS = ("base_source", "released_ct", "released_sft")  # parameters that may name a folder
+MODELS = ("base_source", "released_ct", "released_sft", "extra_models")  # that may name folders
 
 
 @functools.cache
@@ -103,8 +103,13 @@ def _with_included(path: Path) -> list[Path]:
 
 
 def _folders(declared: dict[str, Any], keys: Iterable[str]) -> dict[str, Path]:
-    """The parameters among `keys` that name a folder."""
-    return {key: Path(declared[key]) for key in keys if declared.get(key) and Path(declared[key]).is_dir()}
+    """The folders that parameters among `keys` name, by parameter, or parameter and name."""
+    named: dict[str, str] = {}
+    for key in keys:
+        value: Any = declared.get(key) or ""
+        several = isinstance(value, dict)
+        named |= {f"{key}/{name}": own for name, own in value.items()} if several else {key: value}
+    return {key: Path(value) for key, value in named.items() if value and Path(value).is_dir()}
 
 
 def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str]:
@@ -129,7 +134,10 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
 def _placeless(declared: dict[str, Any]) -> dict[str, Any]:
     """Parameters without where results go, and with one spelling for every folder."""
     resolved = {key: str(path.resolve()) for key, path in _folders(declared, ("data_root", *MODELS)).items()}
-    return {key: value for key, value in (declared | resolved).items() if key != "runs"}
+    kept = {key: value for key, value in (declared | resolved).items() if key != "runs"}
+    if "extra_models" in kept:  # folders are in `resolved`
+        kept["extra_models"] = {n: x for n, x in kept["extra_models"].items() if not Path(x).is_dir()}
+    return kept
 
 
 def changed_inputs(key: dict[str, str], other: dict[str, str], keep_code: bool = False) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from lrnb.checkpoints.opening import HUB_ID, open_source
 from lrnb.data import fineweb, microworld, mongolian
 from lrnb.errors import UserError
 from lrnb.pipeline import supplies
@@ -43,6 +44,9 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
     yield partial(_refuse_base, study.base_source)
     yield partial(_refuse_no_task, study)
     yield partial(_refuse_shapes, study)
+    for name, given in study.extra_models.items():
+        if hub or Path(given).is_dir() or not HUB_ID.fullmatch(given):
+            yield partial(_refuse_extra, name, given)
     if study.trains and study.corpus_source == "hub":
         yield partial(fineweb.hub_text, study)
     if study.preset == "nano":
@@ -67,6 +71,13 @@ def _refuse_shapes(study: Study) -> None:
             "the extra `mongolian` writes words by their shape, which the released weights have not seen: "
             "pip uninstall mongol-norm for preset released"
         )
+
+
+def _refuse_extra(name: str, given: str) -> None:
+    try:
+        open_source(given, finite=False)  # all weights are read when it is scored
+    except UserError as error:
+        raise UserError(f"extra_models, {name}: {error}") from None
 
 
 def _refuse_base(source: str) -> None:

@@ -28,7 +28,7 @@ from lrnb.analysis import (
     seeds,
     trust,
 )
-from lrnb.analysis.kinds import KINDS, label
+from lrnb.analysis.kinds import label, ordered
 from lrnb.errors import UserError
 from lrnb.figures.failures import scores_against_kept, shares_by_model
 from lrnb.figures.merging import fates, shares_by, shares_by_budget
@@ -151,7 +151,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "parameters": study.model_dump(exclude={"runs"}),
         "baselines": [label(name) for name in comparisons.baselines(items)],
         "budgets": [budget_name(b) for b in study.ct_budgets],
-        "methods": [method for method in KINDS if method in set(scores["method"])],
+        "methods": ordered(scores["method"]),
         "claims": {claim: [f for f in said if f["claim"] == claim] for claim in (f["claim"] for f in said)},
         "tables": score_tables(scores, items),
         "english": _cells(both, "ct_tokens", "method"),

@@ -1,8 +1,10 @@
 from .cache import ScoreCache as ScoreCache
+from .cache import model_hash as model_hash
 from .evaluate import ScoredModel as ScoredModel
 from .evaluate import evaluate_models as evaluate_models
 from .evaluate import score_models as score_models
 from .evaluate import text_bits as text_bits
+from .given_folder import fit_folder as fit_folder
 from .predictions import collapsed as collapsed
 from .predictions import generated as generated
 from .predictions import majorities as majorities

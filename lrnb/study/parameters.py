@@ -122,6 +122,9 @@ class Study(BaseModel):
     zero_sign: Literal["majority", "positive"] = "majority"
     released_ct: str = ""  # Hub id of the authors' CT weights
     released_sft: str = ""
+    extra_models: dict[
+        str, str
+    ] = {}  # NAME: folder or Hub id of a model made elsewhere, compared like a merge
 
     # scoring
     tasks: list[str] = []  # scored in X
@@ -164,6 +167,18 @@ class Study(BaseModel):
             raise ValueError(
                 f"preset nano has only the synthetic languages {SYNTHETIC}; for {self.lang!r} use smol"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_extra_models(self) -> Study:
+        for name, folder in self.extra_models.items():
+            if not EXTRA_NAME.fullmatch(name) or name in PARENT_KINDS:
+                raise ValueError(
+                    f"extra_models: {name!r} is no name for a model; give letters, digits, - and _, and none "
+                    f"of {', '.join(PARENT_KINDS)}"
+                )
+            if not folder.strip():
+                raise ValueError(f"extra_models: {name} has no folder; give one, or a Hub id")
         return self
 
     @model_validator(mode="after")
@@ -230,6 +245,8 @@ class Study(BaseModel):
         return self.model_dump(include=self.model_fields_set)
 
 
+EXTRA_NAME = regex.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+PARENT_KINDS = ("base", "ct", "sft", "ct_then_sft")  # names of models that every study has
 ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked for
 
 

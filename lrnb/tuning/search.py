@@ -13,7 +13,7 @@ from math import isclose, prod
 from typing import Any, NamedTuple, TypeVar
 
 from lrnb.errors import UserError, did_you_mean
-from lrnb.merging.methods import find
+from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import Option
 from lrnb.study.parameters import Study
 
@@ -153,6 +153,8 @@ def check_search(study: Study) -> None:
 def check_methods(study: Study) -> None:
     """UserError where `methods` or `search` of a study ask for what the declarations do not allow."""
     check_search(study)
+    if taken := [name for name in study.extra_models if name in METHODS]:
+        raise UserError(f"extra_models: {taken[0]!r} is a merge method; give the model another name")
     for method in study.search:
         if method not in study.methods:
             raise UserError(

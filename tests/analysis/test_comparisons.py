@@ -43,6 +43,19 @@ def test_a_baseline_without_ct_tokens_stands_at_every_budget() -> None:
     assert comparisons.paired_table([_run()], {"sft": ("ties",)}).empty
 
 
+def test_a_model_made_elsewhere_is_compared_at_every_budget() -> None:
+    from lrnb.study.parameters import Study
+
+    later = [_items("ct_then_sft", GOOD, task, 64) for task in ("topic", "math")]
+    mine = [_items("mine", GOOD, task, 0) for task in ("topic", "math")]
+    study = Study(extra_models={"mine": "somewhere"}, ct_budgets=[16, 64])
+    table = comparisons.compare_methods(pd.concat([_run(), *later, *mine]), study)
+    own = table[table["method"] == "mine"].set_index(["ct_tokens", "task"])["difference"]
+    alike = {(64, task): 0 for task in ("topic", "math", "mean")}
+    assert own.to_dict() == pytest.approx({(16, "topic"): 50, (16, "math"): 0, (16, "mean"): 25} | alike)
+    assert set(table["method"]) == {"ties", "mine"}
+
+
 def test_two_seeds_pair_each_with_its_own_baseline() -> None:
     other = _run().assign(correct=lambda rows: ~rows["correct"])
     table = comparisons.paired_table([_run(), other], PAIRS).set_index("task")

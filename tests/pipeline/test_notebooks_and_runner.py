@@ -407,9 +407,11 @@ def test_data_of_the_language_counts_and_other_languages_do_not(tmp_path: Path) 
 
 def test_a_users_own_model_and_task_file_count(tmp_path: Path) -> None:
     model, task = tmp_path / "model" / "model.safetensors", tmp_path / "own.yaml"
-    for path in (model, task, tmp_path / "data" / "eval" / "items"):
+    mine = tmp_path / "mine" / "model.safetensors"
+    for path in (model, task, mine, tmp_path / "data" / "eval" / "items"):
         files.write_text(path, "made")
     own = {"base_source": str(model.parent), "tasks": ["topic", str(task)], "sft_mix": {f"{task}": 10}}
+    own["extra_models"] = {"mine": str(mine.parent)}
     study = load_study(ROOT / "params" / "bn.yaml", "smol", own | {"data_root": str(tmp_path / "data")})
     steps = plan.plan(study)
 
@@ -417,7 +419,8 @@ def test_a_users_own_model_and_task_file_count(tmp_path: Path) -> None:
         names = ("base", "corpus", "sft", "eval_merged", "scores")
         return {name: freshness.input_key(steps[name], steps, study) for name in names}
 
-    for path, expected in ((model, {"base"}), (task, {"corpus", "sft", "eval_merged"})):
+    changes = {model: {"base"}, task: {"corpus", "sft", "eval_merged"}, mine: {"eval_merged", "scores"}}
+    for path, expected in changes.items():
         before = keys()
         files.write_text(path, "made anew")
         assert {name for name, key in keys().items() if key != before[name]} == expected

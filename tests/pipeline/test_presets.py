@@ -98,6 +98,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[stages.RunPaths,
         "data_root": str(tiny_data(home / "data")),
         "runs": str(home / "runs"),
         "ct_budgets": [10_000_000_000],
+        "extra_models": {"mine": str(perturbed(base, home / "a merge of mine", 3, 0.01))},
         **FEW,
         **ITEMS,
     }
@@ -121,7 +122,7 @@ def test_released_scores_have_every_model_but_ct_then_sft(released: tuple) -> No
     paths, _ = released
     scores = pd.read_csv(paths.scores / "scores.csv")
     assert list(scores.columns) == COLUMNS.split()
-    models = {"base", "sft", "ct@10B", *(f"{method}@10B" for method in Study().methods)}
+    models = {"base", "sft", "ct@10B", "mine", *(f"{method}@10B" for method in Study().methods)}
     assert {(r.model, r.task) for r in scores.itertuples()} == {
         (model, task) for model in models for task in ("topic", "topic_en")
     }
@@ -135,8 +136,12 @@ def test_released_merges_are_compared_with_sft_and_base_on_the_same_items(releas
     right = items.groupby(["model", "task"])["correct"].mean()
     table = pd.read_csv(paths.scores / "differences.csv")
     assert set(table["baseline"]) == {"sft", "base", "ties"}
+    assert set(table["method"]) == {*Study().methods, "mine"}
+    assert "mine" in (paths.lang / "report.html").read_text(encoding="utf-8")
+    assert stages.read_manifest(paths.scored("merged"))["facts"]["extra_models"].keys() == {"mine"}
     for row in table[table["baseline"] != "ties"].itertuples():
-        own = right[f"{row.method}@10B", row.task] - right[row.baseline, row.task]
+        model = row.method if row.method == "mine" else f"{row.method}@10B"
+        own = right[model, row.task] - right[row.baseline, row.task]
         assert row.difference == pytest.approx(100 * own)
         assert row.ct_tokens == 10**10
 

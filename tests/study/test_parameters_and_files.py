@@ -43,6 +43,8 @@ def test_the_micro_world_resolves(lang: str) -> None:
             {"ct_budgets": [1100]},
             r"1,100 .* take 2 steps of 1,024 .*so 2,048 would be",
         ),
+        ("bn", "smol", {"extra_models": {"ct": "x"}}, "extra_models: 'ct' is no name for a model"),
+        ("bn", "smol", {"extra_models": {"<b>": "x"}}, "extra_models: '<b>' is no name for a model"),
         ("bn", "nano", {}, "for 'bn' use smol"),
         ("qaa", "smol", {}, "goes with preset nano only"),
         ("or", "smol", {"script": "Odia"}, "script 'Odia' is no script of Unicode; did you mean 'Oriya'"),
