@@ -96,7 +96,8 @@ def test_every_row_is_read_before_anything(tmp_path: Path, file: str, text: str,
     assert not (tmp_path / "data" / "runs").exists()
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRNB_DATA", raising=False)
     root = data_root(tmp_path, **{"eval/math/bn/test.jsonl": "{}", "sft/math.jsonl": "x"})
     (root / "corpus" / "en.txt").unlink()
     found = preflight.faults(small_study(root), hub=True)

@@ -44,7 +44,7 @@ SMALL = {
 }
 MERGED = ("average", "task_arithmetic", "ties", "ties_sv")
 COLUMNS = "preset lang model method ct_tokens task family metric".split()
-COLUMNS += "value ci_low ci_high n chance shots seed cut".split()
+COLUMNS += "value ci_low ci_high n chance shots seed cut label majority above clear collapsed mark".split()
 
 
 def run(runs: Path, *extra: str) -> subprocess.CompletedProcess:
