@@ -46,7 +46,7 @@ def chrome() -> Iterator[Any]:
         yield found
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
+@pytest.fixture(scope="module", params=["light", pytest.param("dark", marks=pytest.mark.slow)])
 def lab(
     request: pytest.FixtureRequest, chrome: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Any]:

@@ -182,19 +182,6 @@ class Study(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _check_steps(self) -> Study:
-        if not self.trains or not {"ct_batch", "seq_len"} <= self.model_fields_set:
-            return self  # takes given weights, or is a notebook that does not read them
-        step = self.ct_batch * self.seq_len
-        for budget, seen in zip(self.ct_budgets, self.budgets_seen(), strict=True):
-            if seen > (1 + ROUNDED) * budget:
-                raise ValueError(
-                    f"ct_budgets: {budget:,} tokens take {seen // step} steps of {step:,} (ct_batch x "
-                    f"seq_len), so {seen:,} would be seen. Give a multiple of {step:,}, or a smaller ct_batch"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _check_base(self) -> Study:
         if "base_source" not in self.model_fields_set:  # a notebook that does not read it
             return self
@@ -221,9 +208,20 @@ class Study(BaseModel):
         return self
 
     def budgets_seen(self) -> list[int]:
-        """`ct_budgets` in whole steps of CT; as they are where given weights are taken."""
+        """`ct_budgets` in whole steps of CT; as they are where given weights are taken.
+
+        UserError where one would be seen with more than ROUNDED beyond what was asked for.
+        """
         step = self.ct_batch * self.seq_len if self.trains else 1
-        return [whole_steps(budget, step) * step for budget in self.ct_budgets]
+        seen = [whole_steps(budget, step) * step for budget in self.ct_budgets]
+        for budget, found in zip(self.ct_budgets, seen, strict=True):
+            if found > (1 + ROUNDED) * budget:
+                raise UserError(
+                    f"ct_budgets: {budget:,} tokens take {found // step} steps of {step:,} (ct_batch x "
+                    f"seq_len), so {found:,} would be seen. Give a multiple of {step:,}, or a smaller "
+                    "ct_batch"
+                )
+        return seen
 
     @property
     def compared(self) -> list[str]:

@@ -225,10 +225,10 @@ def test_merges_that_are_the_same_model_make_no_slope_surer() -> None:
 
 def test_slopes_without_cause_are_found_as_often_as_they_may() -> None:
     rng, shares, p = np.random.default_rng(2), counted([30, 20, 15]), []
-    for _ in range(300):
+    for _ in range(150):
         own = [merges(rng, {("ties", t): 0.5}, 80) for t in (1, 2, 3)]  # each with luck of its own
         p.append(failures.fragility(pd.concat(own), shares)["p"].iloc[0])
-    low, high = binom.ppf([5e-6, 1 - 5e-6], 300, 0.05) / 300
+    low, high = binom.ppf([5e-6, 1 - 5e-6], 150, 0.05) / 150
     assert low <= np.mean(np.array(p) < 0.05) <= high
 
 

@@ -153,6 +153,7 @@ def hashes(nano: Path) -> dict[str, dict[str, str]]:
     return {str(p.relative_to(nano)): read_manifest(p.parent)["outputs"] for p in nano.rglob(MANIFEST)}
 
 
+@pytest.mark.slow  # a second run of the study, a minute; what a nursery is held to is in test_warm
 def test_steps_started_from_nothing_make_the_same_bytes(study: Path, tmp_path: Path) -> None:
     """The study's steps were forked by a nursery where that is possible; here training, a merge, scores."""
     copy, made = tmp_path / "runs" / "nano", ("ct_then_sft/2k", "merge/ties", "scores")
