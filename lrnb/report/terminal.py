@@ -26,7 +26,7 @@ def print_results(study: Study) -> None:
     if table.is_file():
         name = study.lang_name or study.lang
         title = f"Percent right in {name} ({study.preset}, seed {study.seed})"
-        _print_frame(by_model(pd.read_csv(table)), f"{title}; en: mean in English; {MARKS}")
+        _print_frame(_narrow(by_model(pd.read_csv(table))), f"{title}; en: mean in English; {MARKS}")
     if report.is_file():
         print(f"report: {report}")
 
@@ -97,6 +97,13 @@ def by_model(scores: pd.DataFrame) -> pd.DataFrame:
     if english:
         table["en"] = wide[english[0]]
     return table.fillna("").reset_index().rename(columns={"ct_tokens": "CT tokens"})
+
+
+def _narrow(table: pd.DataFrame) -> pd.DataFrame:
+    """`by_model` for 80 columns: budgets by their names."""
+    names = [budget_name(tokens) if tokens else "" for tokens in table["CT tokens"]]
+    short = {"CT tokens": "CT", "95%\nitems only": "95%\nitems\nonly"}
+    return table.assign(**{"CT tokens": names}).rename(columns=short)
 
 
 def _with_marks(scores: pd.DataFrame) -> pd.DataFrame:
