@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lrnb.figures.images import caption_of, save_images
+from lrnb.report import page
 from lrnb.report.main_table import latex_scores, wide_scores
-from lrnb.report.page import page_content, study_of
 from lrnb.study.files import atomic_folder, full_disk_message
 from lrnb.study.parameters import Study
 from lrnb.study.stages import RunPaths
@@ -25,8 +25,8 @@ def export_report(folder: Path, out: Path) -> str:
     folder: a run. Returns "" or a sentence on what is missing for the figures; the tables are written anyway.
     UserError names what the run lacks.
     """
-    study = study_of(Path(folder))
-    content = page_content(study)
+    study = page.study_of(Path(folder))
+    content = page.page_content(study)
     figures = dict(named_figures(content))
     with full_disk_message(out), atomic_folder(out) as made:
         (made / "tables").mkdir()
