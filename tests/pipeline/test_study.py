@@ -256,6 +256,7 @@ def test_a_click_in_the_conflict_map_opens_that_cell(study: Path, lab: Lab, chro
     close(notebook, "03_sign_conflicts")
 
 
+@pytest.mark.slow  # in a browser, half a minute
 def test_the_budget_player_plays(study: Path, lab: Lab, chrome: Any) -> None:
     last = atlases.load(study / "qaa" / "conflicts" / "8k")
     start = widgets_atlas.start(last)
