@@ -18,9 +18,13 @@ from lrnb.errors import UserError
 SECONDS = 60.0  # for CHARACTERS, of which tokenizers cut half a million a second or more
 CHARACTERS = 4_000_000  # of the texts that are tried, the longest first
 CUT = """
-import json, resource, sys
+import json, sys
 from tokenizers import Tokenizer
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+except (ImportError, OSError, ValueError):
+    pass  # a system without such limits, or with a lower one
 tokenizer = Tokenizer.from_file(sys.argv[1])
 for text in json.load(sys.stdin):
     tokenizer.encode(text)
@@ -40,8 +44,9 @@ def refuse_endless(folder: str | Path, texts: Iterable[str], seconds: float = SE
     tried = json.dumps(_tried(texts))
     try:
         done = subprocess.run(
-            command, input=tried, text=True, capture_output=True, timeout=seconds, env=quiet, check=False
-        )
+            command, input=tried, encoding="utf-8", errors="replace", capture_output=True, timeout=seconds,
+            env=quiet, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise UserError(
             f"{file}: the tokenizer did not cut the {CHARACTERS:,} characters or less that it is asked for "

@@ -6,7 +6,6 @@ files of the models, and from the manifests of the runs that trained them. No pa
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from lrnb.checkpoints.opening import HUB_ID
 from lrnb.checkpoints.reading import Checkpoint
 from lrnb.merging.jobs import Job
-from lrnb.study.files import MANIFEST, TERMS
+from lrnb.study.files import MANIFEST, TERMS, json_object
 from lrnb.training.gguf import PACKAGES
 
 GEMMA = ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text")  # under the Gemma terms
@@ -91,7 +90,7 @@ def _licence(folders: Iterable[Path]) -> dict[str, Any]:
 
 def _licence_of(folder: Path) -> str:
     """The Hub's name of a model's licence: by its kind, its licence files, its card; "" if not known."""
-    if _json_of(folder / "config.json").get("model_type") in GEMMA:
+    if json_object(folder / "config.json").get("model_type") in GEMMA:
         return "gemma"
     texts = [path for pattern in TERMS for path in sorted(folder.glob(pattern)) if path.is_file()]
     for path in texts:
@@ -119,12 +118,4 @@ def _facts_of(folder: Path) -> Mapping[str, Any]:
 
 def _manifest_of(folder: Path) -> Mapping[str, Any]:
     """The manifest of the run's stage that made a model, in its folder or in the one around it."""
-    return _json_of(folder / MANIFEST) or _json_of(folder.parent / MANIFEST)
-
-
-def _json_of(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return json_object(folder / MANIFEST) or json_object(folder.parent / MANIFEST)

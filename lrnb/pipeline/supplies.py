@@ -99,9 +99,8 @@ def needed_text(study: Study) -> dict[str, int]:
     if not study.trains or study.corpus_source != "local":
         return {}
     share = study.english_ratio / (study.english_ratio + 1) if study.english_ratio else 1.0
-    seen = study.budgets_seen()[-1]
-    needed = {study.lang: round(share * seen)}
-    return needed | ({ENGLISH: seen - needed[study.lang]} if study.english_ratio else {})
+    needed = {study.lang: round(share * study.ct_budgets[-1])}
+    return needed | ({ENGLISH: study.ct_budgets[-1] - needed[study.lang]} if study.english_ratio else {})
 
 
 def supply(study: Study, lang: str, needed: int) -> Supply:

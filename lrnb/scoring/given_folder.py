@@ -55,4 +55,6 @@ def _refuse_absurd(checkpoint: Checkpoint) -> None:
 
 
 def _between(value: Any, most: int | None) -> bool:
-    return most is None or value is None or (isinstance(value, int) and 1 <= value <= most)
+    """Whether a number is possible; some models have a list, a number a layer, which transformers checks."""
+    left_alone = most is None or value is None or isinstance(value, list)
+    return left_alone or (isinstance(value, int) and 1 <= value <= (most or 0))

@@ -167,14 +167,15 @@ def remembered(name: str, key: str, compute: Callable[[], Any]) -> Any:
     A file that cannot be read or written makes it compute again.
     """
     path = default_cache() / name
-    if key not in (known := _known(path)):
+    if key not in (known := json_object(path)):
         known[key] = compute()
         with contextlib.suppress(OSError, UserError), lock(make_folder(path.parent) / name):
-            write_text(path, json.dumps(_known(path) | known, indent=1))
+            write_text(path, json.dumps(json_object(path) | known, indent=1))
     return known[key]
 
 
-def _known(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

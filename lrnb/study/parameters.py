@@ -122,9 +122,7 @@ class Study(BaseModel):
     zero_sign: Literal["majority", "positive"] = "majority"
     released_ct: str = ""  # Hub id of the authors' CT weights
     released_sft: str = ""
-    extra_models: dict[
-        str, str
-    ] = {}  # NAME: folder or Hub id of a model made elsewhere, compared like a merge
+    extra_models: dict[str, str] = {}  # NAME: folder or Hub id; made elsewhere, compared like a merge
 
     # scoring
     tasks: list[str] = []  # scored in X

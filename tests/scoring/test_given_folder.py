@@ -126,6 +126,13 @@ def test_a_wrong_folder_is_named(kind, whole, root, tmp_path, capsys):
     assert "Traceback" not in told.err and "label" not in told.out
 
 
+def test_a_number_a_layer_is_left_to_transformers():
+    from lrnb.scoring.given_folder import _between
+
+    assert _between([64, 64], 10)
+    assert not _between(64, 10)
+
+
 def test_the_whole_folder_is_scored(whole, root, capsys):
     command = ["evaluate", str(whole), "--tasks", str(root / "label.yaml"), "--lang", "bn"]
     assert main([*command, "--data-root", str(root)]) == 0
