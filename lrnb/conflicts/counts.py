@@ -20,6 +20,7 @@ from lrnb.errors import UserError
 from lrnb.merging.cpu import Ballot, Cpu, Operands, Worker
 from lrnb.merging.election import Scope, cuts, quotas, settle_election
 from lrnb.merging.engine import run
+from lrnb.merging.layers import layer_of
 from lrnb.merging.methods.ties_sv import TiesSV
 from lrnb.merging.registry import PerParent, settle
 from lrnb.merging.task_vectors import Model, Span, TaskVectors
@@ -216,12 +217,6 @@ def sums(table: pd.DataFrame, protect: str = "sft") -> Mapping[str, float]:
     """n, counts and masses of any rows of a table, added up, with shares."""
     row = with_shares(table[["n", *_summed(table)]].sum().to_frame().T, protect)
     return row.iloc[0].to_dict()
-
-
-def layer_of(name: str) -> int:
-    """Number of the layer a tensor belongs to, -1 for none."""
-    found = re.search(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.", name)
-    return int(found[1]) if found else -1
 
 
 def module_of(name: str) -> str:
