@@ -75,7 +75,7 @@ def _compare_tensor(where: str, ours: np.ndarray, first: str, label: str, theirs
     if ours.shape != theirs.shape:
         rows = ours.ndim == theirs.ndim == 2 and ours.shape[1] == theirs.shape[1]
         why, remedy = (
-            ("their vocabularies differ", f"resize {label}'s embeddings to {_the(first)}'s vocabulary")
+            ("their vocabularies differ", "merge folders with tokenizers, and give --vocabulary owner")
             if rows and where.rstrip("'").endswith(("embed_tokens.weight", "lm_head.weight"))
             else ("they are different models", f"give {_related(first, label)}")
         )

@@ -8,6 +8,7 @@ https://huggingface.co/docs/safetensors. Writing is in `lrnb/checkpoints/writing
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import mmap
 import os
@@ -57,6 +58,12 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def with_tensors(self, tensors: Mapping[str, Any]) -> Checkpoint:
+        """The same model with some of its tensors exchanged; what is tied stays tied."""
+        other = copy.copy(self)
+        other._tensors = self._tensors | dict(tensors)
+        return other
 
     @property
     def tied(self) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrnb.cli.merge import add_option, model_options, refuse_forgotten, values_of
+from lrnb.cli.merge import VOCABULARY_HELP, add_option, model_options, refuse_forgotten, values_of
 from lrnb.cli.output import print_json, refuse_other
 from lrnb.errors import UserError
 from lrnb.merging.gpu import worker_for
@@ -39,6 +40,7 @@ def conflicts_options(command: argparse.ArgumentParser) -> None:
     add: Any = command.add_argument
     for name, spec in ASKED.items():
         add_option(command, name, {"": spec})
+    add("--vocabulary", default="refuse", metavar="HOW", help=VOCABULARY_HELP)
     add("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 (default) takes all cores")
     add("--out", type=Path, metavar="DIR", help="write the atlas here")
     add("--force", action="store_true", help="replace DIR even if it holds something else")
@@ -59,8 +61,12 @@ def run_conflicts(given: argparse.Namespace) -> int:
     refuse_forgotten(SPECS, options, models)
     counts.setting(list(models), **options)  # before any model is opened
     start = time.perf_counter()
-    opened = task_vectors.TaskVectors(given.base, models, method="conflicts", threads=threads)
-    made = atlas.build(opened, **options, facts={"base": given.base, **models})
+    how: dict[str, Any] = {"method": "conflicts", "threads": threads, "vocabulary": given.vocabulary}
+    opened = task_vectors.TaskVectors(given.base, models, **how)
+    for doubt in opened.doubts:
+        print(f"lrnb: warning: {doubt}", file=sys.stderr)
+    rows = {"vocabulary": opened.alignment.facts} if opened.alignment else {}
+    made = atlas.build(opened, **options, facts={"base": given.base, **models, **rows})
     if given.out:
         atlas.save(made, given.out)
     if given.json:

@@ -18,11 +18,15 @@ from lrnb.merging.registry import Option
 from lrnb.report.tables import print_facts, print_table
 
 Arguments = Mapping[str, Any]
-RUNNING = ("dtype", "device", "threads", "tokenizer", "force")  # options of every merge
+RUNNING = ("dtype", "device", "threads", "tokenizer", "vocabulary", "force")  # options of every merge
 KITS = [method.mergekit for method in METHODS.values() if method.mergekit]
 OVER = {name: value for kit in KITS for name, value in kit.defaults.items()}  # no mergekit file says these
 USAGE = """lrnb merge METHOD --base DIR --model ct=DIR --model sft=DIR [--model NAME=DIR ...] --out DIR
        lrnb merge CONFIG.yaml --out DIR"""
+VOCABULARY_HELP = (
+    "where vocabularies differ: refuse (default), owner (rows by token text, each kept), base (its tokens "
+    "alone), body=NAME (embeddings and head of one)"
+)
 EPILOG = """\
 methods:
 {methods}
@@ -136,6 +140,7 @@ def _running_options(group: Any) -> None:
     add("--out", required=True, metavar="DIR", help="folder for the merged model")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="default auto: the base's")
     add("--tokenizer", metavar="NAME", help="whose tokenizer files are copied: base (default) or a parent")
+    add("--vocabulary", metavar="HOW", help=VOCABULARY_HELP)
     add("--device", choices=("auto", "cpu", "cuda"), help="where to compute (default auto)")
     add("--threads", type=int, metavar="N", help="CPU threads; 0 (default) takes all cores")
     add("--dry-run", action="store_true", help="show plan, disk and memory needed; write nothing")
@@ -247,6 +252,8 @@ def print_merge_plan(plan: Arguments, out: str) -> None:
 
 def print_report(report: Arguments, seconds: float, out: str) -> None:
     """The measured shares of a merge, and where it is."""
+    from lrnb.merging.card import vocabulary_line
+
     parents = ", ".join(report["models"])
     print(f"{spoken(report['method'])} of {parents}: {report['entries']:,} entries, {seconds:.1f} s")
     if report["parents"]:
@@ -258,6 +265,8 @@ def print_report(report: Arguments, seconds: float, out: str) -> None:
             for name, x in report["parents"].items()
         ])  # fmt: skip
         print(f"conflicts: {report['conflicts']:,}, {report['conflict_share']:.2%} of all entries")
+    if "vocabulary" in report:
+        print(vocabulary_line(report["vocabulary"]))
     if "reserved" in report:
         print(f"won back:  {report['reserved']:,}, {report['reserved_share']:.2%} of what ties would discard")
     print(out)

@@ -31,6 +31,8 @@ def make_report(job: Job, tallies: Sequence[Tally]) -> dict[str, Any]:
     report |= {"entries": n, "parents": {}}
     if tallies:
         report |= job.options.measured(vectors.parents, n, total(tallies, len(vectors.parents)))
+    if vectors.alignment:
+        report |= {"vocabulary": vectors.alignment.facts}
     return report | {"recipe": job.recipe, "warnings": job.doubts}
 
 
@@ -54,12 +56,24 @@ def model_card(report: Mapping[str, Any], header: str) -> str:
             for name, x in report["parents"].items()
         ]
         lines += ["", f"Conflicts: {report['conflict_share']:.4f} of {report['entries']:,}."]
+    if "vocabulary" in report:
+        lines += ["", plain(vocabulary_line(report["vocabulary"])) + "."]
     if "reserved" in report:
         lines += [
             f"Won back by slack: {report['reserved']:,} entries, "
             f"{report['reserved_share']:.4f} of those TIES would discard."
         ]
     return "\n".join([*lines, *[f"\nWarning: {plain(text)}." for text in report["warnings"]]]) + "\n"
+
+
+def vocabulary_line(facts: Mapping[str, Any]) -> str:
+    """What became of the rows of differing vocabularies, in a sentence; facts: of an `Alignment`."""
+    kept = [f"{n:,} from {who}" for who, n in facts["kept"].items()]
+    rest = {"without a token": facts.get("without_token", 0)}
+    rest |= {f"of {who} left behind": n for who, n in facts.get("left_behind", {}).items()}
+    parts = [f"{facts['merged']:,} merged", *kept, *(f"{n:,} {what}" for what, n in rest.items() if n)]
+    head = f"Vocabulary {facts['policy']}, tokenizer of {facts['tokenizer']}"
+    return f"{head}: {facts['rows']:,} rows, {', '.join(parts)}"
 
 
 def _spoken(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -14,11 +14,12 @@ import numpy as np
 from lrnb.errors import UserError
 from lrnb.merging.cpu import Operands, Tally, Worker, run_all
 from lrnb.merging.gpu import DeviceVectors, on_gpu
+from lrnb.merging.kept_rows import kept_rows
 from lrnb.merging.registry import Method, Options, Settled
 from lrnb.merging.task_vectors import Span, T, TaskVectors, like_input
 
 Tensors = Any  # a tensor, or a dict name -> tensor; numpy or torch
-Put = Callable[[Span, np.ndarray], None]  # takes a merged span, on any thread
+Put = Callable[[str, int, np.ndarray], None]  # takes values of a tensor from an entry on, on any thread
 
 
 class HasSpans(Protocol):
@@ -31,16 +32,19 @@ S = TypeVar("S", bound=HasSpans)
 def merge(
     method: Method, options: Options, vectors: TaskVectors, dtypes: Mapping[str, np.dtype], put: Put
 ) -> list[Tally]:
-    """Merge all scopes; `put` gets every span's result. Returns what was counted, in order.
+    """Merge all scopes; `put` gets every entry of the result once. Returns what was counted, in order.
 
     options: as `Method.settle` made them for these vectors' parents.
     """
 
     def one(settled: Settled, worker: Worker, span: Span, data: Operands) -> Tally | None:
         result, tally = settled.merge(worker, span, data, dtypes[span.name])
-        put(span, result)
+        for start, part in vectors.placed(span, result):
+            put(span.name, start, part)
         return tally
 
+    for name, start, rows in kept_rows(vectors, dtypes):
+        put(name, start, rows)
     scopes = vectors.scopes(options.scope())
     found = run(vectors, scopes, lambda mine, names: method.prepare(mine, names, options), one)
     return [tally for _, tally in found if tally is not None]
@@ -84,8 +88,8 @@ def collect(
     """The merged float tensors in memory."""
     found = {name: vectors.empty(name, dtypes[name]) for name in vectors.names}
 
-    def put(span: Span, result: np.ndarray) -> None:
-        found[span.name].reshape(-1)[span.start : span.stop] = result
+    def put(name: str, start: int, values: np.ndarray) -> None:
+        found[name].reshape(-1)[start : start + len(values)] = values
 
     merge(method, options, vectors, dtypes, put)
     return found

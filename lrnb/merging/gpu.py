@@ -201,9 +201,9 @@ class DeviceVectors(TaskVectors):
                         f"{method}: {copy!r} is tied to {name!r} in {first} but differs in {label}"
                     )
 
-    def values(self, label: str | None, span: Span) -> Any:
-        """As TaskVectors.values."""
-        return self.tensors[label][span.name].reshape(-1)[span.start : span.stop]
+    def flat(self, label: str | None, name: str) -> Any:
+        """As TaskVectors.flat."""
+        return self.tensors[label][name].reshape(-1)
 
     def in_memory(self, x: Any) -> np.ndarray:
         """As TaskVectors.in_memory."""

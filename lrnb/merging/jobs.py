@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.checkpoints.alignment import check_policy, vocabulary_tables
 from lrnb.checkpoints.comparing import compare
 from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
@@ -46,7 +47,7 @@ class Job:
     def specs(self) -> dict[str, Spec]:
         """Every tensor of the output."""
         base = self.vectors.base
-        merged = {name: (self.dtypes[name], base[name].shape) for name in self.vectors.names}
+        merged = {name: (self.dtypes[name], self.vectors.shape(name)) for name in self.vectors.names}
         merged |= {name: (base[name].dtype, base[name].shape) for name in self.vectors.others}
         return merged | {copy: merged[name] for copy, name in self.vectors.aliases.items()}
 
@@ -64,6 +65,8 @@ class Job:
         """A bound on what is held at once: the workers' scratch, and what the method holds to settle."""
         vectors, parents = self.vectors, len(self.vectors.parents)
         scratch = len(vectors.workers) * vectors.workers[0].span * 4 * (2 * parents + 3)
+        if vectors.alignment:  # rows are gathered before they are read
+            scratch += len(vectors.workers) * vectors.workers[0].span * 8 * (parents + 1)
         sizes = sorted(map(vectors.size, vectors.scopes(self.options.scope())))
         return round(scratch + self.options.memory(sizes[-len(vectors.workers) :], parents))
 
@@ -78,6 +81,7 @@ def open_job(
     device: str = "auto",
     threads: int = 0,
     tokenizer: str = "",
+    vocabulary: str = "refuse",
     force: bool = False,
     **given: Any,
 ) -> Job:
@@ -85,9 +89,9 @@ def open_job(
     how = find(method)
     options = how.settle(list(models), given)  # wrong options before anything else
     sources = _sources(how, base, models)
-    owner = tokenizer or next(iter(sources))
-    if owner not in sources:
-        raise UserError(f"tokenizer: no model {owner!r}; give one of {', '.join(sources)}")
+    if tokenizer and tokenizer not in sources:
+        raise UserError(f"tokenizer: no model {tokenizer!r}; give one of {', '.join(sources)}")
+    check_policy(method, vocabulary, list(sources) if how.base else list(models), tokenizer)
     factory, workers = worker_for(device, threads)
     with readable(out):  # names the model
         _check_apart(out, {Path(x).resolve() for x in sources.values() if Path(x).is_dir()})
@@ -96,16 +100,22 @@ def open_job(
     _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
     parents = {label: opened[label] for label in models}
     first = "base" if how.base else next(iter(parents))
-    vectors = TaskVectors(opened[first], parents, method=method, threads=workers, worker=factory, first=first)
+    vectors = TaskVectors(
+        opened[first], parents, method=method, threads=workers, worker=factory, first=first,
+        vocabulary=vocabulary, tokenizer=tokenizer,
+    )  # fmt: skip
+    owner = vectors.alignment.owner if vectors.alignment else tokenizer or next(iter(sources))
     dtypes = output_dtypes(how, vectors, dtype)
     doubts = _implausible(how, vectors) + options.doubts(vectors.parents, vectors.size(vectors.names))
+    doubts += vectors.doubts
     if not how.base and "base" in opened:
-        compare(method, opened["base"], parents, getattr(opened["base"], "aliases", {}))
+        _compare_unused(method, opened["base"], parents, vectors)
         doubts.append(f"{method} needs no base: the one given was compared with the models, and is not used")
     said = given | {"dtype": dtype} | ({"tokenizer": tokenizer} if tokenizer else {})
+    said |= {"vocabulary": vocabulary} if vocabulary != "refuse" else {}
     recipe: dict[str, Any] = {"method": method} | ({} if base is None else {"base": str(base)})
     recipe |= {"models": {label: str(where) for label, where in models.items()}}
-    recipe |= options.recipe(vectors.parents) | {"dtype": dtype, "tokenizer": owner}
+    recipe |= options.recipe(vectors.parents) | {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
     home = opened[owner].folder
     return Job(how, options, out, vectors, dtypes, home, said, doubts, recipe)
 
@@ -118,6 +128,22 @@ def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any])
         raise UserError(f"{method.name} needs a base, the model that all parents were trained from")
     own = {} if base is None else {"base": base}
     return own | dict(models) if method.base else dict(models) | own
+
+
+def _compare_unused(
+    method: str, base: Checkpoint, parents: Mapping[str, Checkpoint], vectors: TaskVectors
+) -> None:
+    """UserError where an unused base is of another kind; under a policy its vocabulary may differ."""
+    others = {label: {"base": base, label: model} for label, model in parents.items()}
+    if vectors.alignment:
+        others = {label: {k: _bare(m) for k, m in pair.items()} for label, pair in others.items()}
+    for label, pair in others.items():
+        compare(method, pair["base"], {label: pair[label]}, base.aliases)
+
+
+def _bare(model: Checkpoint) -> Checkpoint:
+    """The model with empty tables."""
+    return model.with_tensors({name: model[name][:0] for name in vocabulary_tables(model)})
 
 
 def output_dtypes(method: Method, vectors: TaskVectors, dtype: str) -> dict[str, np.dtype]:

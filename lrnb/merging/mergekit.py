@@ -47,13 +47,15 @@ class Recipe:
     models: dict[str, str]  # {name: folder or Hub id}
     options: dict[str, Any] = field(default_factory=dict)  # of the method
     dtype: str = "auto"
-    tokenizer: str = "base"
+    tokenizer: str = "base"  # "": a model that has all tokens
+    vocabulary: str = "refuse"
     notes: tuple[str, ...] = ()
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `merge_checkpoints` but `out`; dtype and tokenizer where not the default."""
+        """The arguments of `merge_checkpoints` but `out`; dtype, tokenizer and vocabulary if not default."""
         changed = {"dtype": self.dtype} if self.dtype != "auto" else {}
-        changed |= {"tokenizer": self.tokenizer} if self.tokenizer != "base" else {}
+        changed |= {"tokenizer": self.tokenizer} if self.tokenizer not in ("base", "") else {}
+        changed |= {"vocabulary": self.vocabulary} if self.vocabulary != "refuse" else {}
         models = dict(self.models)
         return {"method": self.method, "base": self.base, "models": models, **self.options, **changed}
 
@@ -65,9 +67,9 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     config = _Config(Path(path))
     models = {name: config.source(model) for name, model in config.parents.items()}
-    options, dtype, tokenizer = config.options(), config.dtype(), config.tokenizer()
+    options, dtype, (tokenizer, policy) = config.options(), config.dtype(), config.tokenizer()
     base = config.base if config.how.base else None
-    return Recipe(config.how.name, base, models, options, dtype, tokenizer, tuple(config.notes))
+    return Recipe(config.how.name, base, models, options, dtype, tokenizer, policy, tuple(config.notes))
 
 
 @dataclass
@@ -224,12 +226,12 @@ class _Config:
             self.notes.append(f"dtype {names[1]} is ignored: arithmetic is float32, out_dtype is written")
         return names[0] if names else "auto"
 
-    def tokenizer(self) -> str:
-        """Whose tokenizer files are copied: `base`, or a parent's name."""
+    def tokenizer(self) -> tuple[str, str]:
+        """Whose tokenizer is written, `base` or a parent's name, and what becomes of other vocabularies."""
         if {"tokenizer", "tokenizer_source"} <= set(self.top):
             raise UserError(f"{self.where}: tokenizer and tokenizer_source are both given; keep one")
         if not {"tokenizer", "tokenizer_source"} & set(self.top):
-            return "base"
+            return "base", "refuse"
         source = self.top.get("tokenizer_source", "base")
         if "tokenizer" in self.top:
             block = _mapping(f"{self.where}: tokenizer", self.top["tokenizer"], ("source",))
@@ -237,9 +239,12 @@ class _Config:
         known = {model.reference: name for name, model in self.parents.items()}
         first = "base" if self.how.base else next(iter(self.parents))
         known |= {"base": first, self.base: first}
+        if source == "union":
+            return "", "owner"
         if str(source) not in known:
-            raise UserError(f"{self.where}: tokenizer source {_not_one_of(source, known)}")
-        return known[str(source)]
+            raise UserError(f"{self.where}: tokenizer source {_not_one_of(source, [*known, 'union'])}")
+        name = known[str(source)]
+        return name, "base" if name == "base" else "refuse"
 
 
 class _Loader(yaml.SafeLoader):

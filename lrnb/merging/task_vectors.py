@@ -9,16 +9,18 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from lrnb.checkpoints.alignment import align, not_compared
 from lrnb.checkpoints.comparing import compare
 from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, check_finite, is_float
+from lrnb.checkpoints.rows import GatheredRows, placed
 from lrnb.errors import UserError
 from lrnb.merging.cpu import Cpu, Operands, Worker, run_all
 
@@ -52,7 +54,9 @@ class TaskVectors:
     tensors; NaN and Inf are refused by the first pass over them. Task vectors are computed span by
     span and never stored. threads: 0 for all cores of this process. `worker` makes what computes on
     one thread, by default loops compiled for the CPU. `first`: how messages call the base; the name
-    of the first parent where that stands in for it.
+    of the first parent where that stands in for it. Where vocabularies differ, `vocabulary` says what
+    becomes of their rows, and `tokenizer` whose is written (`lrnb/checkpoints/alignment.py`): task vectors
+    are then of the rows that all models have.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class TaskVectors:
         threads: int = 0,
         worker: Callable[[int], Worker] = Cpu,
         first: str = "base",
+        vocabulary: str = "refuse",
+        tokenizer: str = "",
     ) -> None:
         if not parents:
             raise UserError(f"{method}: no parents given. Give at least one model beside the base.")
@@ -72,6 +78,12 @@ class TaskVectors:
         self.base, self.aliases = _open(base)
         self.models = {label: _open(model)[0] for label, model in parents.items()}
         self.first = first
+        given = {first: self.base, **self.models}
+        self.alignment, self.doubts = align(method, given, vocabulary, tokenizer), not_compared(given)
+        if self.alignment:
+            laid = {label: self.alignment.laid(label) for label in given}
+            self.base, self.models = laid[first], {label: laid[label] for label in parents}
+            self.doubts += self.alignment.doubts
         compare(method, self.base, self.models, self.aliases, first)
         self.parents = list(self.models)
         stored = [name for name in sorted(self.base) if name not in self.aliases]
@@ -120,13 +132,28 @@ class TaskVectors:
         return Operands(_fixed(ours), tuple(map(_fixed, theirs)), span[:3])
 
     def empty(self, name: str, dtype: np.dtype) -> Any:
-        """Room for a merged tensor."""
-        return np.empty(self.base[name].shape, dtype)
+        """Room for a merged tensor, all of its rows."""
+        return np.empty(self.shape(name), dtype)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a merged tensor: the base's, where vocabularies differ with the rows that are written."""
+        tables = self.alignment.tables if self.alignment else {}
+        return tables.get(name, self.base[name].shape)
+
+    def placed(self, span: Span, result: Any) -> Iterator[tuple[int, Any]]:
+        """(first entry, values): where a merged span goes in its tensor, which may have other rows beside."""
+        if self.alignment is None or span.name not in self.alignment.tables:
+            return iter([(span.start, result)])
+        width = int(np.prod(self.base[span.name].shape[1:], dtype=np.int64))
+        return placed(self.alignment.merged.slots, width, span.start, result)
+
+    def flat(self, label: str | None, name: str) -> Any:
+        """A tensor of a parent, None for the base, in one dimension; its slices are arrays."""
+        return (self.base if label is None else self.models[label])[name].reshape(-1)
 
     def values(self, label: str | None, span: Span) -> np.ndarray:
         """A 1-D view of a parent, None for the base, in its own dtype and where it lies."""
-        model = self.base if label is None else self.models[label]
-        return model[span.name].reshape(-1)[span.start : span.stop]
+        return self.flat(label, span.name)[span.start : span.stop]
 
     def in_memory(self, x: Any) -> np.ndarray:
         """Some of `values` as an array."""
@@ -145,8 +172,8 @@ class TaskVectors:
         rng, total, found = np.random.default_rng(0), self.size(names), []
         for name in (name for name in names if self.base[name].size):
             n = self.base[name].size
-            at, whole = clusters(n, size / total, rng), Span(name, 0, n, 0)
-            some = [rows_of(self.values(label, whole), *at) for label in (None, *self.parents)]
+            at = clusters(n, size / total, rng)
+            some = [rows_of(self.flat(label, name), *at) for label in (None, *self.parents)]
             ours, *theirs = map(self.in_memory, some)
             found.append([as_float32(ours), *(difference(x, ours) for x in theirs)])
         base, *deltas = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -231,6 +258,8 @@ def clusters(n: int, rate: float, rng: np.random.Generator) -> tuple[int, np.nda
 
 def rows_of(x: Any, length: int, rows: np.ndarray) -> Any:
     """Rows of a 1-D array (numpy or torch) cut into rows of `length`, as one vector."""
+    if isinstance(x, GatheredRows):
+        return x.at((rows[:, None] * length + np.arange(length)).reshape(-1))
     return x[: len(x) // length * length].reshape(-1, length)[rows].reshape(-1)
 
 

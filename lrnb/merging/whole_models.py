@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrnb.checkpoints.reading import Checkpoint, is_float
+from lrnb.checkpoints.vocabulary_files import fit_vocabulary
 from lrnb.checkpoints.writing import SHARD_BYTES, new_checkpoint, space_needed
 from lrnb.errors import UserError
 from lrnb.merging.card import make_report, manifest, model_card
@@ -21,7 +22,7 @@ from lrnb.merging.card_header import card_header
 from lrnb.merging.engine import collect, merge
 from lrnb.merging.jobs import Job, open_job, output_dtypes
 from lrnb.merging.methods import find
-from lrnb.merging.task_vectors import Model, Span, TaskVectors, as_float32
+from lrnb.merging.task_vectors import Model, TaskVectors, as_float32
 from lrnb.study.files import MANIFEST, free_space, write_text
 from lrnb.study.progress import Meter
 
@@ -73,10 +74,10 @@ def merge_into(own: Mapping[str, Any], method: str, vectors: TaskVectors, **opti
     how = find(method)
     copies = {name: [c for c, n in vectors.aliases.items() if n == name and c in own] for name in own}
 
-    def put(span: Span, result: Any) -> None:
-        value = as_float32(result) if isinstance(result, np.ndarray) else result
-        for name in (span.name, *copies[span.name]):
-            own[name].reshape(-1)[span.start : span.stop] = value
+    def put(name: str, start: int, values: Any) -> None:
+        value = as_float32(values) if isinstance(values, np.ndarray) else values
+        for each in (name, *copies[name]):
+            own[each].reshape(-1)[start : start + len(values)] = value
 
     merge(how, how.settle(vectors.parents, options), vectors, output_dtypes(how, vectors, "auto"), put)
 
@@ -96,7 +97,9 @@ def merge_checkpoints(
     needs no base. options: those of the method (`methods.METHODS`), and for all of them dtype: auto (each
     tensor as in base), float32, bfloat16, float16. device: auto, cpu, cuda. threads: 0 for all cores.
     tokenizer: whose tokenizer files go along, base (default, or the first model without one) or a parent's
-    name. The folder holds weights, config, tokenizer, a model card and manifest.json with report and hashes.
+    name. vocabulary: what becomes of rows where vocabularies differ: refuse, owner, base or body=NAME, see
+    `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default that of a model with all tokens.
+    The folder holds weights, config, tokenizer, a model card and manifest.json with report and hashes.
 
     An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.
@@ -131,6 +134,7 @@ def plan_merge(
         "options": job.given,
         "recipe": job.recipe,
         "entries": vectors.size(vectors.names),
+        **({"vocabulary": vectors.alignment.facts} if vectors.alignment else {}),
         "tensors": len(specs),
         "output_bytes": space_needed(specs),
         "disk_free": free,
@@ -149,13 +153,15 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
     like = (vectors.base.folder, job.tokenizer)
     with new_checkpoint(job.out, job.specs(), *like, shard_bytes=shard_bytes) as writer:
 
-        def put(span: Span, result: np.ndarray) -> None:
-            for name in (span.name, *copies.get(span.name, ())):
-                writer.put(name, span.start, result)
+        def put(name: str, start: int, values: np.ndarray) -> None:
+            for each in (name, *copies.get(name, ())):
+                writer.put(each, start, values)
 
         for name in vectors.others:
-            put(Span(name, 0, vectors.base[name].size, 0), vectors.base[name].reshape(-1))
+            put(name, 0, vectors.base[name].reshape(-1))
         tallies = merge(job.method, job.options, vectors, job.dtypes, put)
+        if vectors.alignment:
+            fit_vocabulary(writer.folder, vectors.alignment)
         report = make_report(job, tallies)
         write_text(writer.folder / "README.md", model_card(report, card_header(job)))
         writer.close()

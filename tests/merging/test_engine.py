@@ -121,8 +121,8 @@ def engine(vectors: TaskVectors, method: str, trim_scope: str, **options) -> tup
     """Merged tensors in the base's dtypes and the summed counts, by way of the plans that merging uses."""
     found = {name: np.empty(vectors.base[name].shape, vectors.base[name].dtype) for name in vectors.names}
 
-    def put(span, result):
-        found[span.name].reshape(-1)[span.start : span.stop] = result
+    def put(name, start, values):
+        found[name].reshape(-1)[start : start + len(values)] = values
 
     how = methods.find(method)
     settled = how.settle(vectors.parents, options | scoped(method, trim_scope))

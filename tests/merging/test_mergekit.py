@@ -161,19 +161,22 @@ def test_an_adapter_on_the_base_is_given_as_a_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("given", "said"),
     [
-        ({"tokenizer_source": "base"}, "base"),
-        ({"tokenizer_source": "m/base"}, "base"),
-        ({"tokenizer_source": "m/sft"}, "sft"),
-        ({"tokenizer": {"source": "m/sft"}}, "sft"),
-        ({"tokenizer_source": None}, "base"),
+        ({"tokenizer_source": "base"}, {"vocabulary": "base"}),
+        ({"tokenizer_source": "m/base"}, {"vocabulary": "base"}),
+        ({"tokenizer_source": "m/sft"}, {"tokenizer": "sft"}),
+        ({"tokenizer": {"source": "m/sft"}}, {"tokenizer": "sft"}),
+        ({"tokenizer_source": "union"}, {"vocabulary": "owner"}),
+        ({"tokenizer": {}}, {"vocabulary": "owner"}),
+        ({"tokenizer_source": None}, {}),
     ],
 )
-def test_tokenizer_is_the_bases_or_one_models(tmp_path: Path, given: dict, name: str) -> None:
-    found = recipe(tmp_path, config(**given))
-    assert found.tokenizer == name
-    assert found.arguments().get("tokenizer", "base") == name
+def test_tokenizer_is_the_bases_or_one_models_and_union_is_owner(
+    tmp_path: Path, given: dict, said: dict
+) -> None:
+    found = recipe(tmp_path, config(**given)).arguments()
+    assert {key: found[key] for key in ("tokenizer", "vocabulary") if key in found} == said
 
 
 def test_out_dtype_goes_before_dtype_and_says_so(tmp_path: Path) -> None:
@@ -226,9 +229,7 @@ def test_out_dtype_goes_before_dtype_and_says_so(tmp_path: Path) -> None:
         ({"parameters": {"density": 1.5}}, r"density must lie in \(0, 1\]"),
         ({"dtype": "float64"}, "dtype 'float64' is not supported; supported: float32"),
         ({"out_dtype": "int8"}, "dtype 'int8' is not supported"),
-        ({"tokenizer_source": "union"}, "tokenizer source 'union' is not supported; supported: m/ct"),
         ({"tokenizer_source": "m/other"}, "tokenizer source 'm/other'"),
-        ({"tokenizer": {}}, "tokenizer source 'union'"),
         ({"tokenizer": {"source": "base", "tokens": {}}}, "unknown key: 'tokens'"),
         ({"tokenizer": {"source": "base"}, "tokenizer_source": "base"}, "both given; keep one"),
     ],

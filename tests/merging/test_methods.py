@@ -466,7 +466,7 @@ def test_a_larger_vocabulary_is_refused(tmp_path):
     grown = base | {"model.embed_tokens.weight": np.zeros((18, 8), np.float32)}
     save_folder(tmp_path / "base", base)
     save_folder(tmp_path / "ct", grown)
-    message = r"is \(16, 8\) in base but \(18, 8\) in ct: their vocabularies differ; resize ct's"
+    message = r"is \(16, 8\) in base but \(18, 8\) in ct: their vocabularies differ. .*no tokenizer.json"
     with pytest.raises(UserError, match=message):
         whole_models.merge_checkpoints(
             "average", tmp_path / "base", {"ct": tmp_path / "ct"}, tmp_path / "out"
