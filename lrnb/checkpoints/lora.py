@@ -5,6 +5,7 @@ Merging is peft's (https://huggingface.co/docs/peft); the cache is $LRNB_CACHE, 
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from importlib.metadata import version
@@ -37,6 +38,7 @@ LORA = tuple(
 REFUSALS = (
     ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, ImportError, Warning,
 )  # what transformers and peft raise where adapter and base do not fit  # fmt: skip
+WHOLE_TABLE = r"\.(embed_tokens|wte|lm_head)(\.modules_to_save(\.\w+)?|\.base_layer)?\.weight$"
 DENSIFIER = 1  # raise it when densifying changes: folders made before are then made again
 
 
@@ -99,13 +101,24 @@ def _densify(folder: Path, weights: Checkpoint, ground: Checkpoint, out: Path) -
     """Write base + adapter, in float32, under the base's names and with its config."""
     need_space(out.parent, 4 * sum(x.size for x in ground.values()), LARGER_CACHE)
 
-    def own_tokenizer(made: Path) -> None:
+    tensors = _merged(folder, weights, ground)
+
+    def own_vocabulary(made: Path) -> None:
+        if rows := _table_rows(weights):
+            config = read_json(made / "config.json")
+            (config.get("text_config") or config)["vocab_size"] = max(rows)
+            (made / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if any(folder.glob("tokenizer*")):
             for path in [path for name in TOKENIZER for path in made.glob(name)]:
                 path.unlink()
             copy_files(folder, TOKENIZER, made)
 
-    write_checkpoint(out, _merged(folder, weights, ground), like=ground.folder, finish=own_tokenizer)
+    write_checkpoint(out, tensors, like=ground.folder, finish=own_vocabulary)
+
+
+def _table_rows(weights: Checkpoint) -> set[int]:
+    """The rows of the whole tables of embeddings and head that an adapter holds."""
+    return {len(x) for name, x in weights.items() if re.search(WHOLE_TABLE, name)}
 
 
 def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, np.ndarray]:
@@ -122,6 +135,8 @@ def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, 
         )  # fmt: skip
         model, found = read
         _check_modules(folder, weights, ground, model)
+        if rows := _table_rows(weights) - {model.get_input_embeddings().num_embeddings}:
+            model.resize_token_embeddings(max(rows), mean_resizing=False)  # the adapter has all of them
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")

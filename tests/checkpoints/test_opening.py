@@ -445,6 +445,34 @@ def test_adapters_are_the_formula(tmp_path, kind):
     assert opened.config["tie_word_embeddings"] is False
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_trained_with_more_tokens_brings_their_rows(tmp_path):
+    from safetensors.numpy import load_file
+
+    base, grown = save_base(tmp_path / "base"), save_base(tmp_path / "grown")
+    tokenizer, model = pico_tokenizer(), open_model(grown)
+    tokenizer.add_tokens([f"bn{i}" for i in range(40)])
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=16)
+    model.save_pretrained(grown)
+    adapter = save_adapter(tmp_path / "adapter", grown, modules_to_save=["embed_tokens", "lm_head"])
+    tokenizer.save_pretrained(adapter)
+    opened, own = open_source(adapter, base=base), load_file(adapter / "adapter_model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert np.array_equal(opened[name], own[f"base_model.model.{name}"]) and len(opened[name]) == 80
+    assert opened.config["vocab_size"] == 80 and (opened.folder / "tokenizer.json").is_file()
+    whole = open_source(base)
+    changed = {
+        n for n in opened if "_proj" in n and not np.array_equal(opened[n], whole[n].astype(np.float32))
+    }
+    assert {name.split(".")[-2] for name in changed} <= {"q_proj", "down_proj"} and len(changed) >= 2
+
+
+def open_model(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
 def test_small_deltas_are_not_rounded_to_bfloat16(tmp_path):
     base = save_base(tmp_path / "base")
     adapter = save_adapter(tmp_path / "adapter", base, size=1e-4)
