@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.errors import UserError
+from lrnb.merging.by_tensor import BY_TENSOR
 from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import Option
 from lrnb.report.tables import print_facts, print_table
@@ -21,6 +22,7 @@ Arguments = Mapping[str, Any]
 RUNNING = ("dtype", "device", "threads", "tokenizer", "vocabulary", "force")  # options of every merge
 KITS = [method.mergekit for method in METHODS.values() if method.mergekit]
 OVER = {name: value for kit in KITS for name, value in kit.defaults.items()}  # no mergekit file says these
+LINES = 40  # of a plan's groups
 USAGE = """lrnb merge METHOD --base DIR --model ct=DIR --model sft=DIR [--model NAME=DIR ...] --out DIR
        lrnb merge CONFIG.yaml --out DIR"""
 VOCABULARY_HELP = (
@@ -248,6 +250,22 @@ def print_merge_plan(plan: Arguments, out: str) -> None:
         ("out", f"{out} (dry run: nothing was written)"),
     ]
     print_facts(rows)
+    if groups := plan["recipe"].get(BY_TENSOR):
+        print_table([_group(group) for group in groups[:LINES]])
+        print(
+            f"{len(groups)} groups of tensors" + (f", {LINES} shown; --json has all" * (len(groups) > LINES))
+        )
+
+
+def _group(group: Arguments) -> dict[str, Any]:
+    """A line for tensors of equal options: the first one's name, how many, and the options."""
+    names, options = group["tensors"], {key: value for key, value in group.items() if key != "tensors"}
+    spelled = {
+        key: ", ".join(f"{k} {v:.4g}" for k, v in value.items()) if isinstance(value, Mapping) else value
+        for key, value in options.items()
+    }
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return {"tensors": f"{names[0]}{more}", **spelled}
 
 
 def print_report(report: Arguments, seconds: float, out: str) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import xxhash
 
 from lrnb.checkpoints.reading import Checkpoint, readable
+from lrnb.merging.by_tensor import BY_TENSOR
 from lrnb.merging.cpu import Tally
 from lrnb.merging.election import total
 from lrnb.merging.jobs import Job
 from lrnb.study.environment import versions
-from lrnb.study.files import visible_files
+from lrnb.study.files import MANIFEST, visible_files
 
 
 def make_report(job: Job, tallies: Sequence[Tally]) -> dict[str, Any]:
@@ -33,6 +34,8 @@ def make_report(job: Job, tallies: Sequence[Tally]) -> dict[str, Any]:
         report |= job.options.measured(vectors.parents, n, total(tallies, len(vectors.parents)))
     if vectors.alignment:
         report |= {"vocabulary": vectors.alignment.facts}
+    for row in report["parents"].values() if job.by_tensor else ():
+        row.pop("asked_density", None)  # of the first tensor; the recipe has all
     return report | {"recipe": job.recipe, "warnings": job.doubts}
 
 
@@ -82,7 +85,11 @@ def _spoken(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     def name(given: str) -> str:
         return Path(given).name if Path(given).is_dir() else given
 
-    rest = [(key, value) for key, value in recipe.items() if key not in ("method", "base", "models")]
+    rest = [
+        (key, value) for key, value in recipe.items() if key not in ("method", "base", "models", BY_TENSOR)
+    ]
+    if BY_TENSOR in recipe:
+        rest += [("by tensor", f"{len(recipe[BY_TENSOR])} groups of tensors, all in {MANIFEST}")]
     models = ({"base": recipe["base"]} if "base" in recipe else {}) | recipe["models"]
     lines = [(label, name(where)) for label, where in models.items()] + rest
     return [

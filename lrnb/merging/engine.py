@@ -30,12 +30,20 @@ S = TypeVar("S", bound=HasSpans)
 
 
 def merge(
-    method: Method, options: Options, vectors: TaskVectors, dtypes: Mapping[str, np.dtype], put: Put
+    method: Method,
+    options: Options | Mapping[str, Options],
+    vectors: TaskVectors,
+    dtypes: Mapping[str, np.dtype],
+    put: Put,
 ) -> list[Tally]:
     """Merge all scopes; `put` gets every entry of the result once. Returns what was counted, in order.
 
-    options: as `Method.settle` made them for these vectors' parents.
+    options: as `Method.settle` made them for these vectors' parents, or {tensor: its own}, each tensor then a
+    scope by itself.
     """
+
+    def of(names: list[str]) -> Options:
+        return options if isinstance(options, Options) else options[names[0]]
 
     def one(settled: Settled, worker: Worker, span: Span, data: Operands) -> Tally | None:
         result, tally = settled.merge(worker, span, data, dtypes[span.name])
@@ -45,8 +53,8 @@ def merge(
 
     for name, start, rows in kept_rows(vectors, dtypes):
         put(name, start, rows)
-    scopes = vectors.scopes(options.scope())
-    found = run(vectors, scopes, lambda mine, names: method.prepare(mine, names, options), one)
+    scopes = vectors.scopes(options.scope() if isinstance(options, Options) else "tensor")
+    found = run(vectors, scopes, lambda mine, names: method.prepare(mine, names, of(names)), one)
     return [tally for _, tally in found if tally is not None]
 
 

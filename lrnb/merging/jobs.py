@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
 from lrnb.checkpoints.writing import Spec
 from lrnb.errors import UserError
+from lrnb.merging.by_tensor import ByTensor, options_by_tensor, refuse_other_depth, spoken_groups
 from lrnb.merging.gpu import worker_for
 from lrnb.merging.methods import find
 from lrnb.merging.registry import Method, Options
@@ -43,6 +44,7 @@ class Job:
     given: dict[str, Any]
     doubts: list[str]
     recipe: dict[str, Any]
+    by_tensor: dict[str, Options] = field(default_factory=dict)
 
     def specs(self) -> dict[str, Spec]:
         """Every tensor of the output."""
@@ -83,11 +85,13 @@ def open_job(
     tokenizer: str = "",
     vocabulary: str = "refuse",
     force: bool = False,
+    by_tensor: ByTensor | None = None,
+    layers: int | None = None,
     **given: Any,
 ) -> Job:
     """Check everything that can be checked without reading values. Arguments: `merge_checkpoints`."""
     how = find(method)
-    options = how.settle(list(models), given)  # wrong options before anything else
+    options = None if by_tensor else how.settle(list(models), given)  # wrong options before anything else
     sources = _sources(how, base, models)
     if tokenizer and tokenizer not in sources:
         raise UserError(f"tokenizer: no model {tokenizer!r}; give one of {', '.join(sources)}")
@@ -104,6 +108,9 @@ def open_job(
         opened[first], parents, method=method, threads=workers, worker=factory, first=first,
         vocabulary=vocabulary, tokenizer=tokenizer,
     )  # fmt: skip
+    refuse_other_depth(method, vectors.names, layers)
+    own = options_by_tensor(how, vectors, given, by_tensor) if by_tensor else {}
+    options = options or next(iter(own.values()))
     owner = vectors.alignment.owner if vectors.alignment else tokenizer or next(iter(sources))
     dtypes = output_dtypes(how, vectors, dtype)
     doubts = _implausible(how, vectors) + options.doubts(vectors.parents, vectors.size(vectors.names))
@@ -115,9 +122,10 @@ def open_job(
     said |= {"vocabulary": vocabulary} if vocabulary != "refuse" else {}
     recipe: dict[str, Any] = {"method": method} | ({} if base is None else {"base": str(base)})
     recipe |= {"models": {label: str(where) for label, where in models.items()}}
-    recipe |= options.recipe(vectors.parents) | {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
+    recipe |= spoken_groups(own, vectors.parents) if own else options.recipe(vectors.parents)
+    recipe |= {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
     home = opened[owner].folder
-    return Job(how, options, out, vectors, dtypes, home, said, doubts, recipe)
+    return Job(how, options, out, vectors, dtypes, home, said, doubts, recipe, own)
 
 
 def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any]) -> dict[str, str | Path]:

@@ -29,10 +29,20 @@ class OfParents:
         return self.vectors.spans(self.names)
 
     def merge(self, worker: Worker, span: Span, data: Operands, dtype: np.dtype) -> tuple[np.ndarray, None]:
-        result, bad = worker.average(data, self.shares, self.keep, dtype)
+        shares, keep = self.shares, self.keep
+        taken = [i for i, share in enumerate(shares) if share]
+        if len(taken) == 1 and shares[taken[0]] == 1:  # one parent as it is, its -0.0 too
+            data, shares, keep = _alone(data, taken[0]), (1.0,), True
+        result, bad = worker.average(data, shares, keep, dtype)
         if bad:
             self.vectors.refuse_inputs()
         return cast(result, dtype, span.name, bad), None
+
+
+def _alone(data: Operands, i: int) -> Operands:
+    """The same span with one parent; under a key of its own, since workers keep parents by their place."""
+    name, start, stop = data.key
+    return Operands(data.base, (data.parents[i],), (f"{name}, parent {i} alone", start, stop))
 
 
 @dataclass(frozen=True)

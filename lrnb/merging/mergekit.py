@@ -12,7 +12,7 @@ cannot keep its meaning is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
@@ -21,15 +21,25 @@ from typing import Any
 import yaml
 
 from lrnb.errors import UserError, did_you_mean
+from lrnb.merging.by_tensor import ByTensor
+from lrnb.merging.layers import Place
+from lrnb.merging.mergekit_settings import Setting, Slice, Sliced, read_setting
+from lrnb.merging.mergekit_stand_ins import stand_in
 from lrnb.merging.methods import METHODS
 from lrnb.merging.registry import Method, Option
 
-TOP = "merge_method base_model models parameters dtype out_dtype tokenizer_source tokenizer".split()
+TOP = """
+    merge_method base_model models slices parameters dtype out_dtype tokenizer_source tokenizer chat_template
+""".split()
+SHARES = ("weight", "scale")  # 0 for a model that is not in a slice
+ELSEWHERE = """
+    density epsilon eps filter_wise gamma int8_mask lambda max_iter normalize normalize_weights
+    nuslerp_flatten nuslerp_row_wise rescale scale select_topk t tol weight
+""".split()  # what some method of mergekit reads; it passes over what the chosen one does not read
+ANYWHERE = Place(0, 1)
 DTYPES = ("float32", "bfloat16", "float16")
 UNSUPPORTED = {
-    "slices": "layers are not cut or stacked; list whole models under models",
     "modules": "parts of a model are not merged alone; list whole models under models",
-    "chat_template": "the tokenizer keeps its own template; remove the key, edit the merged folder after",
 }
 
 
@@ -50,12 +60,16 @@ class Recipe:
     tokenizer: str = "base"  # "": a model that has all tokens
     vocabulary: str = "refuse"
     notes: tuple[str, ...] = ()
+    by_tensor: ByTensor | None = None  # the options at a tensor, where they are not the same for all
+    layers: int | None = None  # that the models have to have
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `merge_checkpoints` but `out`; dtype, tokenizer and vocabulary if not default."""
-        changed = {"dtype": self.dtype} if self.dtype != "auto" else {}
+        changed: dict[str, Any] = {"dtype": self.dtype} if self.dtype != "auto" else {}
         changed |= {"tokenizer": self.tokenizer} if self.tokenizer not in ("base", "") else {}
         changed |= {"vocabulary": self.vocabulary} if self.vocabulary != "refuse" else {}
+        changed |= {"by_tensor": self.by_tensor} if self.by_tensor else {}
+        changed |= {"layers": self.layers} if self.layers else {}
         models = dict(self.models)
         return {"method": self.method, "base": self.base, "models": models, **self.options, **changed}
 
@@ -67,9 +81,12 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     config = _Config(Path(path))
     models = {name: config.source(model) for name, model in config.parents.items()}
-    options, dtype, (tokenizer, policy) = config.options(), config.dtype(), config.tokenizer()
+    options, dtype, (tokenizer, policy) = config.checked_options(), config.dtype(), config.tokenizer()
+    config.check_template()
     base = config.base if config.how.base else None
-    return Recipe(config.how.name, base, models, options, dtype, tokenizer, policy, tuple(config.notes))
+    varied, layers = config.options if config.values.varied() else None, config.values.layers
+    options, notes = {} if varied else options, tuple(config.notes)
+    return Recipe(config.how.name, base, models, options, dtype, tokenizer, policy, notes, varied, layers)
 
 
 @dataclass
@@ -77,71 +94,111 @@ class _Model:
     where: str  # its place in the file, for messages
     reference: str  # as written: a folder or Hub id, perhaps with +adapter
     name: str = ""
-    own: dict[str, Any] = field(default_factory=dict)  # its parameters
 
 
 class _Config:
-    """A checked file: its method, base, parents {name: model} and top-level parameters."""
+    """A checked file: its method, slices, base, and parents {name: model}."""
 
     def __init__(self, path: Path) -> None:
-        given, self.where, self.at = _load(path), str(path), f"{path}: parameters"
-        self.method, methods = str(given.get("merge_method", "(not given)")), known_methods()
-        if self.method not in methods:
-            raise UserError(f"{path}: merge_method {_not_one_of(self.method, methods)}. Or use mergekit")
-        self.how = methods[self.method]
+        given, self.where = _load(path), str(path)
+        self.how = _method(self.where, given)
         assert self.how.mergekit
         self.kit, self.notes = self.how.mergekit, list[str]()
         named = {spec.mergekit: spec for spec in self.how.fields().values() if spec.mergekit}
         self.specs: dict[str, Option] = named | dict(self.kit.extra)
         self.keys = sorted({*self.specs, *self.kit.ignored, *self.kit.fixed})
         self.top = _mapping(self.where, given, TOP, self.keys)
-        self.shared = self._parameters(self.at, self.top, own=False)
-        listed = self._listed(self.top.get("models"))
+        shared = self._parameters(f"{self.where}: parameters", self.top, own=False)
+        listed, slices = self._listed()
+        self.values = Sliced(slices, shared)
         self.base = self._base(listed)
         self.parents = self._named(self._parents(listed))
+        self._check_slices()
 
-    def _parameters(self, where: str, block: dict[str, Any], *, own: bool) -> dict[str, Any]:
-        """The `parameters:` of the file or, with `own`, of a model, checked."""
-        given = _mapping(f"{where} of {self.method}", block.get("parameters", {}), self.keys)
+    def _parameters(self, where: str, block: dict[str, Any], *, own: bool) -> dict[str, Setting]:
+        """The `parameters:` of the file or a slice or, with `own`, of a model, checked."""
+        at = f"{where} of {self.kit.name}"
+        given = _mapping(at, block.get("parameters", {}), [*self.keys, *ELSEWHERE])
         for key, value in given.items():
             if own and key in self.specs and not self.specs[key].per_parent:
                 raise UserError(f"{where}: {key} is for all models; move it to the top-level parameters")
             given[key] = self._value(f"{where}.{key}", key, value)
-        return given
+        return {key: value for key, value in given.items() if key in self.specs}
 
     def _value(self, where: str, key: str, value: Any) -> Any:
-        if isinstance(value, list | dict):
-            what = "values by layer (gradients) or by tensor (filters) are not supported"
-            raise UserError(f"{where}: {what}; give one value for the whole model")
         if key in self.kit.fixed and value != self.kit.fixed[key]:
             raise UserError(f"{where}: {short(value)} is not supported. Remove it, or use mergekit")
-        if key in self.kit.ignored and value:
-            note = f"{key} is ignored: {self.kit.ignored[key]}"
-            self.notes += [note] if note not in self.notes else []
-        if key in self.specs and self.specs[key].kind == "parent":
+        unread = f"{self.kit.name} does not read it, in mergekit neither"
+        why = self.kit.ignored.get(key, "" if key in self.keys else unread)
+        if why and value:
+            self._note(f"{key} is ignored: {why}")
+        if key not in self.specs:
+            return value
+        if self.specs[key].kind == "parent":
             return _text(where, value)
-        return self.specs[key].read(where, value) if key in self.specs else value
+        return read_setting(where, self.specs[key], value)
 
-    def _listed(self, given: Any) -> list[_Model]:
+    def _note(self, text: str) -> None:
+        self.notes += [text] if text not in self.notes else []
+
+    def _listed(self) -> tuple[list[_Model], list[Slice]]:
+        """All models in the order of the file, and the slices that they are in: one where none is cut."""
+        if {"models", "slices"} <= set(self.top):
+            raise UserError(f"{self.where}: models and slices are both given; keep one")
+        if "slices" not in self.top:
+            models, sources = self._models(f"{self.where}: models", self.top.get("models"))
+            return models, [Slice(sources)]
+        blocks, found, slices = self.top["slices"], list[_Model](), list[Slice]()
+        if not isinstance(blocks, list) or not blocks:
+            raise UserError(f"{self.where}: slices must list at least one `- sources: ...`")
+        for i, item in enumerate(blocks):
+            at, start = (
+                f"{self.where}: slices[{i}]",
+                slices[-1].layers[1] if slices and slices[-1].layers else 0,
+            )
+            block = _mapping(at, item, ("sources", "parameters"), self.keys)
+            models, sources = self._models(f"{at}.sources", block.get("sources"), start)
+            own = self._parameters(f"{at}.parameters", block, own=False)
+            slices.append(Slice(sources, own, _layers(f"{at}.sources", block["sources"], start)))
+            found += [x for x in models if x.reference not in [y.reference for y in found]]
+        return found, slices
+
+    def _models(
+        self, where: str, given: Any, start: int | None = None
+    ) -> tuple[list[_Model], dict[str, dict[str, Setting]]]:
+        """The models of the file or, with `start`, of a slice; the parameters of each."""
         if not isinstance(given, list) or not given:
-            raise UserError(f"{self.where}: models must list at least one `- model: FOLDER`")
-        models: list[_Model] = []
+            raise UserError(f"{where} must list at least one `- model: FOLDER`")
+        models, sources = list[_Model](), dict[str, dict[str, Setting]]()
+        known = ("model", "parameters", "name", *(() if start is None else ("layer_range",)))
         for i, item in enumerate(given):
-            at = f"{self.where}: models[{i}]"
-            block = _mapping(at, item, ("model", "parameters", "name"), self.keys)
+            at = f"{where}[{i}]"
+            block = _mapping(at, item, known, self.keys)
             reference = _text(f"{at}.model", block.get("model"))
             name = _text(f"{at}.name", block["name"]) if "name" in block else ""
-            if reference in [model.reference for model in models]:
+            if reference in sources:
                 raise UserError(f"{at}: {reference} is listed twice; keep one, with the sum of the weights")
-            own = self._parameters(f"{at}.parameters", block, own=True)
-            models.append(_Model(at, reference, name, own))
-        return models
+            sources[reference] = self._parameters(f"{at}.parameters", block, own=True)
+            models.append(_Model(at, reference, name))
+        return models, sources
+
+    def _check_slices(self) -> None:
+        """A slice has as many models as the method takes, and all of them where they have no weights."""
+        least, most = self.how.parents
+        for i, one in enumerate(self.values.slices if self.values.layers else ()):
+            n = sum(model.reference in one.sources for model in self.parents.values())
+            wanted = str(least) if least == most else f"at least {least}"
+            if not any(share in self.specs for share in SHARES) and n < len(self.parents):
+                least, wanted = len(self.parents), "all of the models"
+            if n < least or (most and n > most):
+                what = f"{self.kit.name} takes {wanted} in every slice, beside the base"
+                raise UserError(f"{self.where}: slices[{i}].sources: {n} models to merge, and {what}")
 
     def _base(self, listed: list[_Model]) -> str:
         """base_model; where it is a parent, the first model may stand in for it."""
         if "base_model" not in self.top and self.kit.base != "apart":
             return listed[0].reference.partition("+")[0]
-        base = _text(f"{self.where}: base_model, needed by {self.method}", self.top.get("base_model"))
+        base = _text(f"{self.where}: base_model, needed by {self.kit.name}", self.top.get("base_model"))
         if "+" in base:
             raise UserError(f"{self.where}: base_model {base}: merge the adapter into its model first")
         return base
@@ -150,22 +207,24 @@ class _Config:
         """The models that are merged, in mergekit's order."""
         others = [model for model in listed if model.reference != self.base]
         own = [model for model in listed if model.reference == self.base]
-        if self.kit.base != "apart" and "base_model" not in self.top:
+        if self.kit.base == "aside" or (self.kit.base != "apart" and "base_model" not in self.top):
             return listed
         if self.kit.base == "first":
             if not own and len(others) == self.how.parents[1]:
-                what = f"base_model is the first of the {len(others)} models of {self.method}"
+                what = f"base_model is the first of the {len(others)} models of {self.kit.name}"
                 raise UserError(f"{self.where}: {what}, and {self.base} is not among them; name one of them")
             return [*(own or [_Model(f"{self.where}: base_model", self.base)]), *others]
         if self.kit.base == "parent":
-            if own or "weight" in self.shared:
-                return listed if own else [*listed, _Model(f"{self.where}: base_model", self.base)]
-            what = f"{self.method} merges base_model too: give it a weight, or remove it"
+            if own or "slices" in self.top:
+                return listed
+            if "weight" in self.values.top:
+                return [*listed, _Model(f"{self.where}: base_model", self.base)]
+            what = f"{self.kit.name} merges base_model too: give it a weight, or remove it"
             raise UserError(f"{self.where}: {what}")
         if not others:
             raise UserError(f"{self.where}: models lists only the base; add the models to merge into it")
-        if any(model.own for model in own):
-            self.notes.append(f"parameters of the base change nothing in {self.method}")
+        if any(one.sources.get(self.base) for one in self.values.slices):
+            self._note(f"parameters of the base change nothing in {self.kit.name}")
         return others
 
     def _named(self, parents: list[_Model]) -> dict[str, _Model]:
@@ -190,31 +249,42 @@ class _Config:
             raise UserError(f"{model.where}: {model.reference}: {wanted}")
         return adapter if plus else root
 
-    def options(self) -> dict[str, Any]:
-        """The options of our method; those that equal its defaults are left out."""
-        names, values = list(self.parents), dict[str, Any]()
-        for name, spec in self.how.fields().items():
-            if spec.per_parent and spec.mergekit:
-                values[name] = self._each(spec.mergekit)
-            elif spec.mergekit in self.shared and self.shared[spec.mergekit] != spec.default:
-                values[name] = self.shared[spec.mergekit]
-        values |= {key: self.shared[key] for key in self.kit.extra if key in self.shared}
-        found = self.kit.translate(values, names) if self.kit.translate else values
-        found |= self.kit.defaults
-        self.how.settle(names, found, who=f"{self.where}: {self.method}", spell=self._spelt)
+    def options(self, name: str = "", place: Place = ANYWHERE) -> dict[str, Any]:
+        """The options of our method at a tensor; those that equal its defaults are left out."""
+        ours = [(key, spec) for key, spec in self.how.fields().items() if spec.mergekit]
+        values = dict[str, Any]()
+        for key, spec in [*ours, *self.kit.extra.items()]:
+            read: Callable[..., Any] = self._each if spec.per_parent else self._all
+            value = read(spec.mergekit or key, name, place)
+            if spec.per_parent or value not in (None, spec.default):
+                values[key] = value
+        found = self.kit.translate(values, [*self.parents]) if self.kit.translate else values
+        return {**found, **self.kit.defaults}
+
+    def checked_options(self) -> dict[str, Any]:
+        """Those of the whole model, or of its first layer; UserError where they contradict each other."""
+        found, who = self.options(place=Place(0, self.values.layers or 1)), f"{self.where}: {self.kit.name}"
+        METHODS[self.how.name].settle([*self.parents], found, who=who, spell=self._spelt)
         return found
 
     def _spelt(self, name: str) -> str:
         specs = self.how.fields()
         return specs[name].mergekit or name if name in specs else name
 
-    def _each(self, key: str) -> dict[str, float]:
-        """{name: number}: the model's own, else the top-level one, else 1."""
-        for name, model in self.parents.items():
-            if key == "weight" and key not in model.own and key not in self.shared:
-                self.notes.append(f"{name} has no weight: 1 is taken (mergekit wants it written)")
-        common = self.shared.get(key, 1.0)
-        return {name: model.own.get(key, common) for name, model in self.parents.items()}
+    def _all(self, key: str, name: str, place: Place) -> Any:
+        return self.values.at(place).value(key, self.values.top, name, place) if key else None
+
+    def _each(self, key: str, name: str, place: Place) -> dict[str, float]:
+        """{name: number}: the model's own, else the slice's or the top-level one, else 1; the weight of a
+        model that is not in the slice is 0."""
+        here, found = self.values.at(place), dict[str, float]()
+        for label, model in self.parents.items():
+            value = here.value(key, self.values.top, name, place, model.reference)
+            if value is None and key == "weight":
+                self._note(f"{label} has no weight: 1 is taken (mergekit wants it written)")
+            there = model.reference in here.sources or not self.values.layers
+            found[label] = (1.0 if value is None else value) if there or key not in SHARES else 0.0
+        return found
 
     def dtype(self) -> str:
         """The dtype written: out_dtype before dtype, as in mergekit; auto keeps the base's."""
@@ -245,6 +315,35 @@ class _Config:
             raise UserError(f"{self.where}: tokenizer source {_not_one_of(source, [*known, 'union'])}")
         name = known[str(source)]
         return name, "base" if name == "base" else "refuse"
+
+    def check_template(self) -> None:
+        """auto is what is done without it; another template would be written over the tokenizer's."""
+        if (given := self.top.get("chat_template", "auto")) != "auto":
+            what = "auto is supported; remove the key and put a chat_template.jinja into the merged folder"
+            raise UserError(f"{self.where}: chat_template {short(given)}: only {what}")
+
+
+def _method(where: str, given: dict[Any, Any]) -> Method:
+    """Ours that a configuration asks for."""
+    name, methods = str(given.get("merge_method", "(not given)")), known_methods()
+    if (ours := stand_in(name, bool(given.get("base_model"))) or methods.get(name)) is None:
+        raise UserError(
+            f"{where}: merge_method {_not_one_of(name, [*methods, 'passthrough'])}. Or use mergekit"
+        )
+    return ours
+
+
+def _layers(where: str, sources: list[dict[str, Any]], start: int) -> tuple[int, int]:
+    """The layers of a slice. UserError unless all its models give the same, which follow those before."""
+    found = [block.get("layer_range") for block in sources]
+    for i, layers in enumerate(found):
+        at = f"{where}[{i}].layer_range"
+        if not (isinstance(layers, list) and len(layers) == 2 and all(type(x) is int for x in layers)):
+            raise UserError(f"{at}: expected [first, one past the last] such as [0, 16], got {short(layers)}")
+        if layers[0] != start or layers != found[0] or layers[1] <= start:
+            what = "every layer stays in its place: none is stacked, repeated or left out"
+            raise UserError(f"{at}: {layers} where a slice from layer {start} on is expected; {what}")
+    return start, (found[0] or [start])[-1]
 
 
 class _Loader(yaml.SafeLoader):

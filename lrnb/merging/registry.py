@@ -202,9 +202,11 @@ class Mergekit:
     """A method in mergekit's configurations (0.1.5), beside the options' own names.
 
     name: its `merge_method`. base: what `base_model` is: "apart" from the parents, a "parent" among others,
-    or the "first" parent. defaults: what mergekit does where ours is another default; never in the file.
-    fixed: parameters that are read with just this value. ignored: {parameter: why it changes nothing}.
-    extra: parameters that no option is called like; translate(values, parents) makes options of all values.
+    the "first" parent, or "aside", where only shapes and tokenizer are its. defaults: what mergekit does
+    where ours is another default; never in the file. fixed: parameters that are read with just this value.
+    ignored: {parameter: why it changes nothing}. Every parameter that mergekit's method reads has to be one
+    of these or an option's. extra: parameters that no option is called like; translate(values, parents) makes
+    options of all values.
     """
 
     name: str

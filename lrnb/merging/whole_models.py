@@ -99,7 +99,9 @@ def merge_checkpoints(
     tokenizer: whose tokenizer files go along, base (default, or the first model without one) or a parent's
     name. vocabulary: what becomes of rows where vocabularies differ: refuse, owner, base or body=NAME, see
     `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default that of a model with all tokens.
-    The folder holds weights, config, tokenizer, a model card and manifest.json with report and hashes.
+    by_tensor(name, place): the options of one tensor, over those given for all, see `ByTensor`. layers: how
+    many the models have to have. The folder holds weights, config, tokenizer, a model card and manifest.json
+    with report and hashes.
 
     An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.
@@ -159,7 +161,7 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
 
         for name in vectors.others:
             put(name, 0, vectors.base[name].reshape(-1))
-        tallies = merge(job.method, job.options, vectors, job.dtypes, put)
+        tallies = merge(job.method, job.by_tensor or job.options, vectors, job.dtypes, put)
         if vectors.alignment:
             fit_vocabulary(writer.folder, vectors.alignment)
         report = make_report(job, tallies)

@@ -196,9 +196,8 @@ def test_out_dtype_goes_before_dtype_and_says_so(tmp_path: Path) -> None:
         ({"merge_method": "dare_ties"}, "did you mean 'ties'"),
         ({"merge_method": "ties-sv"}, "did you mean 'ties_sv'"),
         ({"merge_method": None}, "merge_method 'None'"),
-        ({"slices": []}, "slices is not supported: layers are not cut or stacked; list whole models"),
         ({"modules": {}}, "modules is not supported"),
-        ({"chat_template": "auto"}, "chat_template is not supported"),
+        ({"chat_template": "chatml"}, "chat_template 'chatml': only auto is supported"),
         ({"merge_metod": "ties"}, "unknown key: 'merge_metod' is not supported; .* mean 'merge_method'"),
         ({"weight": 1}, "weight goes under `parameters:`"),
         ({"base_model": None}, "base_model, needed by ties: expected text"),
@@ -215,9 +214,20 @@ def test_out_dtype_goes_before_dtype_and_says_so(tmp_path: Path) -> None:
         ({"models": [{"model": "a", "name": "x"}, {"model": "b", "name": "x"}]}, "'x' is taken"),
         ({"models": [{"model": "a", "name": "base"}]}, "'base' is taken"),
         ({"models": [{"model": "other+lora"}]}, r"models\[0\]: other\+lora: only m/base\+ADAPTER"),
-        ({"parameters": {"weight": [0, 1]}}, "parameters.weight: values by layer"),
-        ({"parameters": {"density": [{"filter": "mlp", "value": 1}]}}, "by tensor .filters. are not supp"),
-        ({"parameters": {"t": 0.5}}, "unknown key: 't' is not supported; supported: density, int8_mask"),
+        ({"parameters": {"weight": []}}, "parameters.weight: no value"),
+        ({"parameters": {"weight": [0, "much"]}}, "weight: expected a number, got 'much'"),
+        ({"parameters": {"density": [0.5, 1.5]}}, r"density must lie in \(0, 1\], got 1.5"),
+        (
+            {"parameters": {"density": [{"filter": "mlp", "value": [1, 0]}]}},
+            r"density\[0\].value must lie",
+        ),
+        ({"parameters": {"density": [{"pattern": "mlp", "value": 1}]}}, r"density\[0\]: expected `value"),
+        (
+            {"parameters": {"density": [{"filter": 3, "value": 1}]}},
+            "filter: expected a part of tensors",
+        ),
+        ({"parameters": {"normalize": [True, False]}}, "normalize: one value for the whole model"),
+        ({"parameters": {"tt": 0.5}}, "unknown key: 'tt' is not supported; supported: density, int8_mask"),
         ({"parameters": {"slack": 0.5}}, "'slack' is not supported"),
         ({"parameters": {"rescale": True}}, "rescale: True is not supported. Remove it"),
         ({"parameters": {"normalize": "maybe"}}, "normalize: expected true or false, got 'maybe'"),
@@ -256,12 +266,17 @@ def test_ties_sv_needs_one_slack_and_knows_whom_to_protect(tmp_path: Path, given
         recipe(tmp_path, config("ties_sv", models=models, parameters=given))
 
 
-def test_linear_has_no_density_lambda_or_unweighted_base(tmp_path: Path) -> None:
-    for key in ("density", "lambda"):
-        with pytest.raises(UserError, match=f"parameters of linear: unknown key: '{key}'"):
-            recipe(tmp_path, config("linear", parameters={key: 1}))
+def test_linear_does_not_merge_an_unweighted_base(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="linear merges base_model too: give it a weight, or remove it"):
         recipe(tmp_path, config("linear"))
+
+
+def test_what_the_method_does_not_read_is_passed_over_as_in_mergekit(tmp_path: Path) -> None:
+    found = recipe(tmp_path, config("linear", parameters={"weight": 1, "density": 0.5, "t": [0, 1]}))
+    assert found.by_tensor is None
+    assert found.notes == tuple(
+        f"{key} is ignored: linear does not read it, in mergekit neither" for key in ("density", "t")
+    )
 
 
 @pytest.mark.parametrize(

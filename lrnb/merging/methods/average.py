@@ -27,7 +27,7 @@ class Average(Options):
         parameter="alphas", label="α (share of CT)",
     )  # fmt: skip
     weights: tuple[float, ...] | None = option(
-        "a parent's weight", None, low=0, per_parent=True, named=True, mergekit="weight", flag="weight"
+        "a parent's weight", None, per_parent=True, named=True, mergekit="weight", flag="weight"
     )
     normalize: bool = option("divide by the weights", True, mergekit="normalize")
 
@@ -35,6 +35,10 @@ class Average(Options):
         """alpha and weights say the same."""
         if self.alpha is not None and (self.weights is not None or len(parents) != 2):
             return f"takes {spell('alpha')} for two parents, without {spell('weights')}"
+        if self.normalize and any(self.weights or ()) and not sum(self.weights or ()):
+            return (
+                f"cannot divide by {spell('weights')} that add up to 0; change them, or leave normalize out"
+            )
         return no_weight(self.weights, spell)
 
     def shares(self, parents: Sequence[str]) -> list[float]:
