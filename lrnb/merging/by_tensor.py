@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrnb.errors import UserError
-from lrnb.merging.layers import Place, places
+from lrnb.merging.layers import Place, places_of
 from lrnb.merging.registry import Method, Options
 from lrnb.merging.task_vectors import TaskVectors
 
@@ -21,7 +21,7 @@ def options_by_tensor(
 
     UserError where those of a tensor are wrong, or something is settled over the whole model at once.
     """
-    where, made = places(vectors.names), dict[str, Options]()
+    where, made = places_of(vectors.names), dict[str, Options]()
     found = dict[str, Options]()
     for name in vectors.names:
         values = {**given, **by_tensor(name, where[name])}
@@ -51,7 +51,7 @@ def spoken_groups(options: Mapping[str, Options], parents: Sequence[str]) -> dic
 
 def refuse_other_depth(method: str, names: list[str], layers: int | None) -> None:
     """UserError where a recipe's slices end before or after the model's last layer."""
-    deepest = max((place.layers for place in places(names).values()), default=0)
+    deepest = max((place.layers for place in places_of(names).values()), default=0)
     if layers is not None and deepest != layers:
         raise UserError(
             f"{method}: the slices have {layers} layers and the models {deepest}; "

@@ -31,7 +31,7 @@ def layer_of(name: str) -> int:
     return int(found["layer"]) if found else -1
 
 
-def places(names: Iterable[str]) -> dict[str, Place]:
+def places_of(names: Iterable[str]) -> dict[str, Place]:
     """The place of every tensor of a model; those outside layers belong to the deepest stack."""
     found = {name: LAYER.match(name) for name in names}
     deep: dict[str, int] = {}

@@ -24,7 +24,7 @@ from lrnb.errors import UserError, did_you_mean
 from lrnb.merging.by_tensor import ByTensor
 from lrnb.merging.layers import Place
 from lrnb.merging.mergekit_settings import Setting, Slice, Sliced, read_setting
-from lrnb.merging.mergekit_stand_ins import stand_in
+from lrnb.merging.mergekit_stand_ins import stand_in_for
 from lrnb.merging.methods import METHODS
 from lrnb.merging.registry import Method, Option
 
@@ -326,7 +326,7 @@ class _Config:
 def _method(where: str, given: dict[Any, Any]) -> Method:
     """Ours that a configuration asks for."""
     name, methods = str(given.get("merge_method", "(not given)")), known_methods()
-    if (ours := stand_in(name, bool(given.get("base_model"))) or methods.get(name)) is None:
+    if (ours := stand_in_for(name, bool(given.get("base_model"))) or methods.get(name)) is None:
         raise UserError(
             f"{where}: merge_method {_not_one_of(name, [*methods, 'passthrough'])}. Or use mergekit"
         )

@@ -35,21 +35,23 @@ PASSTHROUGH = replace(
         translate=_one_model,
     ),
 )
+KIT = nuslerp.METHOD.mergekit
+assert KIT
 ALONE = replace(
     slerp.METHOD,
     options=Options,
     mergekit=Mergekit(
-        "nuslerp",
+        KIT.name,
         base="first",
-        fixed=nuslerp.METHOD.mergekit.fixed if nuslerp.METHOD.mergekit else {},
+        fixed=KIT.fixed,
         extra={"weight": Option("a model's weight", 1.0, low=0, per_parent=True)},
         translate=_share_of_second,
     ),
 )
 
 
-def stand_in(name: str, has_base: bool) -> Method | None:
+def stand_in_for(name: str, has_base: bool) -> Method | None:
     """Ours with the parameters of mergekit's method `name`; None where that is no method here by itself."""
     if name == "passthrough":
         return PASSTHROUGH
-    return ALONE if name == "nuslerp" and not has_base else None
+    return ALONE if name == KIT.name and not has_base else None
