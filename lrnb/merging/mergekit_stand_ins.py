@@ -35,8 +35,8 @@ PASSTHROUGH = replace(
         translate=_one_model,
     ),
 )
-KIT = nuslerp.METHOD.mergekit
-assert KIT
+assert nuslerp.METHOD.mergekit
+KIT: Mergekit = nuslerp.METHOD.mergekit
 ALONE = replace(
     slerp.METHOD,
     options=Options,
