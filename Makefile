@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lrnb-setup
 UV_VERSION := 0.13.9
-WORKERS ?= 2
+WORKERS ?= 3
 MAP_SEEDS ?= 32-35
 
 .DEFAULT_GOAL := help

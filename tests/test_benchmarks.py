@@ -227,6 +227,7 @@ def test_differences_are_sorted_into_threshold_ties_and_others() -> None:
         exact.compare(ours, {}, base, {"ct": parent}, 0.4)
 
 
+@pytest.mark.slow
 def test_resident_merges_run_through_the_same_interface_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

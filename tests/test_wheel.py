@@ -85,6 +85,7 @@ def test_it_merges_and_counts_conflicts_outside_a_checkout(
     assert (tmp_path / "atlas" / "atlas.json").is_file()
 
 
+@pytest.mark.slow
 def test_it_scores_outside_a_checkout_with_the_same_prompts(fresh: Path, tmp_path: Path) -> None:
     save_pico(tmp_path / "model")
     labels = ("travel", "politics", "sports")

@@ -168,6 +168,7 @@ def test_a_notebook_names_an_input_that_changed_since(
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_a_what_if_that_fails_leaves_the_good_run(tmp_path: Path) -> None:
     """TIES at one budget; then also at one that CT never reached."""
     folder = RunPaths(pico_study(tmp_path / "runs")).merge("ties")

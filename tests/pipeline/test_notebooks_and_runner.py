@@ -330,6 +330,7 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
     assert checkout.steps_run(text) == {"eval_merged", "scores", "failures", "report"}
 
 
+@pytest.mark.slow
 def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: Checkout) -> None:
     with open(checkout.root / "lrnb" / "figures" / "scores.py", "a") as file:
         file.write("# edited\n")
@@ -366,6 +367,7 @@ def test_run_folder_spelled_otherwise_is_the_same(checkout: Checkout) -> None:
     assert checkout.outdated("--set", f"runs={checkout.root / 'runs'}") == []
 
 
+@pytest.mark.slow
 def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Checkout) -> None:
     notebook = checkout.root / "notebooks" / "03_analysis" / "02_discarded.ipynb"
     text = notebook.read_text().replace("asleep", "awake")
@@ -591,6 +593,7 @@ def test_terminated_run_leaves_no_process_and_says_how_to_continue(checkout: Che
     assert all(gone(process.pid) for process in family)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_its_nursery_was_killed(checkout: Checkout) -> None:
     if not runner.can_be_warm(load_study(ROOT / "params" / "qaa.yaml", "nano"), ""):
         pytest.skip("a run has a nursery on Linux, where there is no GPU")

@@ -211,6 +211,7 @@ def read(notebook: Notebook, within: str, words: Iterable[str]) -> dict[str, str
     return {word: notebook.number(word, within) for word in words}
 
 
+@pytest.mark.slow
 def test_the_slack_explorer_in_jupyterlab_shows_the_studys_numbers(
     study: Path, lab: Lab, chrome: Any
 ) -> None:

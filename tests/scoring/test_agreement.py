@@ -122,6 +122,7 @@ def compare(model: Path, files: Path, out: Path, data_root: Path, rel: float = 1
     return ours
 
 
+@pytest.mark.slow
 def test_three_of_the_harness_s_tasks_agree_to_the_item(files, tmp_path, data_root):
     ours = compare(byte_model(tmp_path / "model"), files, tmp_path / "out", data_root)
     texts = {sample["resps"][0][0] for sample in ours["local_mgsm_direct_bn"]}

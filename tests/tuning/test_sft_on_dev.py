@@ -163,6 +163,7 @@ def test_no_dev_items_in_english_are_named_with_what_to_do(study: Study) -> None
     assert sft_on_dev.SftDevScorer(given.model_copy(update={"tuning_trials": 1})).items == []
 
 
+@pytest.mark.slow
 def test_a_real_training_goes_on_after_a_kill_to_the_same_bytes(pico_llama: Path, tmp_path: Path) -> None:
     from lrnb.training import finetuning, pretraining
 
