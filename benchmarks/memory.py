@@ -56,6 +56,7 @@ def enlarged(folder: Path) -> Any:
 
 def merge(name: str, folder: Path, out: Path) -> int:
     """One merge at 7B shape; returns the bytes that its plan allowed for."""
+    from lrnb.checkpoints.small_files import small_files
     from lrnb.merging import jobs, whole_models
     from lrnb.merging.methods import find
     from lrnb.merging.task_vectors import TaskVectors
@@ -66,7 +67,8 @@ def merge(name: str, folder: Path, out: Path) -> int:
     vectors = TaskVectors(models["base"], {label: models[label] for label in ("ct", "sft")}, method=method)
     options, dtypes = how.settle(["ct", "sft"], given), jobs.output_dtypes(how, vectors, "auto")
     recipe = {"method": method, "base": "base", "models": {"ct": "ct", "sft": "sft"}, **given}
-    job = jobs.Job(how, options, out, vectors, dtypes, folder / "base", given, [], recipe)
+    files = small_files(folder / "base", folder / "base")
+    job = jobs.Job(how, options, out, vectors, dtypes, files, [], given, [], recipe)
     whole_models.write(job)
     return job.memory()
 

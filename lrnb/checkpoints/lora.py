@@ -5,7 +5,6 @@ Merging is peft's (https://huggingface.co/docs/peft); the cache is $LRNB_CACHE, 
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from importlib.metadata import version
@@ -25,10 +24,11 @@ from lrnb.checkpoints.reading import (
     read_json,
     read_tensors,
 )
+from lrnb.checkpoints.small_files import CONFIG, GENERATION, PROCESSORS, TEMPLATES, TOKENIZER, small_files
 from lrnb.checkpoints.torch_bin import BIN
-from lrnb.checkpoints.writing import CONFIGS, TOKENIZER, copy_files, write_checkpoint
+from lrnb.checkpoints.writing import write_checkpoint
 from lrnb.errors import UserError
-from lrnb.study.files import LARGER_CACHE, default_cache, digest, lock, need_space, sha256
+from lrnb.study.files import LARGER_CACHE, TERMS, default_cache, digest, lock, need_space, sha256
 
 ADAPTER = "adapter_config.json"
 LORA = tuple(
@@ -39,7 +39,7 @@ REFUSALS = (
     ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, ImportError, Warning,
 )  # what transformers and peft raise where adapter and base do not fit  # fmt: skip
 WHOLE_TABLE = r"\.(embed_tokens|wte|lm_head)(\.modules_to_save(\.\w+)?|\.base_layer)?\.weight$"
-DENSIFIER = 1  # raise it when densifying changes: folders made before are then made again
+DENSIFIER = 2  # raise it when densifying changes: folders made before are then made again
 
 
 def open_adapter(folder: Path, ground: Checkpoint | None) -> Checkpoint:
@@ -92,28 +92,19 @@ def _key(folder: Path, files: list[Path], ground: Checkpoint) -> str:
 
 
 def _texts(folder: Path) -> list[Path]:
-    return [
-        path for name in ("config.json", *CONFIGS, *TOKENIZER) for path in folder.glob(name) if path.is_file()
-    ]
+    names = (CONFIG, GENERATION, *TERMS, *TOKENIZER, *PROCESSORS, f"{TEMPLATES}/*.jinja")
+    return [path for name in names for path in folder.glob(name) if path.is_file()]
 
 
 def _densify(folder: Path, weights: Checkpoint, ground: Checkpoint, out: Path) -> None:
     """Write base + adapter, in float32, under the base's names and with its config."""
     need_space(out.parent, 4 * sum(x.size for x in ground.values()), LARGER_CACHE)
-
     tensors = _merged(folder, weights, ground)
-
-    def own_vocabulary(made: Path) -> None:
-        if rows := _table_rows(weights):
-            config = read_json(made / "config.json")
-            (config.get("text_config") or config)["vocab_size"] = max(rows)
-            (made / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        if any(folder.glob("tokenizer*")):
-            for path in [path for name in TOKENIZER for path in made.glob(name)]:
-                path.unlink()
-            copy_files(folder, TOKENIZER, made)
-
-    write_checkpoint(out, tensors, like=ground.folder, finish=own_vocabulary)
+    own = folder if any(folder.glob("tokenizer*")) else None
+    files = small_files(ground.folder, ground.folder, "float32", own)
+    if rows := _table_rows(weights):
+        files = files.with_rows(max(rows))
+    write_checkpoint(out, tensors, like=files)
 
 
 def _table_rows(weights: Checkpoint) -> set[int]:

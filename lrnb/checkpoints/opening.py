@@ -36,10 +36,20 @@ def open_source(given: str | Path, *, base: str | Path | None = None, finite: bo
 
 def _open(given: str | Path, base: str | Path | None, finite: bool) -> Checkpoint:
     folder = _find_folder(given)
-    if (folder / ADAPTER).is_file():
-        return open_adapter(folder, None if base is None else open_source(base))
     there = [x for x in (SAFETENSORS, BIN) if (folder / x.index).exists() or any(folder.glob(x.pattern))]
+    if (folder / ADAPTER).is_file():
+        _refuse_both(str(folder), [path.name for x in there for path in folder.glob(x.pattern)])
+        return open_adapter(folder, None if base is None else open_source(base))
     return open_checkpoint(folder, layout=(there or [SAFETENSORS])[0], finite=finite)
+
+
+def _refuse_both(given: str, weights: Iterable[str]) -> None:
+    """UserError for an adapter beside whole weights: transformers takes one, a reader may mean the other."""
+    if whole := sorted(weights):
+        raise UserError(
+            f"{given}: holds a LoRA adapter ({ADAPTER}) and a whole model ({whole[0]}), so it is not clear "
+            "which is meant. Put the one that is to be merged into a folder of its own"
+        )
 
 
 def _find_folder(given: str | Path) -> Path:
@@ -97,9 +107,11 @@ def _cached_list(repo: str, revision: str | None) -> list[str] | None:
 def hub_files(repo: str, files: Iterable[str]) -> list[str]:
     """What to fetch of a repository: its own config, tokenizer and licence files, and one kind of weights.
 
-    UserError where it has no weights that can be opened.
+    UserError where it has no weights that can be opened, or an adapter beside whole ones.
     """
     top = [name for name in files if "/" not in name]
+    if ADAPTER in top:
+        _refuse_both(repo, [name for x in (SAFETENSORS, BIN) for name in fnmatch.filter(top, x.pattern)])
     for layout in LORA if ADAPTER in top else (SAFETENSORS, BIN):
         if weights := fnmatch.filter(top, layout.pattern):
             texts = [n for n in top if n.endswith(HUB_FILES) or re.match("LICENSE|NOTICE|.*TERMS", n)]

@@ -21,6 +21,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from lrnb.checkpoints.buffers import without_buffers
+from lrnb.checkpoints.quantised import quantised, refuse_quantised
 from lrnb.errors import UserError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -34,6 +36,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
 MIB = 1 << 20  # bytes
 AGAIN = "Copy or download the file again."
+POINTER = b"version https://git-lfs.github.com/spec/"
 ELSEWHERE = "Open it with lrnb.checkpoints.opening.open_source, as `lrnb merge` does."
 
 
@@ -106,6 +109,8 @@ def _no_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _view(file: Path, name: str, item: dict[str, Any], data: mmap.mmap, start: int) -> np.ndarray:
+    if item["dtype"].startswith("F8_"):
+        raise quantised(file, "FP8", name)
     if item["dtype"] not in DTYPES:
         raise UserError(
             f"{file}: {name!r} has dtype {item['dtype']}, which is not merged. Save "
@@ -140,7 +145,9 @@ def open_checkpoint(folder: str | Path, *, layout: Layout = SAFETENSORS, finite:
     folder = Path(folder)
     config = read_config(folder)
     tensors, files = read_tensors(folder, layout)
-    checkpoint = Checkpoint(folder, tensors, config, files)
+    codes = [name for name, x in tensors.items() if x.ndim > 1 and not is_float(x.dtype)]
+    refuse_quantised(folder, config, tensors, codes)
+    checkpoint = Checkpoint(folder, without_buffers(tensors), config, files)
     if finite:
         check_finite(str(folder), checkpoint)
     return checkpoint
@@ -221,12 +228,24 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; UserError where there is none."""
     try:
         with readable(path):
+            refuse_odd_file(path)
             value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). {AGAIN}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}. {AGAIN}")
     return value
+
+
+def refuse_odd_file(path: Path) -> None:
+    """UserError for what is no file (a pipe would be waited for without end), or only says where one is."""
+    if not path.is_file():
+        links = "a link to nothing" if path.is_symlink() else "this file is missing"
+        kinds = {path.is_fifo(): "not a file, but a pipe", path.is_dir(): "not a file, but a folder"}
+        raise UserError(f"{path}: {kinds.get(True, links)}. {AGAIN}")
+    with open(path, "rb") as stream:
+        if stream.read(len(POINTER)) == POINTER:
+            raise UserError(f"{path}: a Git LFS pointer, not the file itself. Get it by `git lfs pull`")
 
 
 def _weight_files(folder: Path, layout: Layout) -> dict[Path, set[str] | None]:
@@ -284,9 +303,7 @@ def _inside(folder: Path, name: str, index: str) -> Path:
 
 def own_file(path: Path) -> Path:
     """`path`, refused unless it is a file of its folder. The Hub cache's own links are fine."""
-    if not path.is_file():  # nor a link to itself, which resolve() would stumble over
-        links = "a link to nothing" if path.is_symlink() else "this file is missing"
-        raise UserError(f"{path}: {'not a file, but a folder' if path.is_dir() else links}. {AGAIN}")
+    refuse_odd_file(path)  # a link to itself too, which resolve() would stumble over
     home = path.parent.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(path.resolve().is_relative_to(home) for home in homes):

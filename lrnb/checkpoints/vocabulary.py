@@ -20,6 +20,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from lrnb.checkpoints.small_files import as_list, is_role
 from lrnb.errors import UserError
 from lrnb.study.files import MANIFEST, atomic_folder
 
@@ -182,17 +183,9 @@ def _role_ids(folder: Path) -> set[int]:
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():
             values = json.loads((folder / name).read_text(encoding="utf-8"))
-            for key in filter(_is_role, values):
-                ids |= set(_as_list(values[key]))
+            for key in filter(is_role, values):
+                ids |= set(as_list(values[key]))
     return ids
-
-
-def _is_role(key: str) -> bool:
-    return key.endswith("_token_id")
-
-
-def _as_list(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _check_same_cut(old_file: Path, new_spec: dict[str, Any], texts: list[str]) -> None:
@@ -222,8 +215,8 @@ def _write_model(folder: Path, target: Path, kept: list[int]) -> None:
     new = {old: index for index, old in enumerate(kept)}
     for config in (model.config, model.generation_config):
         for key, value in config.to_dict().items():
-            if _is_role(key) and value is not None:
-                ids = [new[old] for old in _as_list(value)]
+            if is_role(key) and value is not None:
+                ids = [new[old] for old in as_list(value)]
                 setattr(config, key, ids if isinstance(value, list) else ids[0])
     model.save_pretrained(target)
 

@@ -6,24 +6,19 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints.reading import DTYPES, INDEX, SINGLE, is_float, own_file, read_json, readable
+from lrnb.checkpoints.reading import DTYPES, INDEX, SINGLE, is_float
+from lrnb.checkpoints.small_files import SmallFiles, small_files
 from lrnb.errors import UserError
-from lrnb.study.files import TERMS, atomic_folder, make_folder, need_space, unfinished
+from lrnb.study.files import atomic_folder, make_folder, need_space, unfinished
 
 Spec = tuple[np.dtype, tuple[int, ...]]
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-CONFIGS = ("generation_config.json", *TERMS)
-TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
-    "spiece.model", "chat_template*", "sentencepiece*.model",
-)  # fmt: skip
-TEXTS = (".json", ".txt", ".model", ".jinja")
 SHARD_BYTES = 5_000_000_000
 MARGIN = 50_000_000  # bytes left for tokenizer files and headers
 
@@ -78,21 +73,19 @@ class Writer:
 def new_checkpoint(
     out: Path,
     specs: Mapping[str, Spec],
-    like: Path,
-    tokenizer: Path | None = None,
+    files: SmallFiles,
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Writer]:
     """A Writer for the folder `out`, which appears under its name when the block ends without an error.
 
-    config and generation config are those of the folder `like`, tokenizer files of `tokenizer` (default
-    `like`). An existing `out` is replaced. UserError where the disk is too small or fills up; nothing
-    is left behind then. The caller closes the writer.
+    files: what lies beside the weights. An existing `out` is replaced. UserError where the disk is too
+    small or fills up; nothing is left behind then. The caller closes the writer.
     """
     need_space(out, space_needed(specs), "choose another folder")
     try:
         with _new_parents(out), atomic_folder(out) as folder:
-            _copy_like(like, folder, specs, tokenizer or like)
+            files.write(folder)
             writer = Writer(folder, specs, shard_bytes)
             try:
                 yield writer
@@ -125,23 +118,21 @@ def _new_parents(out: Path) -> Iterator[None]:
 def write_checkpoint(
     out: str | Path,
     tensors: Mapping[str, np.ndarray],
-    like: str | Path,
+    like: str | Path | SmallFiles,
     *,
     shard_bytes: int = SHARD_BYTES,
-    finish: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write the folder `out`: `tensors`, and config, generation config and tokenizer of `like`.
+    """Write the folder `out`: `tensors`, and beside them what a folder `like` has, or `SmallFiles`.
 
-    `finish(folder)` may add files before the folder appears under its name. Else as `new_checkpoint`.
+    Else as `new_checkpoint`.
     """
     out = Path(out)
     specs = {name: (value.dtype, value.shape) for name, value in tensors.items()}
-    with new_checkpoint(out, specs, Path(like), shard_bytes=shard_bytes) as writer:
+    files = like if isinstance(like, SmallFiles) else small_files(Path(like), Path(like), one_float(specs))
+    with new_checkpoint(out, specs, files, shard_bytes=shard_bytes) as writer:
         for name, value in tensors.items():
             writer.put(name, 0, value.reshape(-1))
         writer.close()
-        if finish:
-            finish(writer.folder)
     return out
 
 
@@ -154,26 +145,10 @@ def _bytes(spec: Spec) -> int:
     return spec[0].itemsize * math.prod(spec[1])
 
 
-def _copy_like(like: Path, folder: Path, specs: Mapping[str, Spec], tokenizer: Path) -> None:
-    config: dict[str, Any] = read_json(own_file(like / "config.json"))
+def one_float(specs: Mapping[str, Spec]) -> str:
+    """The name of the type that all floats are written in; "" where there are several, or none."""
     floats = {dtype.name for dtype, _ in specs.values() if is_float(dtype)}
-    if len(floats) == 1:  # transformers loads in the dtype that the config names
-        config["torch_dtype" if "torch_dtype" in config else "dtype"] = floats.pop()
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    copy_files(like, CONFIGS, folder)
-    copy_files(tokenizer, TOKENIZER, folder)
-
-
-def copy_files(source: Path, patterns: Sequence[str], folder: Path) -> None:
-    """Copy the files of `source` that match to `folder`. UserError for one that cannot be read.
-
-    A link to a file elsewhere is refused: it would carry a stranger's file into the output.
-    """
-    for path in sorted(source.iterdir()):
-        if any(map(path.match, patterns)) and (path.suffix in TEXTS or not path.is_dir()):  # not LICENSES/
-            with readable(path):
-                content = own_file(path).read_bytes()
-            (folder / path.name).write_bytes(content)
+    return floats.pop() if len(floats) == 1 else ""
 
 
 def _shards(specs: Mapping[str, Spec], shard_bytes: int) -> list[list[str]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lrnb.errors import UserError
+from lrnb.errors import UserError, shortened
 from lrnb.merging.by_tensor import BY_TENSOR
 from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import Option
@@ -28,6 +28,10 @@ USAGE = """lrnb merge METHOD --base DIR --model ct=DIR --model sft=DIR [--model 
 VOCABULARY_HELP = (
     "where vocabularies differ: refuse (default), owner (rows by token text, each kept), base (its tokens "
     "alone), body=NAME (embeddings and head of one)"
+)
+TOKENIZER_HELP = (
+    "whose tokenizer, chat templates and generation settings go along (default: base, or the parent that has "
+    "a chat template for the same vocabulary)"
 )
 EPILOG = """\
 methods:
@@ -141,7 +145,7 @@ def _running_options(group: Any) -> None:
     add = group.add_argument
     add("--out", required=True, metavar="DIR", help="folder for the merged model")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="default auto: the base's")
-    add("--tokenizer", metavar="NAME", help="whose tokenizer files are copied: base (default) or a parent")
+    add("--tokenizer", metavar="NAME", help=TOKENIZER_HELP)
     add("--vocabulary", metavar="HOW", help=VOCABULARY_HELP)
     add("--device", choices=("auto", "cpu", "cuda"), help="where to compute (default auto)")
     add("--threads", type=int, metavar="N", help="CPU threads; 0 (default) takes all cores")
@@ -159,6 +163,8 @@ def run_merge(given: argparse.Namespace) -> int:
         start = time.perf_counter()
         result = (whole_models.plan_merge if given.dry_run else whole_models.merge_checkpoints)(**arguments)
         seconds = time.perf_counter() - start
+        for text in result["notes"]:
+            print(f"lrnb: {text}", file=sys.stderr)
         for text in result["warnings"]:
             if text not in shown:
                 warnings.warn(text, stacklevel=1)
@@ -229,10 +235,11 @@ def _plain_warnings() -> Iterator[list[str]]:
     shown: list[str] = []
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"lrnb: warning: {message}", file=sys.stderr)
+        print(f"lrnb: warning: {shortened(str(message))}", file=sys.stderr)
         shown.append(str(message))
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of libraries to programmers, not of us to users
         warnings.showwarning = show
         yield shown
 

@@ -36,7 +36,7 @@ def make_report(job: Job, tallies: Sequence[Tally]) -> dict[str, Any]:
         report |= {"vocabulary": vectors.alignment.facts}
     for row in report["parents"].values() if job.by_tensor else ():
         row.pop("asked_density", None)  # of the first tensor; the recipe has all
-    return report | {"recipe": job.recipe, "warnings": job.doubts}
+    return report | {"recipe": job.recipe, "notes": job.notes, "warnings": job.doubts}
 
 
 def model_card(report: Mapping[str, Any], header: str) -> str:
@@ -66,6 +66,7 @@ def model_card(report: Mapping[str, Any], header: str) -> str:
             f"Won back by slack: {report['reserved']:,} entries, "
             f"{report['reserved_share']:.4f} of those TIES would discard."
         ]
+    lines += [f"\nNote: {plain(text)}." for text in report["notes"]]
     return "\n".join([*lines, *[f"\nWarning: {plain(text)}." for text in report["warnings"]]]) + "\n"
 
 

@@ -64,17 +64,15 @@ def _origins(given: str, folder: Path) -> list[str]:
         return [PACKAGES[source.removeprefix("gguf:")].origin]
     if source and HUB_ID.fullmatch(source) and not Path(source).exists():
         return [source]
-    found = _card_of(folder).get("base_model") or []
-    return [str(name) for name in ([found] if isinstance(found, str) else found)]
+    return _texts_of(_card_of(folder).get("base_model"))
 
 
 def _languages(folder: Path) -> list[str]:
     """The languages that a model was trained on, as far as its run or its card says; no private code."""
     params = _manifest_of(folder).get("params") or {}
     trained = str(_manifest_of(folder).get("stage")).startswith("ct") and params.get("lang")
-    found = [params["lang"], "en"] if trained else _card_of(folder).get("language") or []
-    codes = [found] if isinstance(found, str) else found
-    return [str(code) for code in codes if not PRIVATE.fullmatch(str(code))]
+    codes = [params["lang"], "en"] if trained else _texts_of(_card_of(folder).get("language"))
+    return [code for code in codes if not PRIVATE.fullmatch(code)]
 
 
 def _licence(folders: Iterable[Path]) -> dict[str, Any]:
@@ -98,7 +96,12 @@ def _licence_of(folder: Path) -> str:
         for phrase, name in PHRASES.items():
             if phrase.casefold() in text.casefold():
                 return name
-    return str(_card_of(folder).get("license") or "")
+    return next(iter(_texts_of(_card_of(folder).get("license"))), "")
+
+
+def _texts_of(found: Any) -> list[str]:
+    """The texts among a card's values: what else stands there may be of any size once it is written out."""
+    return [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str)]
 
 
 def _card_of(folder: Path) -> Mapping[str, Any]:
@@ -106,7 +109,7 @@ def _card_of(folder: Path) -> Mapping[str, Any]:
     from huggingface_hub.repocard import metadata_load
 
     try:
-        found = metadata_load(folder / "README.md")
+        found = metadata_load(folder / "README.md") if (folder / "README.md").is_file() else {}
     except Exception:  # of any kind: somebody else's file, without which a merge goes on
         return {}
     return found if isinstance(found, dict) else {}

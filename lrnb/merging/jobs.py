@@ -13,8 +13,12 @@ import numpy as np
 
 from lrnb.checkpoints.alignment import check_policy, vocabulary_tables
 from lrnb.checkpoints.comparing import compare
+from lrnb.checkpoints.configurations import compare_configs
 from lrnb.checkpoints.opening import open_source
+from lrnb.checkpoints.owner import default_owner, owner_notes
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
+from lrnb.checkpoints.small_files import SmallFiles, small_files
+from lrnb.checkpoints.vocabulary_files import fitted_files
 from lrnb.checkpoints.writing import Spec
 from lrnb.errors import UserError
 from lrnb.merging.by_tensor import ByTensor, options_by_tensor, refuse_other_depth, spoken_groups
@@ -32,6 +36,7 @@ IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size 
 class Job:
     """One merge of folders, opened and checked.
 
+    files: what lies beside the weights. notes: whose they are, and what was changed or left behind there.
     given: the options as they were asked for. recipe: all that is needed to repeat the merge, defaults too.
     """
 
@@ -40,7 +45,8 @@ class Job:
     out: Path
     vectors: TaskVectors
     dtypes: dict[str, np.dtype]
-    tokenizer: Path
+    files: SmallFiles
+    notes: list[str]
     given: dict[str, Any]
     doubts: list[str]
     recipe: dict[str, Any]
@@ -104,6 +110,7 @@ def open_job(
     _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
     parents = {label: opened[label] for label in models}
     first = "base" if how.base else next(iter(parents))
+    unlike = compare_configs(method, opened, first)
     vectors = TaskVectors(
         opened[first], parents, method=method, threads=workers, worker=factory, first=first,
         vocabulary=vocabulary, tokenizer=tokenizer,
@@ -111,10 +118,10 @@ def open_job(
     refuse_other_depth(method, vectors.names, layers)
     own = options_by_tensor(how, vectors, given, by_tensor) if by_tensor else {}
     options = options or next(iter(own.values()))
-    owner = vectors.alignment.owner if vectors.alignment else tokenizer or next(iter(sources))
+    owner = vectors.alignment.owner if vectors.alignment else tokenizer or default_owner(first, opened)
     dtypes = output_dtypes(how, vectors, dtype)
-    doubts = _implausible(how, vectors) + options.doubts(vectors.parents, vectors.size(vectors.names))
-    doubts += vectors.doubts
+    doubts = [*unlike, *_implausible(how, vectors)]
+    doubts += options.doubts(vectors.parents, vectors.size(vectors.names)) + vectors.doubts
     if not how.base and "base" in opened:
         _compare_unused(method, opened["base"], parents, vectors)
         doubts.append(f"{method} needs no base: the one given was compared with the models, and is not used")
@@ -124,8 +131,17 @@ def open_job(
     recipe |= {"models": {label: str(where) for label, where in models.items()}}
     recipe |= spoken_groups(own, vectors.parents) if own else options.recipe(vectors.parents)
     recipe |= {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
-    home = opened[owner].folder
-    return Job(how, options, out, vectors, dtypes, home, said, doubts, recipe, own)
+    files = _files(vectors, opened[owner], dtypes)
+    notes = owner_notes(first, owner, opened) + files.notes
+    return Job(how, options, out, vectors, dtypes, files, notes, said, doubts, recipe, own)
+
+
+def _files(vectors: TaskVectors, owner: Checkpoint, dtypes: Mapping[str, np.dtype]) -> SmallFiles:
+    """What the output holds beside its weights."""
+    assert isinstance(vectors.base, Checkpoint)
+    kinds = {kind.name for kind in dtypes.values()}
+    files = small_files(vectors.base.folder, owner.folder, kinds.pop() if len(kinds) == 1 else "")
+    return fitted_files(files, vectors.alignment) if vectors.alignment else files
 
 
 def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any]) -> dict[str, str | Path]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints.reading import Checkpoint, is_float
-from lrnb.checkpoints.vocabulary_files import fit_vocabulary
+from lrnb.checkpoints.reading import is_float
+from lrnb.checkpoints.vocabulary_files import check_ids
 from lrnb.checkpoints.writing import SHARD_BYTES, new_checkpoint, space_needed
 from lrnb.errors import UserError
 from lrnb.merging.card import make_report, manifest, model_card
@@ -96,12 +96,12 @@ def merge_checkpoints(
     `base` and `models` ({name: where}): folders or Hub ids, see `opening.open_source`; None for a method that
     needs no base. options: those of the method (`methods.METHODS`), and for all of them dtype: auto (each
     tensor as in base), float32, bfloat16, float16. device: auto, cpu, cuda. threads: 0 for all cores.
-    tokenizer: whose tokenizer files go along, base (default, or the first model without one) or a parent's
-    name. vocabulary: what becomes of rows where vocabularies differ: refuse, owner, base or body=NAME, see
-    `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default that of a model with all tokens.
-    by_tensor(name, place): the options of one tensor, over those given for all, see `ByTensor`. layers: how
-    many the models have to have. The folder holds weights, config, tokenizer, a model card and manifest.json
-    with report and hashes.
+    tokenizer: whose tokenizer, chat templates and generation settings go along, base or a parent's name; by
+    default see `owner.default_owner`. vocabulary: what becomes of rows where vocabularies differ, refuse,
+    owner, base or body=NAME, see `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default that of a
+    model with all tokens. by_tensor(name, place): the options of one tensor, over those given for all, see
+    `ByTensor`. layers: how many the models have to have. The folder holds weights, config, tokenizer, a model
+    card and manifest.json with report and hashes.
 
     An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.
@@ -143,6 +143,7 @@ def plan_merge(
         "memory_bytes": job.memory(),
         "threads": len(vectors.workers),
         "passes": job.options.passes(),
+        "notes": job.notes,
         "warnings": [*job.doubts, *short],
     }
 
@@ -151,9 +152,7 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
     """Merge into the folder; the report that the model card and the manifest hold."""
     vectors = job.vectors
     copies = {name: [c for c, n in vectors.aliases.items() if n == name] for name in vectors.aliases.values()}
-    assert isinstance(vectors.base, Checkpoint)
-    like = (vectors.base.folder, job.tokenizer)
-    with new_checkpoint(job.out, job.specs(), *like, shard_bytes=shard_bytes) as writer:
+    with new_checkpoint(job.out, job.specs(), job.files, shard_bytes=shard_bytes) as writer:
 
         def put(name: str, start: int, values: np.ndarray) -> None:
             for each in (name, *copies.get(name, ())):
@@ -163,7 +162,7 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
             put(name, 0, vectors.base[name].reshape(-1))
         tallies = merge(job.method, job.by_tensor or job.options, vectors, job.dtypes, put)
         if vectors.alignment:
-            fit_vocabulary(writer.folder, vectors.alignment)
+            check_ids(writer.folder, vectors.alignment)
         report = make_report(job, tallies)
         write_text(writer.folder / "README.md", model_card(report, card_header(job)))
         writer.close()

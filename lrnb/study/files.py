@@ -177,8 +177,8 @@ def remembered(name: str, key: str, compute: Callable[[], Any]) -> Any:
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} where there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}  # a pipe never ends
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

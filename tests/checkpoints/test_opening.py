@@ -727,6 +727,8 @@ def test_what_is_fetched_of_a_repository():
     assert hub_files("o/m", both) == sorted([*texts, *shards, *index])
     assert hub_files("o/m", [*texts, *skipped, *bins]) == sorted([*texts, *bins])
     lora = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
-    assert hub_files("o/m", [*lora, *texts, *bins]) == sorted([*lora[:2], *texts])
+    assert hub_files("o/m", [*lora, *texts]) == sorted([*lora[:2], *texts])
+    with pytest.raises(UserError, match=r"adapter_config.json\) and a whole model \(pytorch_model.bin"):
+        hub_files("o/m", [*lora, *texts, *bins])
     with pytest.raises(UserError, match="o/m: no safetensors and no pytorch_model.* It has GGUF files"):
         hub_files("o/m", [*texts, *skipped])

@@ -14,6 +14,7 @@ from support.checkpoints import edit_header, edit_index
 from support.reference import BF16, save_folder
 
 from lrnb.checkpoints.reading import INDEX, open_checkpoint
+from lrnb.checkpoints.small_files import small_files
 from lrnb.checkpoints.writing import new_checkpoint, write_checkpoint
 from lrnb.errors import UserError
 from lrnb.study import files
@@ -228,7 +229,7 @@ def shift(header):
         (lambda h: h.update(half=3), "not a whole .*`3`, expected"),
         (
             lambda h: h["half"].update(dtype="F8_E4M3", shape=[10]),
-            "'half' has dtype F8_E4M3, which is not merged",
+            "quantised weights .FP8; 'half' shows it",
         ),
         (lambda h: h["half"].update(data_offsets=h["steps"]["data_offsets"]), "not a whole .*invalid"),
         (shift, "not a whole .*invalid offset for tensor `.*`"),
@@ -309,7 +310,9 @@ def assert_holds(folder: Path, wanted: dict[str, np.ndarray]) -> None:
 def test_entries_may_come_in_any_order(single, tmp_path, shard_bytes):
     orders = [parts(), parts()[::-1], parts()[1::2] + parts()[::2]]
     for i, order in enumerate(orders):
-        with new_checkpoint(tmp_path / str(i), LAYOUT, single, shard_bytes=shard_bytes) as writer:
+        with new_checkpoint(
+            tmp_path / str(i), LAYOUT, small_files(single, single), shard_bytes=shard_bytes
+        ) as writer:
             for part in order:
                 writer.put(*part)
             assert not (tmp_path / str(i)).exists()
@@ -325,7 +328,7 @@ def test_entries_may_come_from_several_threads(single, tmp_path, step):
     specs = {name: (x.dtype, x.shape) for name, x in wanted.items()}
     pieces = [(name, i, x[i : i + step]) for name, x in wanted.items() for i in range(0, x.size, step)]
     np.random.default_rng(0).shuffle(pieces)
-    with new_checkpoint(tmp_path / "out", specs, single) as writer:
+    with new_checkpoint(tmp_path / "out", specs, small_files(single, single)) as writer:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda piece: writer.put(*piece), pieces))
         writer.close()
@@ -334,7 +337,7 @@ def test_entries_may_come_from_several_threads(single, tmp_path, step):
 
 def test_what_is_put_need_not_be_contiguous(single, tmp_path):
     table = np.arange(12, dtype=np.float32).reshape(3, 4)
-    with new_checkpoint(tmp_path / "out", {"t": (table.dtype, (3,))}, single) as writer:
+    with new_checkpoint(tmp_path / "out", {"t": (table.dtype, (3,))}, small_files(single, single)) as writer:
         writer.put("t", 0, table[:, 1])
         writer.close()
     assert open_checkpoint(tmp_path / "out")["t"].tolist() == [1, 5, 9]
@@ -356,7 +359,7 @@ def test_what_is_put_need_not_be_contiguous(single, tmp_path):
     ],
 )
 def test_what_was_not_promised_is_not_written(single, tmp_path, name, start, given):
-    with new_checkpoint(tmp_path / "out", LAYOUT, single) as writer:
+    with new_checkpoint(tmp_path / "out", LAYOUT, small_files(single, single)) as writer:
         before = (writer.folder / "model.safetensors").read_bytes()
         with pytest.raises(ValueError, match=f"'{name}'.* was not promised"):
             writer.put(name, start, given)
@@ -383,7 +386,7 @@ def test_what_was_not_promised_is_not_written(single, tmp_path, name, start, giv
 )  # fmt: skip
 def test_close_finds_gaps_and_what_was_written_twice(single, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):  # noqa: SIM117
-        with new_checkpoint(tmp_path / "out", LAYOUT, single) as writer:
+        with new_checkpoint(tmp_path / "out", LAYOUT, small_files(single, single)) as writer:
             for part in change(parts()):
                 writer.put(*part)
             writer.close()
@@ -391,7 +394,7 @@ def test_close_finds_gaps_and_what_was_written_twice(single, tmp_path, change, m
 
 
 def test_nothing_is_written_after_close(single, tmp_path):
-    with new_checkpoint(tmp_path / "out", LAYOUT, single) as writer:
+    with new_checkpoint(tmp_path / "out", LAYOUT, small_files(single, single)) as writer:
         for part in parts():
             writer.put(*part)
         writer.close()
@@ -408,7 +411,10 @@ def test_an_error_midway_leaves_nothing(single, tmp_path, error):
     refusal = pytest.raises(type(error))
     if isinstance(error, OSError):
         refusal = pytest.raises(UserError, match=rf"out: could not be written \({error.strerror or error}\)")
-    with refusal, new_checkpoint(tmp_path / "new" / "runs" / "out", LAYOUT, like=single) as writer:
+    with (
+        refusal,
+        new_checkpoint(tmp_path / "new" / "runs" / "out", LAYOUT, small_files(single, single)) as writer,
+    ):
         writer.put(*parts()[0])
         assert (tmp_path / "new" / "runs").is_dir()
         raise error
@@ -416,7 +422,10 @@ def test_an_error_midway_leaves_nothing(single, tmp_path, error):
 
 
 def test_an_error_midway_keeps_folders_in_use(single, tmp_path):
-    with pytest.raises(RuntimeError), new_checkpoint(tmp_path / "a" / "b" / "out", LAYOUT, single):
+    with (
+        pytest.raises(RuntimeError),
+        new_checkpoint(tmp_path / "a" / "b" / "out", LAYOUT, small_files(single, single)),
+    ):
         (tmp_path / "a" / "other.txt").write_text("of another program")
         raise RuntimeError
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["other.txt"]
@@ -460,7 +469,7 @@ def test_an_input_that_cannot_be_read_is_no_output_that_cannot_be_written(single
     gone = tmp_path / "ct" / "model.safetensors"
 
     def write(opened: Path | None) -> None:
-        with new_checkpoint(tmp_path / "out", specs, single) as writer:
+        with new_checkpoint(tmp_path / "out", specs, small_files(single, single)) as writer:
             (opened or writer.folder / "none" / "file").read_bytes()
 
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be read \(No such file"):

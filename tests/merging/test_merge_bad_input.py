@@ -86,7 +86,7 @@ def contents(folder: Path) -> dict[str, Any]:
         state, checksum = path.lstat(), None
         if path.is_symlink():
             found[str(path.relative_to(folder))] = str(path.readlink())
-        elif path.is_dir():
+        elif not path.is_file():  # a folder, or a pipe
             found[str(path.relative_to(folder))] = state.st_mode
         else:
             with contextlib.suppress(PermissionError):
@@ -189,6 +189,16 @@ def dangle(file: Path) -> None:
     file.symlink_to("nothing")
 
 
+def pipe_for(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def pointer_for(file: Path) -> None:
+    """What `git clone` leaves of a large file where Git LFS is not installed."""
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 123\n")
+
+
 def folder_for(file: Path) -> None:
     file.unlink(missing_ok=True)
     file.mkdir()
@@ -234,7 +244,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "float8": (
         header(lambda h: h["steps"].update(dtype="F8_E5M2", shape=[24])),
-        rf"{{}}/{SHARD}: {STEPS} has dtype F8_E5M2, which is not merged\. Save the model in bfloat16",
+        rf"{{}}/{SHARD}: quantised weights \(FP8; {STEPS} shows it\), .* Give the model in bfloat16",
     ),
     "no such dtype": (
         header(lambda h: h["steps"].update(dtype="Q4")),
@@ -245,9 +255,9 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "config.json").write_text("3"),
         rf"{{}}/config\.json: expected a JSON object, got int\. {AGAIN}",
     ),
-    "an adapter without weights": (
+    "an adapter beside a whole model": (
         lambda f: (f / "adapter_config.json").write_text('{"peft_type": "LORA"}'),
-        "{}: has adapter_config.json, but no",
+        r"{}: holds a LoRA adapter \(adapter_config.json\) and a whole model",
     ),
     "a table of config that is none": (
         lambda f: [
@@ -278,12 +288,16 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "link to no config": (
         lambda f: dangle(f / "config.json"),
-        r"{}/config\.json: cannot be read \(No such file or directory\)\. Mend the path",
+        rf"{{}}/config\.json: a link to nothing\. {AGAIN}",
     ),
     "folder for a config": (
         lambda f: folder_for(f / "config.json"),
-        r"{}/config\.json: cannot be read \(Is a directory\)\. Mend the path",
+        rf"{{}}/config\.json: not a file, but a folder\. {AGAIN}",
     ),
+    "pipe for a config": (lambda f: pipe_for(f / "config.json"), rf"{{}}/config\.json: .*a pipe\. {AGAIN}"),
+    "pipe for a shard": (lambda f: pipe_for(f / SHARD), rf"{{}}/{SHARD}: not a file, but a pipe\. {AGAIN}"),
+    "pointer for a shard": (shards_one(pointer_for), rf"{{}}/{SHARD}: a Git LFS pointer, .*git lfs pull"),
+    "pointer for an index": (lambda f: pointer_for(f / INDEX), rf"{{}}/{INDEX}: a Git LFS pointer"),
 }
 
 

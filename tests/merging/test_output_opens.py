@@ -1,0 +1,257 @@
+"""A merged folder is one that transformers opens and that is spoken to rightly, on real small models.
+
+Each situation is one that users of merging tools report; what must not be written is not there afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.pico import save_pico
+
+from lrnb.cli import main
+
+MODELS = ("--base", "base", "--model", "ct=ct", "--model", "sft=sft")
+TEMPLATE = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """base, ct and sft: pico Llamas with tokenizers, ct and sft a step away from base."""
+    place = tmp_path_factory.mktemp("models")
+    save_pico(place / "base")
+    rng = np.random.default_rng(0)
+    for name in ("ct", "sft"):
+        shutil.copytree(place / "base", place / name)
+        change_weights(place / name, lambda t: {k: x + moved(rng, x) for k, x in t.items()})
+    return place
+
+
+def moved(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    return (1e-3 * rng.standard_normal(x.shape)).astype(x.dtype)
+
+
+@pytest.fixture
+def place(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of them, made the current folder."""
+    shutil.copytree(models, tmp_path / "w")
+    monkeypatch.chdir(tmp_path / "w")
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "w"
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def edit(file: str | Path, **values: Any) -> None:
+    """Set keys of a JSON file; None takes a key away."""
+    found = json.loads(Path(file).read_text()) | values
+    Path(file).write_text(json.dumps({key: x for key, x in found.items() if x is not None}))
+
+
+def written(name: str) -> dict[str, Any]:
+    return json.loads((Path("out") / name).read_text())
+
+
+class Merge:
+    """Runs `lrnb merge average`; `refused` looks that nothing was written."""
+
+    def __init__(self, capsys: pytest.CaptureFixture) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *more: str) -> str:
+        assert main.main(["merge", "average", *MODELS, "--out", "out", *more]) == 0
+        return self.capsys.readouterr().err
+
+    def refused(self, *more: str) -> str:
+        before = sorted(path.name for path in Path().iterdir())
+        assert main.main(["merge", "average", *MODELS, "--out", "out", *more]) == 2
+        assert sorted(path.name for path in Path().iterdir()) == before
+        said = self.capsys.readouterr().err
+        assert len(said.splitlines()) <= 20
+        return said
+
+
+@pytest.fixture
+def merge(place: Path, capsys: pytest.CaptureFixture) -> Merge:
+    return Merge(capsys)
+
+
+# whose tokenizer, and what goes with it
+
+
+def speaking(folder: str) -> None:
+    """A chat template, and an end of an answer that base does not have."""
+    (Path(folder) / "chat_template.jinja").write_text(TEMPLATE)
+    for name in ("config.json", "generation_config.json"):
+        edit(Path(folder) / name, eos_token_id=[2, 7], pad_token_id=0)
+
+
+@pytest.mark.parametrize("how", [(), ("--tokenizer", "sft")])
+def test_a_chat_template_comes_with_its_own_end(merge: Merge, how: tuple[str, ...]) -> None:
+    speaking("sft")
+    said = merge(*how)
+    assert Path("out/chat_template.jinja").read_text() == TEMPLATE
+    assert written("config.json")["eos_token_id"] == [2, 7]
+    assert written("config.json")["pad_token_id"] == 0
+    assert written("generation_config.json")["eos_token_id"] == [2, 7]
+    assert "ids of special tokens are those of sft" in said
+    assert "those of sft" in Path("out/README.md").read_text()
+
+
+def test_every_chat_template_and_processor_goes_along(merge: Merge) -> None:
+    speaking("sft")
+    Path("sft/additional_chat_templates").mkdir()
+    Path("sft/additional_chat_templates/tool_use.jinja").write_text(TEMPLATE)
+    Path("sft/preprocessor_config.json").write_text('{"size": 3}')
+    Path("base/preprocessor_config.json").write_text('{"size": 4}')
+    merge()
+    assert Path("out/additional_chat_templates/tool_use.jinja").read_text() == TEMPLATE
+    assert written("preprocessor_config.json") == {"size": 3}
+
+
+def test_what_is_left_behind_is_said(merge: Merge) -> None:
+    speaking("sft")
+    spec = json.loads(Path("sft/tokenizer.json").read_text())
+    spec["model"]["vocab"] |= {"cat": 5, "a": 6}  # two words change their places
+    Path("sft/tokenizer.json").write_text(json.dumps(spec))
+    assert "template and generation settings of sft are left behind (another vocabulary" in merge()
+    assert not Path("out/chat_template.jinja").exists()
+    assert written("generation_config.json")["eos_token_id"] == 2
+    shutil.rmtree("out")
+    assert "settings of sft are left behind (another vocabulary" in merge("--tokenizer", "base")
+
+
+def test_the_tokenizers_own_end_ends_an_answer(merge: Merge) -> None:
+    edit("base/tokenizer_config.json", eos_token="river")  # a token that the ids do not name
+    river = json.loads(Path("base/tokenizer.json").read_text())["model"]["vocab"]["river"]
+    said = merge("--tokenizer", "base")
+    assert written("generation_config.json")["eos_token_id"] == [2, river]
+    assert written("config.json")["eos_token_id"] == [2, river]
+    assert f"has {river} too" in said
+
+
+# configurations
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"num_attention_heads": 4, "head_dim": 8},
+            "num_attention_heads is 2 in config.json of base but 4 in",
+        ),
+        ({"num_key_value_heads": 1}, "num_key_value_heads is 2 in config.json of base but 1 in that of sft"),
+        ({"model_type": "mistral"}, "model_type is 'llama' in config.json of base but 'mistral' in"),
+    ],
+)
+def test_models_that_compute_differently(merge: Merge, change: dict[str, Any], message: str) -> None:
+    edit("sft/config.json", **change)
+    assert message in merge.refused()
+
+
+def test_settings_that_differ_are_warned_about(merge: Merge) -> None:
+    edit("ct/config.json", rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    edit("sft/config.json", max_position_embeddings=512, hidden_act="gelu", rms_norm_eps=1e-5)
+    said = merge()
+    for words in (
+        "ct: rope, theta, is 1000000.0 in its config.json and 10000.0 in that of base",
+        "sft: max_position_embeddings is 512 in its config.json and 256",
+        "sft: hidden_act is gelu in its config.json and silu",
+        "sft: rms_norm_eps is 1e-05 in its config.json and 1e-06",
+    ):
+        assert f"warning: {words}" in said
+    assert "1000000.0" in Path("out/README.md").read_text()
+    assert said.count("warning") == 4
+
+
+def test_two_spellings_of_one_rope_are_no_difference(merge: Merge) -> None:
+    edit("ct/config.json", rope_parameters=None, rope_theta=10000.0, rope_scaling=None)
+    assert "warning" not in merge()
+
+
+# quantisation
+
+
+def test_settings_of_a_quantisation_are_left_out(merge: Merge) -> None:
+    for name in ("base", "ct", "sft"):
+        settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        edit(f"{name}/config.json", quantization_config=settings)
+    assert "quantisation settings in config.json are left out" in merge()
+    assert "quantization_config" not in written("config.json")
+
+
+QUANTISED = {
+    "bitsandbytes": ({"load_in_8bit": True}, {"SCB": np.ones(3, np.float32)}, "bitsandbytes", "dequantize()"),
+    "gptq": ({}, {"qweight": np.ones((2, 2), np.int32), "g_idx": np.ones(3, np.int32)}, "GPTQ", "bfloat16"),
+    "awq": ({}, {"qweight": np.ones((2, 2), np.int32)}, "AWQ", "made from"),
+    "fp8": ({}, {"weight_scale_inv": np.ones(2, np.float32)}, "FP8", "FineGrainedFP8Config"),
+    "hqq": ({}, {"weight": np.ones((4, 4), np.uint8)}, "hqq", "made from"),
+}
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+@pytest.mark.parametrize("said_in_config", [True, False])
+def test_quantised_weights_are_called_by_their_name(merge: Merge, kind: str, said_in_config: bool) -> None:
+    settings, tensors, name, way = QUANTISED[kind]
+    change_weights(
+        Path("sft"), lambda t: t | {f"model.layers.0.mlp.up_proj.{k}": x for k, x in tensors.items()}
+    )
+    if said_in_config:
+        edit("sft/config.json", quantization_config={"quant_method": kind, **settings})
+    elif kind == "hqq":
+        return  # nothing says so then, and the names differ
+    said = merge.refused()
+    assert f"sft: quantised weights ({name}" in said
+    assert way in said
+
+
+# what a folder holds
+
+
+def test_buffers_are_left_out(merge: Merge) -> None:
+    extra = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32) for i in range(2)}
+    change_weights(Path("base"), lambda t: t | extra)
+    merge()
+    assert not set(extra) & set(load_file("out/model.safetensors"))
+    assert len(load_file("out/model.safetensors")) == len(load_file("ct/model.safetensors"))
+
+
+def test_an_adapter_beside_a_whole_model(merge: Merge) -> None:
+    Path("sft/adapter_config.json").write_text("{}")
+    said = merge.refused()
+    assert "sft: holds a LoRA adapter (adapter_config.json) and a whole model (model.safetensors)" in said
+
+
+@pytest.mark.parametrize("name", ["README.md", "manifest.json", "tokenizer_config.json", "LICENSE"])
+def test_pipes_are_not_waited_for(merge: Merge, name: str) -> None:
+    Path("base", name).unlink(missing_ok=True)
+    os.mkfifo(Path("base", name))
+    if name in ("README.md", "manifest.json"):  # somebody else's notes, without which a merge goes on
+        merge()
+    else:
+        assert f"base/{name}: not a file, but a pipe" in merge.refused()
+
+
+def test_a_bomb_of_aliases_in_a_card(merge: Merge) -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    card = "\n".join(["---", *levels, "base_model: [*a29]", "license: *a29", "language: *a29", "---", ""])
+    Path("sft/README.md").write_text(card)
+    merge()
+
+
+def test_a_name_of_a_million_letters(merge: Merge) -> None:
+    long = {"x" * 1_000_000: np.ones(3, np.float32), "y\n" * 1000: np.ones(3, np.float32)}
+    change_weights(Path("sft"), lambda t: t | long)
+    assert len(merge.refused()) < 3000
