@@ -57,14 +57,15 @@ def small_files(like: Path, owner: Path, dtype: str = "", tokenizer: Path | None
     stranger's: it would be carried into the output.
     """
     found, home = SmallFiles({}), tokenizer or owner
-    config = read_json(own_file(like / CONFIG))
-    if like != owner:
-        config = _with_ids_of(config, read_json(own_file(owner / CONFIG)))
-    config = _own_settings(config, found.notes)
+    config, speaker = read_json(own_file(like / CONFIG)), read_json(own_file(owner / CONFIG))
+    config = _own_settings(_with_ids_of(config, speaker), found.notes)
     if dtype:  # transformers loads in the dtype that the config names
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
     found.contents.update(_copies(like, TERMS) | _copies(owner, (GENERATION, *PROCESSORS)))
     found.contents.update(_copies(home, TOKENIZER))
+    if GENERATION not in found.contents and (like / GENERATION).exists():
+        settings = _with_ids_of(read_json(own_file(like / GENERATION)), speaker)
+        found.contents[GENERATION] = _json_bytes(settings)
     if (home / TEMPLATES).is_dir():
         found.contents.update(_copies(home / TEMPLATES, ("*.jinja",), f"{TEMPLATES}/"))
     found.contents[CONFIG] = _json_bytes(config)

@@ -98,10 +98,10 @@ def merge_checkpoints(
     tensor as in base), float32, bfloat16, float16. device: auto, cpu, cuda. threads: 0 for all cores.
     tokenizer: whose tokenizer, chat templates and generation settings go along, base or a parent's name; by
     default see `owner.default_owner`. vocabulary: what becomes of rows where vocabularies differ, refuse,
-    owner, base or body=NAME, see `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default that of a
-    model with all tokens. by_tensor(name, place): the options of one tensor, over those given for all, see
-    `ByTensor`. layers: how many the models have to have. The folder holds weights, config, tokenizer, a model
-    card and manifest.json with report and hashes.
+    owner, base or body=NAME, see `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default
+    that of a model with all tokens. by_tensor(name, place): the options of one tensor, over those given for
+    all, see `ByTensor`. layers: how many the models have to have. The folder holds weights, config,
+    tokenizer, a model card and manifest.json with report and hashes.
 
     An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.

@@ -125,11 +125,10 @@ def test_what_is_left_behind_is_said(merge: Merge) -> None:
     spec = json.loads(Path("sft/tokenizer.json").read_text())
     spec["model"]["vocab"] |= {"cat": 5, "a": 6}  # two words change their places
     Path("sft/tokenizer.json").write_text(json.dumps(spec))
-    assert "template and generation settings of sft are left behind (another vocabulary" in merge()
+    said = merge("--vocabulary", "base")
+    assert "template and generation settings of sft are left behind (another vocabulary" in said
     assert not Path("out/chat_template.jinja").exists()
     assert written("generation_config.json")["eos_token_id"] == 2
-    shutil.rmtree("out")
-    assert "settings of sft are left behind (another vocabulary" in merge("--tokenizer", "base")
 
 
 def test_the_tokenizers_own_end_ends_an_answer(merge: Merge) -> None:
