@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,8 +20,11 @@ S = TypeVar("S")
 W = TypeVar("W")
 T = TypeVar("T")
 Bounds = tuple[np.ndarray, np.ndarray]  # low and high, float32, one a parent
+#: (task vectors, one array a parent; index of their first entry in the tensor) -> what is added to the base
+Formula = Callable[[list[Any], int], Any]
 ONE = np.float32(1)
 NONE = np.float32(-1)  # a slack that wins nothing back
+BLOCK = 1 << 14  # entries that a formula of whole arrays takes at once: they stay in the cache
 
 
 class Operands(NamedTuple):
@@ -90,14 +93,21 @@ class Worker(Protocol):
     def position(self, data: Operands, parent: int, value: np.float32, rank: int) -> int: ...
     def vote(self, data: Operands, ballot: Ballot) -> View: ...
     def observe(self, data: Operands, ballot: Ballot, low: np.float32, high: np.float32) -> View: ...
-    def ties(self, data: Operands, ballot: Ballot, dtype: np.dtype) -> tuple[np.ndarray, Tally]: ...
+    def losses(self, data: Operands, ballot: Ballot) -> np.ndarray: ...
+    def ties(
+        self, data: Operands, ballot: Ballot, dtype: np.dtype, won: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Tally]: ...
     def average(
         self, data: Operands, shares: Sequence[float], keep: bool, dtype: np.dtype
     ) -> tuple[np.ndarray, int]: ...
     def arithmetic(
         self, data: Operands, factors: Sequence[float], dtype: np.dtype
     ) -> tuple[np.ndarray, int]: ...
+    def step(self, data: Operands, formula: Formula, dtype: np.dtype) -> tuple[np.ndarray, int]: ...
+    def deltas_at(self, data: Operands, parent: int, where: np.ndarray) -> np.ndarray: ...
     def gram(self, data: Operands, of: str) -> np.ndarray: ...
+    def mass(self, data: Operands, thresholds: Sequence[np.float32]) -> np.ndarray: ...
+    def products(self, data: Operands, width: int, by_row: bool) -> np.ndarray: ...
 
 
 class Cpu:
@@ -137,13 +147,27 @@ class Cpu:
         margins = Scan(over, at_high, at_low, room[:within].copy())
         return View(int(lead), lost, (int(level[0]), int(level[1])), margins)
 
-    def ties(self, data: Operands, ballot: Ballot, dtype: np.dtype) -> tuple[np.ndarray, Tally]:
-        """The merged span, valid until the next call, and its counts."""
+    def losses(self, data: Operands, ballot: Ballot) -> np.ndarray:
+        """The indices in the span at which `ballot.own` loses a conflict, ascending."""
+        found = np.empty(len(data.base) + 1, np.int64)
+        return found[
+            : self.loops.lost_at(*data[:2], ballot.thresholds, ballot.weights, ballot.zero, ballot.own, found)
+        ].copy()
+
+    def ties(
+        self, data: Operands, ballot: Ballot, dtype: np.dtype, won: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Tally]:
+        """The merged span, valid until the next call, and its counts.
+
+        won: some of `losses`, which `ballot.own` wins back, whatever their margins.
+        """
         out, b = self._out(data.base, dtype), ballot
+        won = np.empty(0, np.int64) if won is None else won
         counts = np.zeros(self.loops.PARENTS + 2 * self.parents, np.int64)
         self.loops.merge_ties(
-            *data[:2], b.thresholds, b.weights, b.zero, b.own, b.xi, b.by_sum, b.lam, b.normalize, out, counts
-        )
+            *data[:2], b.thresholds, b.weights, b.zero, b.own, b.xi, b.by_sum, b.lam, b.normalize, won,
+            out, counts,
+        )  # fmt: skip
         kept, lost = counts[self.loops.PARENTS :].reshape(2, -1)
         conflicts, overlap, reserved, bad = counts[: self.loops.PARENTS].tolist()
         return _as(out), Tally(conflicts, overlap, reserved, bad, kept, lost)
@@ -167,12 +191,41 @@ class Cpu:
         bad = self.loops.arithmetic(*data[:2], tuple(map(np.float32, factors)), out)
         return _as(out), int(bad)
 
+    def step(self, data: Operands, formula: Formula, dtype: np.dtype) -> tuple[np.ndarray, int]:
+        """base + formula(task vectors), valid until the next call; how many entries are not finite, of the
+        task vectors or of the result. The formula is called for a few entries at a time."""
+        out, room, bad = self._out(data.base, dtype), self._room(BLOCK), 0
+        for start in range(0, len(data.base), BLOCK):
+            part = slice(start, min(start + BLOCK, len(data.base)))
+            base, parents = data.base[part], tuple(x[part] for x in data.parents)
+            taus = tuple(row[: len(base)] for row in room)
+            bad += int(self.loops.deltas(base, parents, taus))
+            step = np.ascontiguousarray(formula(list(taus), data.key[1] + start), np.float32)
+            bad += int(self.loops.add(base, step, out[part]))
+        return _as(out), bad
+
+    def deltas_at(self, data: Operands, parent: int, where: np.ndarray) -> np.ndarray:
+        """A parent's task vector at some indices of the span, float32."""
+        return np.asarray(self.loops.deltas_at(data.base, data.parents[parent], where))
+
     def gram(self, data: Operands, of: str) -> np.ndarray:
         """(parents, parents) float64: the dot products of a span's "parents" or of their "deltas"."""
         lanes = np.zeros((self.parents, self.parents, self.loops.LANES))
         self.loops.gram(*data[:2], of == "deltas", lanes)
         lower = lanes.sum(axis=2)
         return lower + np.tril(lower, -1).T
+
+    def mass(self, data: Operands, thresholds: Sequence[np.float32]) -> np.ndarray:
+        """(parents,) float64: the sums of |task vector| over the entries that reach the thresholds."""
+        lanes = np.zeros((self.parents, self.loops.LANES))
+        self.loops.mass(*data[:2], tuple(thresholds), lanes)
+        return np.asarray(lanes.sum(axis=1))
+
+    def products(self, data: Operands, width: int, by_row: bool) -> np.ndarray:
+        """(2 * parents + 1, columns) float64 of whole rows of a matrix, see `columns.products`."""
+        sums = np.zeros((2 * self.parents + 1, len(data.base) // width if by_row else width))
+        (self.loops.row_products if by_row else self.loops.column_products)(*data[:2], width, sums)
+        return sums
 
     def _room(self, n: int) -> np.ndarray:
         if self.room.shape[1] < n:

@@ -17,24 +17,27 @@ from typing import Protocol
 import numpy as np
 
 from lrnb.merging.cpu import Ballot, Operands, Scan, Tally, View, Worker
+from lrnb.merging.equalising import equalising_factors
 from lrnb.merging.task_vectors import Span, TaskVectors
-from lrnb.merging.thresholds import ALL, Bracket, Kth, kth_largest, locate, sample_size
+from lrnb.merging.thresholds import ALL, NEVER, Bracket, Cut, Kth, kth_largest, locate, sample_size
 from lrnb.merging.trimming import Merging
 
-NEVER = np.float32(np.inf)
+
+class Trimming(Protocol):
+    """The share of entries kept of each parent, and what happens at the threshold; see `Merging`."""
+
+    @property
+    def density(self) -> tuple[float, ...]: ...
+    @property
+    def at_threshold(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Where trimming cuts: magnitudes above `threshold` stay, and of those equal to it the ones
-    before entry `stop` of the scope."""
+class WonBack(Protocol):
+    """Which losses of a scope the protected parent wins back, where it is not by their margins."""
 
-    threshold: np.float32
-    stop: int
-
-    def at(self, span: Span) -> np.float32:
-        """The smallest magnitude that stays in a span that `stop` does not divide."""
-        return self.threshold if span.first < self.stop else np.nextafter(self.threshold, NEVER)
+    def won(self, worker: Worker, span: Span, data: Operands, ballot: Ballot) -> np.ndarray:
+        """Some of `worker.losses`."""
+        ...
 
 
 class Slack(Protocol):
@@ -47,7 +50,7 @@ class Slack(Protocol):
 class Scope:
     """One scope, ready to be merged: where each parent is cut, and the decisions that all spans share.
 
-    `xi` is won back up to entry `xi_stop`; see `Ballot`.
+    `xi` is won back up to entry `xi_stop`, see `Ballot`; or `choice` says what is.
     """
 
     vectors: TaskVectors
@@ -55,6 +58,7 @@ class Scope:
     cuts: list[Cut]
     ballot: Ballot
     xi_stop: int = 0
+    choice: WonBack | None = None
 
     def spans(self) -> list[Span]:
         return self.vectors.spans(self.names, [*(cut.stop for cut in self.cuts), self.xi_stop])
@@ -85,7 +89,7 @@ def total(tallies: Sequence[Tally], parents: int) -> Tally:
 
 
 def cuts(
-    vectors: TaskVectors, names: list[str], options: Merging, near: Sequence[Bracket] | None = None
+    vectors: TaskVectors, names: list[str], options: Trimming, near: Sequence[Bracket] | None = None
 ) -> list[Cut]:
     """Where each parent is trimmed over the scope `names`; remembered in `vectors`.
 
@@ -101,13 +105,13 @@ def cuts(
     return vectors.cuts[key]
 
 
-def quotas(options: Merging, n: int) -> list[int]:
+def quotas(options: Trimming, n: int) -> list[int]:
     """How many of n entries each parent keeps."""
     return [round(density * n) for density in options.density]
 
 
 def _find_cuts(
-    vectors: TaskVectors, names: list[str], options: Merging, near: Sequence[Bracket] | None
+    vectors: TaskVectors, names: list[str], options: Trimming, near: Sequence[Bracket] | None
 ) -> list[Cut]:
     n, spans = vectors.size(names), vectors.spans(names)
     ks = quotas(options, n)
@@ -176,11 +180,12 @@ def settle_election(
     The elected sign is that of the weighted sum. Where the sum is exactly 0, `zero_sign="majority"`
     takes the sign that was elected at more entries of the scope, as `resolve_zero_signs` of the
     TIES authors does, - if both were elected equally often (their code's outcome too);
-    "positive" takes +.
+    "positive" takes +. `equalise` changes the weights, see `lrnb/merging/equalising.py`.
     """
     found = cuts(vectors, names, options)
     thresholds = tuple(cut.threshold for cut in found)
-    weights = tuple(map(np.float32, options.weights))
+    factors = equalising_factors(vectors, names, options.equalise, found)
+    weights = tuple(np.float32(w * f) for w, f in zip(options.weights, factors, strict=True))
     ballot = Ballot(thresholds, weights, lam=np.float32(options.lam), normalize=options.normalize)
     scope = Scope(vectors, names, found, ballot)
     if slack is not None:

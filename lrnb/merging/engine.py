@@ -15,7 +15,7 @@ from lrnb.errors import UserError
 from lrnb.merging.cpu import Operands, Tally, Worker, run_all
 from lrnb.merging.gpu import DeviceVectors, on_gpu
 from lrnb.merging.kept_rows import kept_rows
-from lrnb.merging.registry import Method, Options, Settled
+from lrnb.merging.registry import Method, Options, Settled, refuse_unfit
 from lrnb.merging.task_vectors import Span, T, TaskVectors, like_input
 
 Tensors = Any  # a tensor, or a dict name -> tensor; numpy or torch
@@ -39,8 +39,10 @@ def merge(
     """Merge all scopes; `put` gets every entry of the result once. Returns what was counted, in order.
 
     options: as `Method.settle` made them for these vectors' parents, or {tensor: its own}, each tensor then a
-    scope by itself.
+    scope by itself. UserError where they do not go with the tensors' names.
     """
+    for each in [options] if isinstance(options, Options) else options.values():
+        refuse_unfit(method.name, each, vectors.names)
 
     def of(names: list[str]) -> Options:
         return options if isinstance(options, Options) else options[names[0]]

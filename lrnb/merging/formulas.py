@@ -27,6 +27,17 @@ def trim(tau: Array, threshold: Real) -> Array:
     return _where(abs(tau) >= threshold, tau, 0.0)
 
 
+def band(tau: Array, low: Real, high: Real) -> Array:
+    """tau where |tau| reaches low and not high, 0 elsewhere."""
+    size = abs(tau)
+    return _where((size >= low) & (size < high), tau, 0.0)
+
+
+def keep(tau: Array, kept: Array) -> Array:
+    """tau where `kept`, 0 elsewhere."""
+    return _where(kept, tau, 0.0)
+
+
 def trim_all(taus: Iterable[Array], thresholds: Iterable[Real]) -> list[Array]:
     """Every parent's task vector, trimmed at its threshold."""
     return [trim(tau, threshold) for tau, threshold in zip(taus, thresholds, strict=True)]
@@ -52,6 +63,28 @@ def mean(taus: Sequence[Array], weights: Sequence[Real], gamma: Array, normalize
     top = sum(_where(yes, tau * w, 0.0) for yes, tau, w in zip(agree, taus, weights, strict=True))
     bottom = sum(yes * w for yes, w in zip(agree, weights, strict=True))
     return top / (bottom + (bottom == 0)) if normalize else top
+
+
+def agreed(taus: Sequence[Array], weights: Sequence[Real], normalize: bool) -> Array:
+    """`mean` of the entries whose sign is that of the weighted sum; a sum of 0 counts as +."""
+    up = weighted_sum(taus, weights) >= 0
+    agree = [((tau > 0) & up) | ((tau < 0) & ~up) for tau in taus]
+    top = weighted_sum([keep(tau, yes) for tau, yes in zip(taus, agree, strict=True)], weights)
+    if not normalize:
+        return top
+    bottom = weighted_sum(agree, weights)
+    return top / _where(bottom == 0, 1.0, bottom)
+
+
+def mean_of_kept(taus: Sequence[Array]) -> Array:
+    """The mean of the entries that are not 0."""
+    count = sum((tau != 0) * np.float32(1) for tau in taus)
+    return weighted_sum(taus, [np.float32(1)] * len(taus)) / _where(count == 0, 1.0, count)
+
+
+def like(array: np.ndarray, x: Array) -> Array:
+    """An array as `x` is one: numpy's, or torch's on the same device."""
+    return array if isinstance(x, np.ndarray) else sys.modules["torch"].from_numpy(array).to(x.device)
 
 
 def discarded(tau: Array, gamma: Array) -> Array:

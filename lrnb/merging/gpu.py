@@ -17,7 +17,7 @@ import numpy as np
 from lrnb.checkpoints.reading import BFLOAT16, HEAD
 from lrnb.errors import UserError
 from lrnb.merging import formulas
-from lrnb.merging.cpu import Ballot, Bounds, Cpu, Operands, Scan, Tally, View, Worker
+from lrnb.merging.cpu import Ballot, Bounds, Cpu, Formula, Operands, Scan, Tally, View, Worker
 from lrnb.merging.task_vectors import Opened, Span, TaskVectors, cores
 
 
@@ -73,13 +73,25 @@ class Torch:
         margins = _scan(abs(total[lost]), float(low), float(high))
         return View(_count(total > 0) - _count(total < 0), _count(lost), level, margins)
 
-    def ties(self, data: Operands, ballot: Ballot, dtype: np.dtype) -> tuple[np.ndarray, Tally]:
+    def losses(self, data: Operands, ballot: Ballot) -> np.ndarray:
+        """As Cpu.losses."""
+        taus = self._trimmed(data, ballot)
+        gamma = formulas.elect(taus, ballot.weights, ballot.zero)
+        lost = formulas.discarded(taus[ballot.own], gamma) & formulas.conflict(taus)
+        return np.asarray(lost.nonzero().reshape(-1).cpu().numpy())
+
+    def ties(
+        self, data: Operands, ballot: Ballot, dtype: np.dtype, won: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Tally]:
         """As Cpu.ties."""
         b, taus, reserved = ballot, self._trimmed(data, ballot), 0
         gamma = formulas.elect(taus, b.weights, b.zero)
         if b.own >= 0:
-            won = formulas.won_back(taus, b.weights, gamma, b.own, b.xi, b.by_sum)
-            gamma, reserved = self.torch.where(won, -gamma, gamma), _count(won)
+            narrow = formulas.won_back(taus, b.weights, gamma, b.own, b.xi, b.by_sum)
+            gamma, reserved = self.torch.where(narrow, -gamma, gamma), _count(narrow)
+        if won is not None:
+            at = self.torch.from_numpy(won).to(gamma.device)
+            gamma[at], reserved = -gamma[at], reserved + len(won)
         merged = formulas.mean(taus, b.weights, gamma, b.normalize)
         result, bad = self._add(data, merged * float(b.lam), dtype)
         kept = np.array([_count(tau != 0) for tau in taus])
@@ -101,11 +113,34 @@ class Torch:
         """As Cpu.arithmetic."""
         return self._add(data, formulas.weighted_sum(self._deltas(data), factors), dtype)
 
+    def step(self, data: Operands, formula: Formula, dtype: np.dtype) -> tuple[np.ndarray, int]:
+        """As Cpu.step."""
+        taus = self._deltas(data)
+        odd = sum(_count(~tau.isfinite()) for tau in taus)
+        result, bad = self._add(data, formula(taus, data.key[1]), dtype)
+        return result, bad + odd
+
+    def deltas_at(self, data: Operands, parent: int, where: np.ndarray) -> np.ndarray:
+        """As Cpu.deltas_at."""
+        tau = self._deltas(data)[parent]
+        return np.asarray(tau[self.torch.from_numpy(where).to(tau.device)].cpu().numpy())
+
     def gram(self, data: Operands, of: str) -> np.ndarray:
         """As Cpu.gram."""
         rows = self._deltas(data) if of == "deltas" else self._load(data)[1:]
         wide = self.torch.stack([x.double() for x in rows])
         return (wide @ wide.T).cpu().numpy()
+
+    def mass(self, data: Operands, thresholds: Sequence[np.float32]) -> np.ndarray:
+        """As Cpu.mass."""
+        taus = formulas.trim_all(self._deltas(data), thresholds)
+        return np.array([float(abs(tau).double().sum()) for tau in taus])
+
+    def products(self, data: Operands, width: int, by_row: bool) -> np.ndarray:
+        """As Cpu.products."""
+        base, *parents = (x.double().reshape(-1, width) for x in self._load(data))
+        rows = [base * base, *(x * x for x in parents), *(x * base for x in parents)]
+        return np.stack([x.sum(dim=1 if by_row else 0).cpu().numpy() for x in rows])
 
     def _load(self, data: Operands) -> list[Any]:
         """base and parents on the device, float32 or float64."""

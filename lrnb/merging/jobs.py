@@ -24,7 +24,7 @@ from lrnb.errors import UserError
 from lrnb.merging.by_tensor import ByTensor, options_by_tensor, refuse_other_depth, spoken_groups
 from lrnb.merging.gpu import worker_for
 from lrnb.merging.methods import find
-from lrnb.merging.registry import Method, Options
+from lrnb.merging.registry import Method, Options, refuse_unfit
 from lrnb.merging.task_vectors import TaskVectors
 from lrnb.study.files import MANIFEST
 
@@ -118,6 +118,7 @@ def open_job(
     refuse_other_depth(method, vectors.names, layers)
     own = options_by_tensor(how, vectors, given, by_tensor) if by_tensor else {}
     options = options or next(iter(own.values()))
+    refuse_unfit(method, options, vectors.names)
     owner = vectors.alignment.owner if vectors.alignment else tokenizer or default_owner(first, opened)
     dtypes = output_dtypes(how, vectors, dtype)
     doubts = [*unlike, *_implausible(how, vectors)]

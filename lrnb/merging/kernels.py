@@ -213,6 +213,83 @@ def observe(base, parents, thresholds, weights, own, low, high, counts, found, l
 
 
 @compiled
+def lost_at(base, parents, thresholds, weights, zero, own, found):
+    """The indices at which parent `own` loses a conflict, ascending, into `found`, which has room for one
+    more than there are entries. Returns how many."""
+    fill, marks, mine, limit = 0, np.empty(BLOCK, np.uint8), parents[own], thresholds[own]
+    for start in range(0, len(base), BLOCK):
+        stop = min(start + BLOCK, len(base))
+        for i in range(U64(start), U64(stop)):
+            total = weighted_sum_at(base, parents, i, thresholds, weights)
+            lost = loses(trimmed(mine[i], base[i], limit), total if total != 0 else zero)
+            marks[i - U64(start)] = np.uint8(lost & conflict_at(base, parents, i, thresholds))
+        for i in range(stop - start):
+            found[fill] = start + i
+            fill += marks[i]
+    return fill
+
+
+@compiled
+def deltas(base, parents, rows):
+    """Every parent's task vector into `rows`, a tuple of float32. Returns how many are not finite."""
+    bad = I32(0)
+    for p in range(len(parents)):
+        x, row = parents[p], rows[p]
+        for i in range(U64(len(base))):
+            row[i] = delta(x[i], base[i])
+            bad = plus(bad, not abs(row[i]) < INF)
+    return bad
+
+
+@compiled
+def deltas_at(base, parent, where):
+    """A parent's task vector at the indices `where`."""
+    found = np.empty(len(where), np.float32)
+    for i in range(len(where)):
+        found[i] = delta(parent[where[i]], base[where[i]])
+    return found
+
+
+@compiled
+def mass(base, parents, thresholds, lanes):
+    """Add every parent's |task vector|, trimmed, to `lanes`, (parents, LANES) float64."""
+    for start in range(0, len(base), LANES):
+        for i in range(U64(start), U64(min(start + LANES, len(base)))):
+            for p in range(len(parents)):
+                tau = trimmed(parents[p][i], base[i], thresholds[p])
+                lanes[p, i - U64(start)] += np.float64(abs(tau))
+
+
+@compiled
+def column_products(base, parents, columns, sums):
+    """Add to `sums`, (2 * parents + 1, columns) float64, over the rows of a matrix: base * base, then each
+    parent's square, then each parent's product with the base."""
+    n = len(parents)
+    for start in range(0, len(base), columns):
+        for j in range(U64(columns)):
+            own = np.float64(as_float(base[U64(start) + j]))
+            sums[0, j] += own * own
+            for p in range(n):
+                x = np.float64(as_float(parents[p][U64(start) + j]))
+                sums[1 + p, j] += x * x
+                sums[1 + n + p, j] += x * own
+
+
+@compiled
+def row_products(base, parents, columns, sums):
+    """The same sums along each row, into (2 * parents + 1, rows)."""
+    n, own = len(parents), np.float64(0)
+    for row in range(len(base) // columns):
+        for i in range(U64(row * columns), U64((row + 1) * columns)):
+            own = np.float64(as_float(base[i]))
+            sums[0, row] += own * own
+            for p in range(n):
+                x = np.float64(as_float(parents[p][i]))
+                sums[1 + p, row] += x * x
+                sums[1 + n + p, row] += x * own
+
+
+@compiled
 def gram(base, parents, of_deltas, lanes):
     """Add products of every two parents, or of their deltas, to `lanes`: (parents, parents, LANES) float64,
     of which the lower triangle is filled."""
@@ -229,18 +306,23 @@ def gram(base, parents, of_deltas, lanes):
 
 
 @compiled
-def merge_ties(base, parents, thresholds, weights, zero, own, xi, by_sum, lam, normalize, out, tally):
+def merge_ties(base, parents, thresholds, weights, zero, own, xi, by_sum, lam, normalize, won, out, tally):
     """Trim, elect, merge into `out` and count into `tally`, int64 (PARENTS + 2 * parents,).
 
     zero: the sign of an exact zero sum, 1 or -1. own: the parent that slack protects, -1 for none; by_sum:
-    whether its margin is |sum|. normalize: the mean of the agreeing entries, else their sum.
+    whether its margin is |sum|. normalize: the mean of the agreeing entries, else their sum. won: indices,
+    ascending, at which the elected sign is turned around besides.
     """
-    n, gammas = len(parents), np.empty(BLOCK, np.float32)
+    n, gammas, at = len(parents), np.empty(BLOCK, np.float32), 0
     for start in range(0, len(base), BLOCK):
         stop = min(start + BLOCK, len(base))
         _elect(base, parents, start, stop, thresholds, weights, zero, gammas)
         if own >= 0:
             _win_back(base, parents, start, stop, thresholds, weights, own, xi, by_sum, gammas, tally)
+        while at < len(won) and won[at] < stop:
+            gammas[won[at] - start] = -gammas[won[at] - start]
+            tally[RESERVED] += 1
+            at += 1
         _merge(base, parents, start, stop, thresholds, weights, gammas, lam, normalize, out, tally)
         for p in range(n):
             _count(base, parents[p], start, stop, thresholds[p], gammas, tally, PARENTS + p, PARENTS + n + p)
@@ -300,6 +382,16 @@ def arithmetic(base, parents, factors, out):
         for p in range(1, len(parents)):
             step += delta(parents[p][i], base[i]) * factors[p]
         out[i] = moved(base[i], step, out[i])
+        bad = plus(bad, not abs(as_float(out[i])) < INF)
+    return bad
+
+
+@compiled
+def add(base, step, out):
+    """out = base + step. Returns how many entries of it are not finite."""
+    bad = I32(0)
+    for i in range(U64(len(base))):
+        out[i] = moved(base[i], step[i], out[i])
         bad = plus(bad, not abs(as_float(out[i])) < INF)
     return bad
 

@@ -44,3 +44,15 @@ def places_of(names: Iterable[str]) -> dict[str, Place]:
         else Place(-1 if BEFORE.search(name) else deepest, deepest)
         for name, match in found.items()
     }
+
+
+def no_layers(names: Iterable[str]) -> str:
+    """The complaint about a model without any layers, or ""."""
+    if any(map(LAYER.match, names)):
+        return ""
+    return "goes by layers, and no tensor is called like layers.0.NAME; use a method that does not"
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a tensor is a table of embeddings, which stands before the first layer."""
+    return layer_of(name) < 0 and BEFORE.search(name) is not None

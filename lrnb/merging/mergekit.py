@@ -12,7 +12,7 @@ cannot keep its meaning is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short
@@ -254,8 +254,8 @@ class _Config:
         ours = [(key, spec) for key, spec in self.how.fields().items() if spec.mergekit]
         values = dict[str, Any]()
         for key, spec in [*ours, *self.kit.extra.items()]:
-            read: Callable[..., Any] = self._each if spec.per_parent else self._all
-            value = read(spec.mergekit or key, name, place)
+            at, usual = spec.mergekit or key, spec.default if isinstance(spec.default, float) else 1.0
+            value = self._each(at, name, place, usual) if spec.per_parent else self._all(at, name, place)
             if spec.per_parent or value not in (None, spec.default):
                 values[key] = value
         found = self.kit.translate(values, [*self.parents]) if self.kit.translate else values
@@ -274,16 +274,16 @@ class _Config:
     def _all(self, key: str, name: str, place: Place) -> Any:
         return self.values.at(place).value(key, self.values.top, name, place) if key else None
 
-    def _each(self, key: str, name: str, place: Place) -> dict[str, float]:
-        """{name: number}: the model's own, else the slice's or the top-level one, else 1; the weight of a
-        model that is not in the slice is 0."""
+    def _each(self, key: str, name: str, place: Place, usual: float) -> dict[str, float]:
+        """{name: number}: the model's own, else the slice's or the top-level one, else the usual one; the
+        weight of a model that is not in the slice is 0."""
         here, found = self.values.at(place), dict[str, float]()
         for label, model in self.parents.items():
             value = here.value(key, self.values.top, name, place, model.reference)
             if value is None and key == "weight":
                 self._note(f"{label} has no weight: 1 is taken (mergekit wants it written)")
             there = model.reference in here.sources or not self.values.layers
-            found[label] = (1.0 if value is None else value) if there or key not in SHARES else 0.0
+            found[label] = (usual if value is None else value) if there or key not in SHARES else 0.0
         return found
 
     def dtype(self) -> str:

@@ -132,6 +132,10 @@ class Options:
         """What is wrong with the values together or with these parents, after the method's name; or ""."""
         return ""
 
+    def unfit(self, names: Sequence[str]) -> str:
+        """What is wrong with models of these tensors, after the method's name; or ""."""
+        return ""
+
     def scope(self) -> str:
         """What is settled together: "model", all tensors, or "tensor", each by itself."""
         return "model"
@@ -273,6 +277,12 @@ class Method:
             where = " beside the base" if self.base else ""
             raise UserError(f"{who} takes {wanted}{where}, got {len(parents)}: {', '.join(parents)}")
         return settle(self.options, parents, given, who=who, spell=spell)
+
+
+def refuse_unfit(method: str, options: Options, names: Sequence[str]) -> None:
+    """UserError where the options do not go with models of these tensors."""
+    if wrong := options.unfit(names):
+        raise UserError(f"{method} {wrong}")
 
 
 def fields(options: type[Options]) -> dict[str, Option]:

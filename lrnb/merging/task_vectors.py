@@ -99,10 +99,11 @@ class TaskVectors:
         mine.workers = [worker]
         return mine
 
-    def spans(self, names: list[str], stops: Sequence[int] = ()) -> list[Span]:
-        """The tensors `names` as one scope, in order, cut into a worker's portions and at `stops`."""
+    def spans(self, names: list[str], stops: Sequence[int] = (), size: int = 0) -> list[Span]:
+        """The tensors `names` as one scope, in order, cut at `stops` and into portions of `size` entries, by
+        default what a worker takes at once."""
         found: list[Span] = []
-        first, size, marks = 0, self.workers[0].span, sorted(set(stops))
+        first, size, marks = 0, size or self.workers[0].span, sorted(set(stops))
         for name in names:
             n = self.base[name].size
             edges = {*range(0, n, size), n, *(m - first for m in marks if first < m < first + n)}

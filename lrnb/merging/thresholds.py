@@ -8,15 +8,32 @@ repeated. The answer never depends on the sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lrnb.merging.cpu import Scan
+from lrnb.merging.task_vectors import Span
 
 ALL = 1 << 16  # of no more values than this all are collected, without a sample
 SAMPLE = 1 << 16, 1 << 22  # values sampled at least and at most
 SIGMAS = 4.5  # half of a bracket, in standard errors of a sample's rank
+
+NEVER = np.float32(np.inf)  # a magnitude that nothing reaches
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where trimming cuts: magnitudes above `threshold` stay, and of those equal to it the ones
+    before entry `stop` of the scope."""
+
+    threshold: np.float32
+    stop: int
+
+    def at(self, span: Span) -> np.float32:
+        """The smallest magnitude that stays in a span that `stop` does not divide."""
+        return self.threshold if span.first < self.stop else np.nextafter(self.threshold, NEVER)
 
 
 class Kth(NamedTuple):

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.merging.combining import empty_shares
 from lrnb.merging.cpu import Tally
+from lrnb.merging.equalising import equalise_option, equalising_passes
 from lrnb.merging.registry import Options, no_weight, option
 from lrnb.merging.thresholds import SIGMAS, sample_size
 
@@ -41,6 +43,7 @@ class Merging(Options):
         label="λ",
     )
     trim_scope: str = option("one threshold a model or a tensor", "model", choices=("model", "tensor"))
+    equalise: str = equalise_option()
 
     def complaint(self, parents: Sequence[str], spell: Callable[[str], str]) -> str:
         """A sum that float32 cannot tell from none elects nothing."""
@@ -51,8 +54,8 @@ class Merging(Options):
         return self.trim_scope
 
     def passes(self) -> int:
-        """To cut, to count votes unless the sign of ties is given, to merge."""
-        return 2 if self.zero_sign == "positive" else 3
+        """To cut, to count votes unless the sign of ties is given, to merge; and to equalise."""
+        return (2 if self.zero_sign == "positive" else 3) + equalising_passes(self.equalise)
 
     def memory(self, sizes: Sequence[int], parents: int) -> float:
         """The sample, or what the selection collects inside its bracket and a copy of one parent's."""
@@ -65,8 +68,7 @@ class Merging(Options):
 
     def doubts(self, parents: Sequence[str], entries: int) -> list[str]:
         """Of every parent of which trimming keeps nothing."""
-        empty = [p for p, share in zip(parents, self.density, strict=True) if round(share * entries) == 0]
-        return [f"{parent}: this density keeps none of {entries:,} entries" for parent in empty]
+        return empty_shares(parents, self.density, entries)
 
     def measured(self, parents: Sequence[str], entries: int, tally: Tally) -> dict[str, Any]:
         """kept_share and conflict_share are of all entries, discarded_share of the parent's kept ones."""

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_run import BUDGETS, made_study, write_made_run
+from support.made_run import BUDGETS, METHODS, made_study, write_made_run
 
 from lrnb import statistics
 from lrnb.analysis import comparisons, results, seeds, trust
-from lrnb.merging.methods import METHODS
 from lrnb.report import terminal
 from lrnb.scoring import predictions
 from lrnb.study.stages import RunPaths

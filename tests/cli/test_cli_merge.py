@@ -142,7 +142,7 @@ def test_a_file_is_a_configuration_unless_it_is_called_like_a_method(pico: Path)
         ("average {models} --trim-scope model", "average has no trim_scope"),
         (
             "task-arithmetic {models} --weight ct=1",
-            "task_arithmetic has no weights; its options are l",
+            "task_arithmetic has no weights; its options are e",
         ),
         ("ties {models} --density 1 --slack 0.1", "ties has no slack"),
         ("ties {models} --density 1 --alpha 1", "ties has no alpha"),

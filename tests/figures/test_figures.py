@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from support.made_run import BUDGETS, EVIL, made_choices, made_shares, made_study, write_made_run
+from support.made_run import BUDGETS, EVIL, METHODS, made_choices, made_shares, made_study, write_made_run
 
 from lrnb import figures
 from lrnb.analysis import comparisons, results
 from lrnb.analysis.kinds import KINDS, label
 from lrnb.figures.style import colour
-from lrnb.merging.methods import METHODS
+from lrnb.merging.methods import find
 from lrnb.scoring import predictions
 from lrnb.study.stages import RunPaths
 
@@ -30,7 +30,7 @@ def test_scores_carry_intervals_chance_and_fixed_colours(run) -> None:
     scores = run[0]
     fig = figures.scores_by_budget(scores, "topic", levels={"topic": 30.0})
     drawn = {trace.name: trace for trace in fig.data}
-    merges = [method.label for method in METHODS.values()]
+    merges = [find(method).label for method in METHODS]
     assert list(drawn) == ["base", "SFT-en", "CT", "CT-then-SFT", *merges]
     row = scores[(scores["model"] == "ties@65k") & (scores["task"] == "topic")].iloc[0]
     assert drawn["TIES"].y[1] == row["value"]

@@ -722,7 +722,10 @@ def test_cuda_without_a_gpu(refused: Refused) -> None:
             "merge_method: ties\nslices: []\n",
             "recipe.yaml: slices is not supported: layers are not cut or stacked",
         ),
-        ("merge_method: della\n", "recipe.yaml: merge_method 'della' is not supported; supported: "),
+        (
+            "merge_method: arcee_fusion\n",
+            "recipe.yaml: merge_method 'arcee_fusion' is not supported; supported: ",
+        ),
         ("a: !!python/object/apply:pathlib.Path.touch [{p: x}]", "recipe.yaml: cannot be read as YAML"),
         (
             "merge_method: linear\nmodels: [{model: cta, parameters: {weight: 1}}]\n",

@@ -192,8 +192,11 @@ def test_out_dtype_goes_before_dtype_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"merge_method": "della"}, "merge_method 'della' is not supported; supported: linear, task_ari"),
-        ({"merge_method": "dare_ties"}, "did you mean 'ties'"),
+        (
+            {"merge_method": "arcee_fusion"},
+            "merge_method 'arcee_fusion' is not supported; supported: linear, task_ari",
+        ),
+        ({"merge_method": "dare_tis"}, "did you mean 'dare_ties'"),
         ({"merge_method": "ties-sv"}, "did you mean 'ties_sv'"),
         ({"merge_method": None}, "merge_method 'None'"),
         ({"modules": {}}, "modules is not supported"),

@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.made_pool import write_made_pool
-from support.made_run import BUDGETS, EVIL, made_shares, made_study, manifest, write_made_run
+from support.made_run import BUDGETS, EVIL, METHODS, made_shares, made_study, manifest, write_made_run
 
 from lrnb import statistics
 from lrnb.analysis import comparisons, findings, pool_answers, results, seeds, trust
 from lrnb.errors import UserError
-from lrnb.merging.methods import METHODS
 from lrnb.report import page as report
 from lrnb.report import terminal
 from lrnb.scoring import predictions

@@ -11,12 +11,13 @@ import yaml
 
 from lrnb import statistics
 from lrnb.analysis import comparisons, failures, results, trust
-from lrnb.merging.methods import METHODS
+from lrnb.merging.methods import find
 from lrnb.study.parameters import Study, budget_name
 from lrnb.study.recipe import RECIPE
 from lrnb.study.stages import RunPaths
 
 BUDGETS = [16_384, 65_536]
+METHODS = ("average", "task_arithmetic", "ties", "ties_sv", "slerp", "nuslerp")  # some of those there are
 WRITTEN = "written_words"  # of tasks_written: in no mean
 EVIL = "</script><script>alert('x')</script>"  # what a hostile corpus might call a class
 CLASSES = ["sea", "farm", "city", EVIL]
@@ -295,7 +296,7 @@ def write_tables(study: Study, paths: RunPaths) -> None:
         manifest(folder, seconds=1800.0, examples=640, tokens=51_200, epochs=2, tried=3, too_long=5,
                  left_out={"topic": 2})  # fmt: skip
         made_sft_choices(task).to_csv(folder / "choices.csv", index=False)
-    for method, how in METHODS.items():
+    for method, how in ((name, find(name)) for name in METHODS):
         grid = {name: [0.3, 0.5, 0.7] for name in how.searched()}
         if how.after:
             grid |= {name: [0.5] for name in how.after.searched()}

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 from support.browser import Notebook
 from support.lab import Lab
-from support.made_run import BUDGETS, write_made_run
+from support.made_run import BUDGETS, METHODS, write_made_run
 from support.pico_run import byte_study, pico_study
 
 from lrnb.analysis import results
-from lrnb.merging.methods import METHODS
 from lrnb.report import page
 from lrnb.study.parameters import Study
 from lrnb.study.stages import RunPaths

@@ -17,6 +17,15 @@ NAMES = (
     "ties_sv",
     "slerp",
     "nuslerp",
+    "widen",
+    "layer_swap",
+    "lines",
+    "localize_and_stitch",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "dare_linear",
+    "dare_ties",
+    "consensus_ta",
 )
 METHODS: dict[str, Method] = {name: import_module(f"{__name__}.{name}").METHOD for name in NAMES}
 

@@ -24,8 +24,9 @@ from typing import Any
 
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.linear import OfTaskVectors
-from lrnb.merging.methods.slerp import dot_products, on_arc
+from lrnb.merging.methods.slerp import on_arc
 from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, no_weight, option
+from lrnb.merging.sums import dot_products
 from lrnb.merging.task_vectors import TaskVectors
 
 

@@ -27,14 +27,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrnb.merging.cpu import Operands, Worker
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.linear import OfParents
 from lrnb.merging.registry import Look, Mergekit, Method, Options, option
-from lrnb.merging.task_vectors import Span, TaskVectors
+from lrnb.merging.sums import dot_products
+from lrnb.merging.task_vectors import TaskVectors
 
 LINEAR = 0.9995  # |cosine| from which on the line is taken
-PORTION = 1 << 19  # entries whose products are added at once: fixed, so that sums do not depend on spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,25 +72,6 @@ def on_arc(gram: np.ndarray, t: float) -> tuple[tuple[float, float], bool]:
     angle = np.arccos(cosine)
     first, second = np.sin([(1 - t) * angle, t * angle]) / np.sin(angle)
     return (float(first), float(second)), True
-
-
-def dot_products(vectors: TaskVectors, names: list[str], of: str) -> np.ndarray:
-    """(parents, parents) float64: dot products of the "parents" or of their "deltas" over a scope.
-
-    Partial sums are over portions of one size and added in order: the same for any threads and spans.
-    """
-
-    def one(worker: Worker, span: Span, data: Operands) -> np.ndarray:
-        return worker.gram(data, of)
-
-    size, spans = max(PORTION, vectors.workers[0].span), list[Span]()
-    for name in names:
-        n = vectors.base[name].size
-        spans += [Span(name, start, min(start + size, n), start) for start in range(0, n, size)]
-    total = sum(vectors.run(spans, one), np.zeros((len(vectors.parents),) * 2))
-    if not np.isfinite(total).all():
-        (vectors.refuse_deltas if of == "deltas" else vectors.refuse_inputs)()
-    return total
 
 
 METHOD = Method(

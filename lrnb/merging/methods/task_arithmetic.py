@@ -2,7 +2,20 @@
 
     theta = base + sum(lambda_i * tau_i)
 
-Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv 2212.04089.
+Source: Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv 2212.04089. Two of its points have
+names of their own: lambda 1 for each is the Chat Vector (Huang et al. 2023, arXiv 2310.04799: the model
+trained on a language, plus what chat tuning changed), and 1/n for each is the average of the task vectors.
+`equalise` multiplies the lambdas by factors that follow from the task vectors' sizes, see
+`lrnb/merging/equalising.py`.
+
+>>> from lrnb.merging.by_hand import BASE, TAU_CT, TAU_SFT
+>>> parents = {"ct": BASE + TAU_CT, "sft": BASE + TAU_SFT}
+>>> (task_arithmetic(BASE, parents) - BASE).round(3).tolist()                    # the Chat Vector
+[0.35, -0.2, 0.7, -0.35, -0.1, 0.4]
+>>> (task_arithmetic(BASE, parents, lam=0.5) - BASE).round(3).tolist()           # the average
+[0.175, -0.1, 0.35, -0.175, -0.05, 0.2]
+>>> (task_arithmetic(BASE, parents, equalise="norm") - BASE).round(3).tolist()   # factors 0.956 and 1.044
+[0.295, -0.187, 0.704, -0.383, -0.051, 0.409]
 """
 
 from __future__ import annotations
@@ -12,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrnb.merging.engine import Tensors, merge_tensors
+from lrnb.merging.equalising import equalise_option, equalising_factors, equalising_passes
 from lrnb.merging.linear import OfTaskVectors
 from lrnb.merging.registry import Look, Mergekit, Method, Option, Options, PerParent, option
 from lrnb.merging.task_vectors import TaskVectors
@@ -24,6 +38,7 @@ class TaskArithmetic(Options):
         mergekit="weight",
     )  # fmt: skip
     normalize: bool = option("divide by the sum of the factors", False, mergekit="normalize")
+    equalise: str = equalise_option()
 
     def complaint(self, parents: Sequence[str], spell: Callable[[str], str]) -> str:
         """Nothing can be divided by 0."""
@@ -36,7 +51,12 @@ class TaskArithmetic(Options):
 
     def recipe(self, parents: Sequence[str]) -> dict[str, Any]:
         """The factors as they are multiplied."""
-        return {"lam": dict(zip(parents, self.factors(), strict=True))}
+        even = {} if self.equalise == "none" else {"equalise": self.equalise}
+        return {"lam": dict(zip(parents, self.factors(), strict=True))} | even
+
+    def passes(self) -> int:
+        """One more for the sizes of the task vectors, where these count."""
+        return 1 + equalising_passes(self.equalise)
 
 
 def task_arithmetic(
@@ -45,15 +65,18 @@ def task_arithmetic(
     *,
     lam: PerParent = 1.0,
     normalize: bool = False,
+    equalise: str = "none",
 ) -> Tensors:
     """base + sum of lam_i * task vector_i; `lam` is a number or one per parent, divided by their sum
-    with `normalize`. Tensors, result and errors as in `average`."""
-    return merge_tensors(METHOD, base, parents, {"lam": lam, "normalize": normalize})
+    with `normalize`; equalise: none, norm, share or square. Tensors, result and errors as in `average`."""
+    given = {"lam": lam, "normalize": normalize, "equalise": equalise}
+    return merge_tensors(METHOD, base, parents, given)
 
 
 def _prepare(vectors: TaskVectors, names: list[str], options: TaskArithmetic) -> OfTaskVectors:
-    """Nothing but the factors."""
-    return OfTaskVectors(vectors, names, options.factors())
+    """Nothing but the factors, and the task vectors' sizes where these count."""
+    even = equalising_factors(vectors, names, options.equalise)
+    return OfTaskVectors(vectors, names, [a * b for a, b in zip(options.factors(), even, strict=True)])
 
 
 def _from_mergekit(given: dict[str, Any], parents: Sequence[str]) -> dict[str, Any]:

@@ -52,7 +52,9 @@ class Elected:
         return self.scope.spans()
 
     def merge(self, worker: Worker, span: Span, data: Operands, dtype: np.dtype) -> tuple[np.ndarray, Tally]:
-        result, tally = worker.ties(data, self.scope.at(span), dtype)
+        ballot, choice = self.scope.at(span), self.scope.choice
+        won = choice.won(worker, span, data, ballot) if choice else None
+        result, tally = worker.ties(data, ballot, dtype, won)
         return cast(result, dtype, span.name, tally.bad), tally
 
 

@@ -15,7 +15,8 @@ are reserved; of equal delta those with the lowest index. rho = 0 is TIES bit fo
 SFT wins every conflict. An exact tie (delta = 0) that the zero-sign rule gave to CT belongs to D
 and comes first; this is how "SFT wins every conflict" holds for ties too.
 
-This file finds xi. It is applied to each entry in `merging/kernels.py`: `_elect`, then `_win_back`.
+This file finds xi; `reserve_by` is another choice of the same number of entries. It is applied to each entry
+in `merging/kernels.py`: `_elect`, then `_win_back`.
 
 Six numbers, density 1, weights 1, base 0. Conflicts are entries 0, 1, 2 and 4; CT wins 0, 1 and 2
 by deltas 2, 1 and 5, SFT wins 4:
@@ -32,6 +33,11 @@ by deltas 2, 1 and 5, SFT wins 4:
 [-3.0, 2.0, 6.0, 3.0, 3.0, -2.0]
 >>> ties_sv(base, ct, sft, density=1, slack=1).tolist()      # SFT wins every conflict
 [-3.0, 2.0, -1.0, 3.0, 3.0, -2.0]
+
+`reserve_by` ranks D by another rule (`merging/selectors.py`), the number won back stays the same:
+
+>>> ties_sv(base, ct, sft, density=1, slack=1/3, reserve_by="magnitude").tolist()    # |-3|: entry 0
+[-3.0, -3.0, 6.0, 3.0, 3.0, -2.0]
 """
 
 from __future__ import annotations
@@ -48,7 +54,9 @@ from lrnb.merging.cpu import Ballot, Operands, Tally, View, Worker
 from lrnb.merging.election import Scope, count_votes, settle_election, stop_after
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.methods import ties
+from lrnb.merging.random_bits import whole_seed
 from lrnb.merging.registry import Look, Method, PerParent, option
+from lrnb.merging.selectors import RULES, SelectedSlack, selector_slack
 from lrnb.merging.task_vectors import Span, TaskVectors
 from lrnb.merging.thresholds import ALL, Bracket, bracket, locate, sample_size
 from lrnb.merging.trimming import Merging, share
@@ -66,16 +74,27 @@ class TiesSV(Merging):
         "the same as a margin of magnitude", None, low=0, mergekit="slack_threshold"
     )
     protect: str = option("the parent that slack is for", "sft", kind="parent", mergekit="protect")
+    reserve_by: str = option(
+        "which lost entries come first: narrowest margin, largest magnitude, at random, layer by layer",
+        "margin", choices=RULES,
+    )  # fmt: skip
+    seed: float | None = option("of the random numbers, a whole number", None, low=0)
 
     def complaint(self, parents: Sequence[str], spell: Callable[[str], str]) -> str:
         """Besides what TIES refuses, both slacks or none."""
         if (self.slack is None) == (self.slack_threshold is None):
             return f"needs one of {spell('slack')} (a share) and {spell('slack_threshold')} (a magnitude)"
-        return super().complaint(parents, spell)
+        if self.slack is None and self.reserve_by != "margin":
+            return f"takes {spell('reserve_by')} with {spell('slack')}, a share; a magnitude goes by margin"
+        return whole_seed(self.seed or 0, spell) or super().complaint(parents, spell)
 
     def passes(self) -> int:
-        """A share needs a look at the lost entries, which counts the votes too."""
-        return super().passes() if self.slack is None else 3
+        """A share needs a look at the lost entries, which counts the votes too; another rule than margin has
+        a pass of its own, layers two."""
+        if self.slack is None:
+            return super().passes()
+        more = {"margin": int(self.zero_sign == "positive"), "layer": 2}.get(self.reserve_by, 1)
+        return super().passes() + more
 
     def measured(self, parents: Sequence[str], entries: int, tally: Tally) -> dict[str, Any]:
         """reserved_share is of the conflicts that TIES alone would have taken from the protected parent."""
@@ -83,9 +102,11 @@ class TiesSV(Merging):
         won = {"reserved": tally.reserved, "reserved_share": share(tally.reserved, tally.reserved + left)}
         return super().measured(parents, entries, tally) | won
 
-    def rule(self, parents: Sequence[str]) -> ShareSlack | ThresholdSlack:
+    def rule(self, parents: Sequence[str]) -> ShareSlack | ThresholdSlack | SelectedSlack:
         """The slack of every scope."""
         own = list(parents).index(self.protect)
+        if self.slack is not None and self.reserve_by != "margin":
+            return selector_slack(self.reserve_by, own, self.slack, int(self.seed or 0))
         if self.slack is not None:
             return ShareSlack(own, self.slack)
         return ThresholdSlack(own, np.float32(self.slack_threshold))

@@ -1,0 +1,326 @@
+"""The methods beyond TIES: worked examples, slow references, the same bytes however they are run, bad
+input."""
+
+from __future__ import annotations
+
+import doctest
+import warnings
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import reference, slow_methods
+from support.checkpoints import children, pico
+from support.reference import BF16, assert_same_bits, each_tensor, save_folder
+from support.strategies import densities, models
+
+from lrnb.errors import UserError
+from lrnb.merging import cpu, random_bits, whole_models
+from lrnb.merging.engine import merge_tensors
+from lrnb.merging.gpu import Torch
+from lrnb.merging.methods import METHODS, find
+from lrnb.merging.task_vectors import TaskVectors
+
+F = np.float32
+PIECES = st.sampled_from([1, 4, 1 << 17])
+DENSE = {"density": 0.4}
+OPTIONS = {
+    "widen": {}, "layer_swap": {"bottom": 0.5, "top": 0.0}, "lines": {"lam_first": 0.3},
+    "localize_and_stitch": DENSE, "breadcrumbs": DENSE | {"gamma": 0.05}, "breadcrumbs_ties": DENSE,
+    "dare_linear": DENSE | {"seed": 3}, "dare_ties": DENSE, "consensus_ta": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_worked_example_of_every_method(method):
+    found = doctest.testmod(import_module(f"lrnb.merging.methods.{method}"))
+    assert found.failed == 0
+    assert found.attempted > 2 or method in ("average", "ties")
+
+
+def merged(method: str, base: dict, parents: dict, piece: int = 1 << 19, **options) -> dict:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu.Cpu, "span", piece)
+        patch.setattr(cpu, "BLOCK", max(1, piece // 2))
+        return merge_tensors(find(method), base, parents, options)
+
+
+# against the slow references
+
+SUMS = st.fixed_dictionaries({
+    "lam": st.sampled_from([1.0, 0.7]), "normalize": st.booleans(),
+    "weights": st.sampled_from([[1.0, 1.0], [0.3, 2.0], [0.0, 1.0]]),
+})  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(models(), SUMS, densities, st.sampled_from([0.0, 0.01, 0.2, 0.5]), st.booleans(),
+       st.sampled_from(["keep-all", "exact"]), st.sampled_from(["model", "tensor"]), PIECES)  # fmt: skip
+def test_breadcrumbs(model, sums, density, gamma, elect, rule, scope, piece):
+    base, parents = model
+    given_options = sums | {"density": density, "gamma": gamma, "at_threshold": rule}
+    method = "breadcrumbs_ties" if elect else "breadcrumbs"
+    slow = partial(slow_methods.breadcrumbs, elect=elect)
+    if scope == "model":
+        wanted = slow(base, parents, **given_options)
+    else:
+        wanted = each_tensor(slow, base, parents, **given_options)
+    assert_same_bits(merged(method, base, parents, piece, trim_scope=scope, **given_options), wanted)
+
+
+@settings(max_examples=60)
+@given(models(), SUMS, densities, st.integers(0, 2**40), st.booleans(), st.booleans(), PIECES)
+def test_dare(model, sums, density, seed, rescale, elect, piece):
+    base, parents = model
+    given_options = sums | {"density": density, "seed": seed, "rescale": rescale}
+    method = "dare_ties" if elect else "dare_linear"
+    wanted = slow_methods.dare(base, parents, elect=elect, **given_options)
+    assert_same_bits(merged(method, base, parents, piece, **given_options), wanted)
+
+
+def test_random_numbers_are_philox_whatever_the_part_and_hold_their_share():
+    whole = random_bits.random_words(5, "a.weight", 1, 0, 400)
+    assert whole.tolist() == [slow_methods.word(5, "a.weight", 1, i) for i in range(400)]
+    for start, count in ((1, 7), (8, 8), (13, 100), (399, 1), (4, 0)):
+        part = random_bits.random_words(5, "a.weight", 1, start, count)
+        assert part.tolist() == whole[start : start + count].tolist()
+    many = random_bits.random_words(0, "a.weight", 0, 1 << 33, 100_000)
+    assert abs(random_bits.random_marks(0.2, many).mean() - 0.2) < 4 * (0.16 / 100_000) ** 0.5
+    assert random_bits.random_marks(1.0, many).all()
+    others = [random_bits.random_words(*k, 0, 9) for k in ((1, "a", 0), (0, "b", 0), (0, "a", 1))]
+    assert len({x.tobytes() for x in others}) == 3
+
+
+@settings(max_examples=40)
+@given(models(parents=3), densities, st.sampled_from(["keep-all", "exact"]), PIECES)
+def test_localize_and_stitch(model, density, rule, piece):
+    base, parents = model
+    options = {"density": density, "at_threshold": rule}
+    wanted = slow_methods.localize_and_stitch(base, parents, **options)
+    assert_same_bits(merged("localize_and_stitch", base, parents, piece, **options), wanted)
+
+
+@settings(max_examples=40)
+@given(models(parents=3), st.sampled_from([0.0, 0.4, 1.0]), st.sampled_from([1, 2, 3]), PIECES)
+def test_consensus_ta(model, tall, agree, piece):
+    base, parents = model
+    options = {"tall": tall, "agree": agree, "lam": 0.7}
+    wanted = slow_methods.consensus_ta(base, parents, **options)
+    assert_same_bits(merged("consensus_ta", base, parents, piece, **options), wanted)
+
+
+LAYERED = [
+    "model.embed_tokens.weight",
+    *(f"model.layers.{i}.q.weight" for i in range(5)),
+    "model.norm.weight",
+]
+
+
+@settings(max_examples=30)
+@given(st.data(), PIECES)
+def test_methods_by_layer(data, piece):
+    some, parents = data.draw(models())
+    name = next(iter(some))
+    base, two = ({k: x[name].copy() for k in LAYERED} for x in (some, parents["ct"]))
+    both = {"ct": two, "sft": {k: parents["sft"][name].copy() for k in LAYERED}}
+    depth = dict(zip(LAYERED, [0, 0, 0.25, 0.5, 0.75, 1, 1], strict=True))
+    wanted = slow_methods.lines(base, both, first=[0.2, 1.0], last=[0.6, 0.5], depth=depth)
+    found = merged(
+        "lines", base, both, piece, lam_first={"ct": 0.2, "sft": 1.0}, lam_last={"ct": 0.6, "sft": 0.5}
+    )
+    assert_same_bits(found, wanted)
+    shares = dict(zip(LAYERED, [1, 1, 0.5, 0, 0.5, 1, 1], strict=True))  # 1 below, 1 above, 1 between
+    wanted = slow_methods.layer_swap(base, both, shares=shares)
+    found = merged("layer_swap", base, both, piece, bottom=0.2, top=0.2, transition=0.2)
+    assert_same_bits(found, wanted)
+    mirrored = slow_methods.layer_swap(base, both, shares={k: 1 - x for k, x in shares.items()})
+    found = merged("layer_swap", base, both, piece, bottom=0.2, top=0.2, transition=0.2, outer="sft")
+    assert_same_bits(found, mirrored)
+
+
+@pytest.mark.parametrize("method", ["layer_swap", "lines"])
+def test_a_model_without_layers_is_refused_before_anything_is_written(method, tmp_path):
+    for name, tensors in {"base": pico(), **children(pico())}.items():
+        save_folder(tmp_path / name, {f"x{i}": x for i, x in enumerate(tensors.values())})
+    given_models = {name: tmp_path / name for name in ("ct", "sft")}
+    for call in (whole_models.plan_merge, whole_models.merge_checkpoints):
+        with pytest.raises(UserError, match=f"{method} goes by layers, and no tensor is called like"):
+            call(method, tmp_path / "base", given_models, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 99), st.sampled_from([1.0, 0.5, 2.0]), st.sampled_from([1.0, 0.6]),
+       st.sampled_from([np.dtype(F), BF16]), PIECES)  # fmt: skip
+def test_widen(seed, above, calibrated, dtype, piece):
+    rng = np.random.default_rng(seed)
+    shapes = {"embed.weight": (5, 3), "q.weight": (4, 6), "norm.weight": (7,), "b.weight": (2, 3, 4)}
+    base = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
+    sizes = {"ct": 0.3, "sft": 0.1}
+    parents = {
+        label: {
+            name: (x.astype(F) + size * rng.normal(size=x.shape)).astype(dtype) for name, x in base.items()
+        }
+        for label, size in sizes.items()
+    }
+    parents["sft"]["q.weight"][:, 2] = base["q.weight"][:, 2]
+    wanted = slow_methods.widen(
+        base, parents, above=above, calibrated=calibrated, embeddings=("embed.weight",)
+    )
+    found = merged("widen", base, parents, piece, above=above, calibrated=calibrated)
+    near = 2.0**-7 if dtype == BF16 else 3e-6
+    for name, x in found.items():
+        assert x.dtype == dtype
+        np.testing.assert_allclose(x.astype(float), wanted[name], rtol=near, atol=near / 4)
+        if dtype == BF16:  # but for rounding that a last digit turns the other way: the nearest
+            close = reference.rounded(np.asarray(wanted[name], F), BF16)
+            assert np.mean(x != close) < 0.02
+
+
+# the same however it is run
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[dict, dict]:
+    """(base, parents) of 90,000 entries in bfloat16 and float32, many magnitudes equal."""
+    rng = np.random.default_rng(1)
+    base = {"model.embed_tokens.weight": rng.normal(size=(90, 100)), "model.norm.weight": rng.normal(size=77)}
+    base |= {f"model.layers.{i}.q.weight": rng.normal(size=(200, 201)) for i in range(2)}
+    base = {name: x.astype(F if "layers.1" in name else BF16) for name, x in base.items()}
+    parents: dict[str, dict] = {"ct": {}, "sft": {}}
+    for parent in parents.values():
+        for name, x in base.items():
+            parent[name] = (x.astype(F) + np.round(rng.standard_t(3, size=x.shape) * 8) / 128).astype(x.dtype)
+    return base, parents
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_folders_threads_spans_and_torch_give_the_same_bits(method, wide, tmp_path):
+    base, parents = wide
+    wanted = merged(method, base, parents, **OPTIONS[method])
+    assert any((wanted[name] != base[name]).any() for name in base)
+    folders = {
+        name: save_folder(tmp_path / name, x, shards=2) for name, x in {"base": base, **parents}.items()
+    }
+    home, written = folders.pop("base"), []
+    for threads, span in ((1, 1 << 19), (2, 3001), (3, 70_000)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cpu.Cpu, "span", span)
+            out = tmp_path / "out"
+            whole_models.merge_checkpoints(method, home, folders, out, threads=threads, **OPTIONS[method])
+        written.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert written[0] == written[1] == written[2]
+    state = whole_models.merge_state(method, home, folders, **OPTIONS[method])
+    torch = TaskVectors(base, parents, threads=1, worker=lambda n: Torch(n, "cpu"))
+    on_torch = whole_models.merge_state(method, torch, **OPTIONS[method])
+    for name, x in wanted.items():
+        assert np.array_equal(state[name], x.astype(F))
+        if method == "widen":  # sums and exp differ in their last digits
+            np.testing.assert_allclose(on_torch[name], x.astype(F), rtol=2.0**-7, atol=1e-6)
+        else:
+            assert np.array_equal(on_torch[name], x.astype(F))
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_passes_memory_and_parents_that_moved_nothing(method, wide):
+    base, parents = wide
+    vectors, read = TaskVectors(base, parents, threads=1), []
+    vectors.tick = read.append
+    whole_models.merge_state(method, vectors, **OPTIONS[method])
+    options = find(method).settle(["ct", "sft"], OPTIONS[method])
+    assert sum(read) == options.passes() * vectors.size(vectors.names)
+    still = merged(method, base, {"ct": base, "sft": base}, **OPTIONS[method])
+    assert_same_bits(still, base)
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("where", ["base", "sft"])
+def test_nan_and_results_out_of_range_are_refused(method, where):
+    names = ("layers.0.w", "layers.1.w")
+    given_models = {x: {n: np.ones((40, 40), F) for n in names} for x in ("base", "ct", "sft")}
+    for i, label in enumerate(("ct", "sft")):
+        given_models[label]["layers.0.w"] += np.arange(1600, dtype=F).reshape(40, 40) * (i + 1)
+    given_models[where]["layers.1.w"][3, 3] = np.nan
+    with pytest.raises(UserError, match=rf"{where}: 'layers.1.w' holds NaN or Inf in 1 of 1,600"):
+        merged(method, given_models.pop("base"), given_models, **OPTIONS[method])
+    narrow = {"base": np.float16(6e4), "ct": np.float16(6.5e4), "sft": np.float16(6.5e4)}
+    given_models = {x: {n: np.full((40, 40), v) for n in names} for x, v in narrow.items()}
+    if method in ("lines", "consensus_ta", "widen"):
+        with pytest.raises(UserError, match="merged entries are beyond float16's range"):
+            more = {"lam_first": 9} if method == "lines" else {}
+            merged(method, given_models.pop("base"), given_models, **OPTIONS[method] | more)
+
+
+@pytest.mark.parametrize(("method", "options", "message"), [
+    ("breadcrumbs", {}, "breadcrumbs needs density, the share of entries kept"),
+    ("breadcrumbs", {"density": 0.5, "gamma": 2}, r"gamma must lie in \[0, 1\], got 2"),
+    ("breadcrumbs_ties", {"density": 0.5, "weights": 0}, "needs weights that are not all 0"),
+    ("dare_ties", {"density": 0}, r"density must lie in \(0, 1\], got 0"),
+    ("dare_linear", {"density": 0.5, "seed": 1.5}, "seed to be a whole number below 2\^53, got 1.5"),
+    ("consensus_ta", {"agree": 3}, "agree to be a whole number up to 2, got 3"),
+    ("consensus_ta", {"agree": 0.5}, "agree to be a whole number up to 2, got 0.5"),
+    ("layer_swap", {"bottom": 0.7, "top": 0.4}, r"bottom \+ top \+ 2 \* transition to be at most 1"),
+    ("layer_swap", {"outer": "it"}, "outer: no parent is called 'it'"),
+    ("widen", {"above": -1}, "above must be at least 0"),
+    ("localize_and_stitch", {"density": 0.5, "lam": 2}, "has no lam; its options are"),
+    ("task_arithmetic", {"equalise": "all"}, "equalise must be one of none, norm, share, square"),
+])  # fmt: skip
+def test_wrong_options_are_refused(method, options, message):
+    with pytest.raises(UserError, match=message):
+        find(method).settle(["ct", "sft"], options)
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "localize_and_stitch"])
+def test_a_density_that_keeps_nothing_is_doubted(method):
+    assert find(method).settle(["ct"], {"density": 1e-9}).doubts(["ct"], 1000) == [
+        "ct: this density keeps none of 1,000 entries"
+    ]
+
+
+# mergekit
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "breadcrumbs_ties"])
+def test_breadcrumbs_of_a_recipe_are_mergekits(method, tmp_path: Path, monkeypatch):
+    """Against sparsify.py of mergekit 0.1.5 in float64: a sorted tensor, the ends cut off, by counts."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    states = {"base": {"a.weight": rng.normal(size=(10, 20)).astype(F)}}
+    for name in ("ct", "sft"):
+        moves = rng.normal(size=(10, 20)).astype(F) * F(0.1)
+        states[name] = {"a.weight": states["base"]["a.weight"] + moves}
+    for name, tensors in states.items():
+        save_folder(tmp_path / "m" / name, tensors)
+    (tmp_path / "recipe.yaml").write_text(f"""
+merge_method: {method}
+base_model: m/base
+models:
+  - {{model: m/ct, parameters: {{weight: 0.5, density: 0.3, gamma: 0.05}}}}
+  - {{model: m/sft, parameters: {{weight: 1.5, density: 0.7}}}}
+parameters: {{lambda: 0.6}}
+""")
+    from lrnb.merging.mergekit import read_recipe
+
+    recipe = read_recipe(tmp_path / "recipe.yaml").arguments()
+    assert recipe["gamma"] == {"ct": 0.05, "sft": 0.01}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole_models.merge_checkpoints(**recipe, out="out")
+    base, rows = states["base"]["a.weight"].astype(float), []
+    for name, weight, density, gamma in (("ct", 0.5, 0.3, 0.05), ("sft", 1.5, 0.7, 0.01)):
+        tau = (states[name]["a.weight"] - states["base"]["a.weight"]).astype(float).reshape(-1)
+        order, top = np.argsort(abs(tau)), int(gamma * tau.size)
+        kept = np.zeros(tau.size, bool)
+        kept[order[tau.size - int(density * tau.size) - top : tau.size - top]] = True
+        rows.append(weight * tau * kept)
+    if method.endswith("ties"):
+        up = np.where(sum(rows) >= 0, 1, -1)
+        rows = [row * (np.sign(row) == up) for row in rows]
+    wanted = base + 0.6 * sum(rows).reshape(base.shape)
+    from lrnb.checkpoints.reading import open_checkpoint
+
+    np.testing.assert_allclose(open_checkpoint("out")["a.weight"], wanted, rtol=0, atol=3e-7)
