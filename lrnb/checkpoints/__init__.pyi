@@ -1,3 +1,4 @@
+from .extending import extend_vocabulary as extend_vocabulary
 from .opening import open_source as open_source
 from .reading import Checkpoint as Checkpoint
 from .reading import check_finite as check_finite

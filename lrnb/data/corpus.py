@@ -55,6 +55,14 @@ def read_local(
     return _not_empty(values, str(path), Counter() if dropped is None else dropped)
 
 
+def file_texts(path: Path) -> Iterator[str]:
+    """Documents of one file of text, by its ending, in NFC. UserError where there are none."""
+    if not path.is_file() or not path.name.endswith(SUFFIXES):
+        kinds = ", ".join(SUFFIXES)
+        raise UserError(f"{path}: no file of text; give one that ends in {kinds}, a document a line or row")
+    return map(nfc, _not_empty(own_values(_values(path, "text"), str(path)), str(path), Counter()))
+
+
 def local_texts(data_root: Path, lang: str) -> Iterator[str]:
     """`read_local` of a language that the study may not be about: its file may be empty, or end broken."""
     try:

@@ -40,7 +40,7 @@ def with_rows(rows: int, seed: int, head: bool = False, dtype: Any = np.float32)
     """A pico model with so many rows in its table, or in both."""
     rng, first, move = np.random.default_rng(seed), pico(), pico(seed)
     tensors = {name: (x + 0.1 * move[name]).astype(dtype) for name, x in first.items()}
-    start = np.random.default_rng(99).standard_normal((32, WIDTH))[:rows]
+    start = np.random.default_rng(99).standard_normal((512, WIDTH))[:rows]
     for name in (EMBED, HEAD)[: 1 + head]:
         tensors[name] = (start + 0.1 * rng.standard_normal(start.shape)).astype(np.float32).astype(dtype)
     return tensors
