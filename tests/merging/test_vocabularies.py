@@ -20,13 +20,22 @@ from support.vocabularies import EMBED, HEAD, SHARED, WIDTH, ids_of, save_with_t
 from lrnb.checkpoints.reading import open_checkpoint
 from lrnb.cli import main
 from lrnb.errors import UserError
-from lrnb.merging import cpu
+from lrnb.merging import cpu, methods
 from lrnb.merging.whole_models import merge_checkpoints, merge_state, plan_merge
 
-METHODS: dict[str, dict[str, Any]] = {
+
+def required(name: str) -> dict[str, float]:
+    """Every option that a method cannot do without, at 0.5."""
+    return {key: 0.5 for key, spec in methods.find(name).fields().items() if spec.required}
+
+
+GIVEN: dict[str, dict[str, Any]] = {
     "average": {"alpha": 0.3}, "task_arithmetic": {"lam": {"ct": 1.0, "sft": 0.7}}, "ties": {"density": 0.4},
     "ties_sv": {"density": 0.5, "slack": 0.3}, "slerp": {"t": 0.4}, "nuslerp": {"t": 0.3},
 }  # fmt: skip
+METHODS = {name: GIVEN.get(name, required(name)) for name in methods.METHODS}
+SHAPES = [(False, True, "bpe"), (True, False, "unigram"), (True, True, "words")]  # moved, untied, tokenizer
+CASES = [(name, *shape) for name in METHODS for shape in (SHAPES if name in GIVEN else SHAPES[2:])]
 BF16 = np.dtype(ml_dtypes.bfloat16)
 NEW = [f"bn{i}" for i in range(6)]
 ROLES = {"bos_token_id": 1, "eos_token_id": 2}
@@ -69,7 +78,7 @@ def by_hand(folders: dict[str, Path], method: str, order: list[str]) -> dict[str
         tables = {name: rows[name][[ids[t] for t in order]] for name in (EMBED, HEAD) if name in rows}
         models[label] = rows | tables
     base = models.pop("base")
-    return merge_state(method, None if method == "slerp" else base, models, **METHODS[method])
+    return merge_state(method, base if methods.find(method).base else None, models, **METHODS[method])
 
 
 def merge(folders: dict[str, Path], method: str, out: Path, **how: Any) -> dict[str, Any]:
@@ -77,10 +86,7 @@ def merge(folders: dict[str, Path], method: str, out: Path, **how: Any) -> dict[
     return merge_checkpoints(method, folders["base"], {k: folders[k] for k in ("ct", "sft")}, out, **options)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("shuffled", "head", "kind"), [(False, True, "bpe"), (True, False, "unigram"), (True, True, "words")]
-)
+@pytest.mark.parametrize(("method", "shuffled", "head", "kind"), CASES)
 def test_owner_keeps_new_rows_and_merges_the_others_as_by_hand(
     place: Callable,
     tmp_path: Path,
@@ -112,7 +118,7 @@ def test_owner_keeps_new_rows_and_merges_the_others_as_by_hand(
     config = json.loads((tmp_path / "out/config.json").read_text())
     kept = {token: config[key] for key, token in (("bos_token_id", "<s>"), ("eos_token_id", "</s>"))}
     assert kept == {token: ids[token] for token in kept} and config["vocab_size"] == 24
-    if method != "slerp":
+    if methods.find(method).base:
         generation = json.loads((tmp_path / "out/generation_config.json").read_text())
         assert (generation["eos_token_id"], generation["do_sample"]) == (ids["</s>"], False)
     assert report["vocabulary"]["kept"] == {"ct": 6, "sft": 1} and report["vocabulary"]["without_token"] == 5
