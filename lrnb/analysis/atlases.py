@@ -31,7 +31,8 @@ def make_atlases(study: Study, out: Path) -> pd.DataFrame:
     with Progress("discarded", len(study.ct_budgets), "budgets") as progress:
         for budget in study.ct_budgets:
             models = on_dev.parent_folders(paths, budget)
-            vectors = TaskVectors(current(paths.base), models, method="conflicts", threads=study.threads)
+            how: dict[str, Any] = {"threads": study.threads, "vocabulary": study.vocabulary}
+            vectors = TaskVectors(current(paths.base), models, method="conflicts", **how)
             made = _study_atlas(study, budget, vectors)
             atlases.save(made, out / paths.atlas(budget).name)
             density = _ties_density(study, budget)

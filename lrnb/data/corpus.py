@@ -282,6 +282,17 @@ def tallied(documents: Iterable[str], read: dict[str, dict[str, int]], name: str
         yield text
 
 
+def first_documents(documents: Iterator[str], characters: int) -> tuple[list[str], Iterator[str]]:
+    """The first documents, about so many characters of them, and an iterator over all documents."""
+    found, size = list[str](), 0
+    for text in documents:
+        found.append(text)
+        size += len(text)
+        if size >= characters:
+            break
+    return found, chain(found, documents)
+
+
 def hold_out(documents: Iterator[str], size: int) -> list[str]:
     """Takes whole documents off the front of an iterator until they have `size` bytes of UTF-8."""
     taken, total = [], 0
@@ -309,6 +320,7 @@ def audit(tokenizer: Any, documents: list[str]) -> dict[str, float]:
         "characters": characters,
         "tokens": len(ids),
         "tokens_per_character": len(ids) / max(characters, 1),
+        "bytes_per_token": sum(len(text.encode()) for text in texts) / max(len(ids), 1),
         **{f"tokens_per_{unit}": len(ids) / max(count, 1) for unit, count in _units(texts).items()},
         "byte_share": sum(_is_byte(piece) for piece in pieces) / max(len(ids), 1),
         "partial_share": _partial(tokenizer, ids) / max(len(ids), 1),

@@ -88,7 +88,8 @@ def urgency(steps: dict[str, Step]) -> dict[str, int]:
 def _parents(study: Study, budgets: list[int]) -> list[Step]:
     paths = RunPaths(study)
     ct_needs = ("base", "corpus") if budgets else ("base",)
-    corpus = [_step(paths, "corpus", "01_ct/01_corpus", [paths.corpus], ("base",), 9)]
+    packed = [paths.extended, paths.corpus] if study.extend_vocabulary else [paths.corpus]
+    corpus = [_step(paths, "corpus", "01_ct/01_corpus", packed, ("base",), 9)]
     base = [paths.base, paths.world] if study.base_source == "scratch" else [paths.base]
     ct, sft = ({name: ""} if study.trains else {} for name in ("released_ct", "released_sft"))
     alike: dict[str, Any] = {"sft_parent": "base", "tasks": [], "dev_tasks": []}  # whatever the language

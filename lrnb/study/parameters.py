@@ -83,6 +83,7 @@ class Study(BaseModel):
     dedup_threshold: float = Field(0.8, ge=0, le=1)  # Jaccard similarity of near duplicates; 1: exact only
     heldout_bytes: int = Field(32_768, ge=1)  # text of each language kept out of training, for bits per byte
     seq_len: int = Field(256, ge=8)  # tokens
+    extend_vocabulary: int = Field(0, ge=0)  # tokens of X that the base gets before CT; 0: none
 
     # continual pre-training
     ct_budgets: list[int] = [16_384, 65_536, 262_144]  # tokens seen, ascending, on one trajectory
@@ -118,6 +119,9 @@ class Study(BaseModel):
     densities: list[float] = [0.2, 0.5, 0.8]  # share of entries kept by trimming, (0, 1]
     slacks: list[float] = [0.1, 0.3, 0.5]  # share of discarded SFT entries won back, [0, 1]
     method: str = ""  # the one of `methods` that notebooks/02_merge/any_method makes
+    vocabulary: Literal["owner", "refuse", "base", "body=ct", "body=sft", "body=base"] = (
+        "owner"  # if they differ
+    )
     trim_scope: Literal["model", "tensor"] = "model"
     zero_sign: Literal["majority", "positive"] = "majority"
     released_ct: str = ""  # Hub id of the authors' CT weights
@@ -152,6 +156,14 @@ class Study(BaseModel):
         if self.base_prune and self.corpus_source == "hub":
             raise ValueError(
                 "base_prune needs all text at hand: use corpus_source=local, or base_prune=false"
+            )
+        if self.extend_vocabulary and not self.trains:
+            raise ValueError(
+                "extend_vocabulary goes with CT that is trained; preset released takes it as it is"
+            )
+        if self.extend_vocabulary and self.vocabulary == "refuse":
+            raise ValueError(
+                "extend_vocabulary makes vocabularies differ, and vocabulary=refuse refuses to merge"
             )
         if self.ct_budgets != sorted(set(self.ct_budgets)) or not self.ct_budgets or self.ct_budgets[0] <= 0:
             raise ValueError(f"ct_budgets must be positive and ascending, got {self.ct_budgets}")

@@ -77,6 +77,16 @@ class RunPaths:
         return self.lang / "corpus"
 
     @property
+    def extended(self) -> Path:
+        """The base with tokens of X, where `extend_vocabulary` asks for them."""
+        return self.lang / "extended"
+
+    @property
+    def start(self) -> Path:
+        """What CT starts from."""
+        return self.extended if self.study.extend_vocabulary else self.base
+
+    @property
     def scores(self) -> Path:
         return self.lang / "scores"
 

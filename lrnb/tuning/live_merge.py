@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lrnb.checkpoints.alignment import align
+from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
 from lrnb.merging.gpu import DeviceVectors, on_gpu, worker_for
 from lrnb.merging.methods import find
@@ -224,6 +226,11 @@ def playground_vectors(folders: Mapping[str, Path], device: str, threads: int = 
     Opened once, they remember the thresholds of every density that was asked for.
     """
     parents = {name: folder for name, folder in folders.items() if name != "base"}
+    if align("playground", {name: open_source(x, finite=False) for name, x in folders.items()}, "owner"):
+        raise UserError(
+            "playground: base, CT and SFT have different vocabularies, and weights are exchanged under one "
+            "tokenizer here. Make merges with lrnb merge --vocabulary owner, and ask them with lrnb evaluate"
+        )
     if not device.startswith("cuda"):
         return TaskVectors(folders["base"], parents, method="playground", threads=threads)
     return resident({name: _on_device(folder, device) for name, folder in folders.items()})

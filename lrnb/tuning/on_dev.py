@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lrnb.checkpoints.alignment import align
+from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
 from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import TaskVectors
@@ -140,7 +142,8 @@ def score_candidates(
     declaration's), tied, chosen.
     """
     paths, fixed = RunPaths(study), fixed_options(study, method, budget)
-    vectors = TaskVectors(paths.base, parent_folders(paths, budget), method=method, threads=study.threads)
+    how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
+    vectors = TaskVectors(paths.base, parent_folders(paths, budget), **how)
     head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
     rows, grid = [], grid_size(study, method)
     for options in candidate_grid(study, method):
@@ -178,6 +181,7 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
                 parent_folders(paths, budget),
                 stage.draft / paths.merge(method, budget).name,
                 threads=study.threads,
+                vocabulary=study.vocabulary,
                 **fixed_options(study, method, budget),
                 **options,
             )
@@ -195,6 +199,7 @@ def merge_command(study: Study, method: str, budget: int) -> str:
     options = fixed_options(study, method, budget) | {name: float(best[name]) for name in names}
     folders = [f"--model {name}={folder}" for name, folder in parent_folders(paths, budget).items()]
     given = [f"--{known[name].flag or name.replace('_', '-')} {value}" for name, value in options.items()]
+    given += [f"--vocabulary {study.vocabulary}"] if study.vocabulary != "refuse" else []
     parts = [f"lrnb merge {method.replace('_', '-')} --base {paths.base}", *folders, " ".join(given)]
     return " \\\n  ".join([*parts, "--out merged"])
 
@@ -245,6 +250,25 @@ def dev_items(study: Study, names: list[str]) -> dict[str, KeptTask]:
     )
 
 
+def merged_like(study: Study) -> Path:
+    """The folder with the vocabulary of the study's merges: the base, or the model whose tokenizer they have.
+
+    UserError where a merge would have tokens of several models, which no folder has.
+    """
+    paths = RunPaths(study)
+    folders = {"base": current(paths.base), **parent_folders(paths, study.ct_budgets[0])}
+    given = {label: open_source(folder, finite=False) for label, folder in folders.items()}
+    alignment = align("dev", given, study.vocabulary)
+    if alignment is None:
+        return folders["base"]
+    if alignment.tokenizer:
+        raise UserError(
+            f"vocabulary {study.vocabulary}: CT and SFT each have tokens of their own, so merges have more "
+            "than any model of the study, and cannot be scored on dev. Give vocabulary=base or body=ct"
+        )
+    return folders[alignment.owner]
+
+
 def open_scorer(study: Study, folder: Path) -> Scorer:
     """A model that answers dev items; imports torch."""
     from lrnb.scoring import evaluate
@@ -269,9 +293,9 @@ def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> Dev:
 def dev_scorer(study: Study) -> DevScore:
     """A function from merged weights to their `Dev` score.
 
-    Opens the base once and swaps its weights; imports torch.
+    Opens a model of their vocabulary once and swaps its weights; imports torch.
     """
-    tasks, scorer = dev_items(study, dev_tasks(study)), open_scorer(study, current(RunPaths(study).base))
+    tasks, scorer = dev_items(study, dev_tasks(study)), open_scorer(study, merged_like(study))
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)

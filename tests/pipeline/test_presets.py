@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from support.bpe import bpe_spec, save_bpe
 
+from lrnb.checkpoints.reading import open_checkpoint
 from lrnb.data import corpus
 from lrnb.errors import UserError
 from lrnb.pipeline import notebooks
@@ -221,10 +222,8 @@ def cut(source: Path, target: Path, lines: int) -> list[str]:
     return [json.loads(line)["text"] for line in kept]
 
 
-@pytest.fixture(scope="module")
-def smol(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[stages.RunPaths, str]:
+def smol_study(home: Path, data_root: Path, **more: Any) -> tuple[stages.RunPaths, str]:
     """A finished study of preset smol on real text and real topic items, and what it printed."""
-    home = tmp_path_factory.mktemp("smol")
     data, texts = home / "data", []
     for lang, lines in (("bn", 600), ("en", 300), ("mn", 5)):
         texts += cut(data_root / "corpus" / f"{lang}.jsonl.gz", data / "corpus" / f"{lang}.jsonl", lines)
@@ -243,9 +242,15 @@ def smol(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[sta
         "precision": "fp32",
         **FEW,
         **ITEMS,
+        **more,
     }
     text = lrnb_run("smol", values)
     return stages.RunPaths(load_study(BN, "smol", values)), text
+
+
+@pytest.fixture(scope="module")
+def smol(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[stages.RunPaths, str]:
+    return smol_study(tmp_path_factory.mktemp("smol"), data_root)
 
 
 def packed_tokens(paths: stages.RunPaths) -> tuple[int, dict[bool, int]]:
@@ -315,3 +320,26 @@ def test_smol_base_keeps_what_the_text_needs(smol: tuple) -> None:
     assert facts["new_size"] <= facts["old_size"]
     audit = stages.read_manifest(paths.corpus)["facts"]["audit"]["bn"]
     assert audit["unknown_share"] == 0
+
+
+@pytest.mark.slow
+def test_a_study_with_a_larger_vocabulary_merges_it_with_the_smaller_one(
+    data_root: Path, tmp_path: Path
+) -> None:
+    methods = {"methods": ["average", "ties", "slerp"]}
+    paths, text = smol_study(tmp_path, data_root, extend_vocabulary=60, ct_budgets=[2_000], **methods)
+    rows = {name: open_checkpoint(folder)["model.embed_tokens.weight"] for name, folder in {
+        "base": paths.base, "sft": paths.sft, "ct": paths.ct(2048), "cts": paths.ct_then_sft(2048),
+        **{method: paths.merge(method, 2048) for method in methods["methods"]},
+    }.items()}  # fmt: skip
+    size = len(rows["base"])
+    assert {name: len(x) - size for name, x in rows.items()} == {
+        "base": 0, "sft": 0, "ct": 60, "cts": 60, "average": 60, "ties": 60, "slerp": 60
+    }  # fmt: skip
+    assert all(np.array_equal(rows[m][size:], rows["ct"][size:]) for m in methods["methods"])
+    audit = stages.read_manifest(paths.corpus)["facts"]["audit"]
+    assert audit["bn"]["bytes_per_token"] > audit["bn before"]["bytes_per_token"]
+    scores = pd.read_csv(paths.scores / "scores.csv")
+    assert {"average@2k", "ties@2k", "slerp@2k", "ct_then_sft@2k"} < set(scores["model"])
+    assert (pd.read_csv(paths.conflicts / "shares.csv")["n"] > 0).all()
+    assert "report.html" in text

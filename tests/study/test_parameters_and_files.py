@@ -44,6 +44,13 @@ def test_the_micro_world_resolves(lang: str) -> None:
             r"1,100 .* take 2 steps of 1,024 .*so 2,048 would be",
         ),
         ("bn", "smol", {"extra_models": {"ct": "x"}}, "extra_models: 'ct' is no name for a model"),
+        ("bn", "released", {"extend_vocabulary": 9}, "extend_vocabulary goes with CT that is trained"),
+        (
+            "bn",
+            "smol",
+            {"extend_vocabulary": 9, "vocabulary": "refuse"},
+            "vocabulary=refuse refuses to merge",
+        ),
         ("bn", "smol", {"extra_models": {"<b>": "x"}}, "extra_models: '<b>' is no name for a model"),
         ("bn", "nano", {}, "for 'bn' use smol"),
         ("qaa", "smol", {}, "goes with preset nano only"),
