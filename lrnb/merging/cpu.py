@@ -24,7 +24,7 @@ Bounds = tuple[np.ndarray, np.ndarray]  # low and high, float32, one a parent
 Formula = Callable[[list[Any], int], Any]
 ONE = np.float32(1)
 NONE = np.float32(-1)  # a slack that wins nothing back
-BLOCK = 1 << 14  # entries that a formula of whole arrays takes at once: they stay in the cache
+BLOCK = 1 << 15  # entries that a formula of whole arrays takes at once: they stay in the cache
 
 
 class Operands(NamedTuple):
@@ -108,6 +108,8 @@ class Worker(Protocol):
     def gram(self, data: Operands, of: str) -> np.ndarray: ...
     def mass(self, data: Operands, thresholds: Sequence[np.float32]) -> np.ndarray: ...
     def products(self, data: Operands, width: int, by_row: bool) -> np.ndarray: ...
+    def as_array(self, x: np.ndarray) -> Any: ...
+    def as_numpy(self, x: Any) -> np.ndarray: ...
 
 
 class Cpu:
@@ -226,6 +228,14 @@ class Cpu:
         sums = np.zeros((2 * self.parents + 1, len(data.base) // width if by_row else width))
         (self.loops.row_products if by_row else self.loops.column_products)(*data[:2], width, sums)
         return sums
+
+    def as_array(self, x: np.ndarray) -> np.ndarray:
+        """An array where this worker computes."""
+        return x
+
+    def as_numpy(self, x: np.ndarray) -> np.ndarray:
+        """Its result in main memory."""
+        return x
 
     def _room(self, n: int) -> np.ndarray:
         if self.room.shape[1] < n:

@@ -30,12 +30,12 @@ def trim(tau: Array, threshold: Real) -> Array:
 def band(tau: Array, low: Real, high: Real) -> Array:
     """tau where |tau| reaches low and not high, 0 elsewhere."""
     size = abs(tau)
-    return _where((size >= low) & (size < high), tau, 0.0)
+    return keep(tau, (size >= low) & (size < high))
 
 
 def keep(tau: Array, kept: Array) -> Array:
-    """tau where `kept`, 0 elsewhere."""
-    return _where(kept, tau, 0.0)
+    """tau where `kept`, 0 elsewhere; of finite numbers, of which a product is several times as fast."""
+    return tau * kept
 
 
 def trim_all(taus: Iterable[Array], thresholds: Iterable[Real]) -> list[Array]:
@@ -73,13 +73,14 @@ def agreed(taus: Sequence[Array], weights: Sequence[Real], normalize: bool) -> A
     if not normalize:
         return top
     bottom = weighted_sum(agree, weights)
-    return top / _where(bottom == 0, 1.0, bottom)
+    return top / (bottom + (bottom == 0))
 
 
 def mean_of_kept(taus: Sequence[Array]) -> Array:
     """The mean of the entries that are not 0."""
-    count = sum((tau != 0) * np.float32(1) for tau in taus)
-    return weighted_sum(taus, [np.float32(1)] * len(taus)) / _where(count == 0, 1.0, count)
+    ones = [np.float32(1)] * len(taus)
+    count = weighted_sum([tau != 0 for tau in taus], ones)
+    return weighted_sum(taus, ones) / (count + (count == 0))
 
 
 def like(array: np.ndarray, x: Array) -> Array:

@@ -142,6 +142,14 @@ class Torch:
         rows = [base * base, *(x * x for x in parents), *(x * base for x in parents)]
         return np.stack([x.sum(dim=1 if by_row else 0).cpu().numpy() for x in rows])
 
+    def as_array(self, x: np.ndarray) -> Any:
+        """As Cpu.as_array."""
+        return self.torch.from_numpy(x).to(self.device)
+
+    def as_numpy(self, x: Any) -> np.ndarray:
+        """As Cpu.as_numpy."""
+        return np.asarray(x.cpu().numpy())
+
     def _load(self, data: Operands) -> list[Any]:
         """base and parents on the device, float32 or float64."""
         arrays: list[Any] = [data.base, *data.parents]

@@ -30,7 +30,8 @@ def random_words(seed: int, name: str, parent: int, start: int, count: int) -> n
     key = np.array([seed, (parent << 32) + zlib.crc32(name.encode("utf-8", "surrogatepass"))], np.uint64)
     stream, skip = np.random.Philox(key=key), start % PER_COUNTER
     stream.advance(start // PER_COUNTER)
-    return np.random.Generator(stream).integers(0, ALL, skip + count, np.uint32)[skip:]
+    wide = np.random.Generator(stream).integers(0, ALL * ALL, (skip + count + 1) // 2, np.uint64)
+    return wide.astype("<u8", copy=False).view("<u4")[skip : skip + count]
 
 
 def random_marks(share: float, words: np.ndarray) -> np.ndarray:

@@ -204,3 +204,24 @@ def ties_sv_by(base, parents, rule: str, *, density, slack, seed=0, layers: dict
             step = step + x
         steps.append(step / F(len(agree)) if agree else F(0))
     return moved(base, steps)
+
+
+def iso_c(taus: list[np.ndarray]) -> np.ndarray:
+    """The step of a matrix by the singular value decomposition of the sum."""
+    u, s, vt = np.linalg.svd(sum(taus), full_matrices=False)
+    real = s > 1e-6 * max(s[0], 1e-300)
+    return s.mean() * (u[:, real] @ vt[real])
+
+
+def tsv_m(taus: list[np.ndarray]) -> np.ndarray:
+    """The step of a matrix, whitened by decompositions of the directions side by side."""
+    k, parts = min(taus[0].shape) // len(taus), [np.linalg.svd(tau, full_matrices=False) for tau in taus]
+    parts = [(u[:, :k], s[:k], vt[:k]) for u, s, vt in parts]
+    parts = [[x[..., s > 1e-6 * max(s[0], 1e-300)] for x in (u, s, vt.T)] if k else (u, s, vt.T)
+             for u, s, vt in parts]  # fmt: skip
+    sides = []
+    for i in (0, 2):
+        p, d, qt = np.linalg.svd(np.hstack([x[i] for x in parts]), full_matrices=False)
+        real = d > 1e-6 * d.max(initial=1e-300)
+        sides.append(p[:, real] @ qt[real])
+    return (sides[0] * np.concatenate([x[1] for x in parts])) @ sides[1].T

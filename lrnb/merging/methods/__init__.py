@@ -26,6 +26,8 @@ NAMES = (
     "dare_linear",
     "dare_ties",
     "consensus_ta",
+    "iso_c",
+    "tsv_m",
 )
 METHODS: dict[str, Method] = {name: import_module(f"{__name__}.{name}").METHOD for name in NAMES}
 

@@ -76,7 +76,9 @@ def _prepare(vectors: TaskVectors, names: list[str], options: LocalizeAndStitch)
 
     def formula_of(span: Span) -> Formula:
         thresholds = [cut.at(span) for cut in found]
-        return lambda taus, _: formulas.mean_of_kept(formulas.trim_all(taus, thresholds))
+        return lambda taus, _: formulas.mean_of_kept(
+            [formulas.keep(tau, abs(tau) >= least) for tau, least in zip(taus, thresholds, strict=True)]
+        )
 
     return Stepwise(vectors, names, formula_of, [cut.stop for cut in found])
 
