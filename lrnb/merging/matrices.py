@@ -61,7 +61,7 @@ def nearest_orthogonal(matrix: Array) -> Array:
     return parts.left @ parts.right.T
 
 
-def side_by_side(arrays: Sequence[Array], axis: int) -> Array:
+def concatenated(arrays: Sequence[Array], axis: int) -> Array:
     """Arrays side by side."""
     first = arrays[0]
     if isinstance(first, np.ndarray):

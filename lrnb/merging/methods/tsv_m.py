@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrnb.merging.engine import Tensors, merge_tensors
-from lrnb.merging.matrices import decompose, nearest_orthogonal, prepare_matrix, side_by_side
+from lrnb.merging.matrices import concatenated, decompose, nearest_orthogonal, prepare_matrix
 from lrnb.merging.methods.iso_c import ByMatrix
 from lrnb.merging.registry import Look, Method, Settled
 from lrnb.merging.task_vectors import TaskVectors
@@ -54,10 +54,10 @@ def _turned_apart(taus: list[Array]) -> Array:
     kept = min(taus[0].shape) // len(taus)
     found = [decompose(tau) for tau in taus]
     left, right = (
-        nearest_orthogonal(side_by_side([side[:, :kept] for side in sides], 1))
+        nearest_orthogonal(concatenated([side[:, :kept] for side in sides], 1))
         for sides in ([x.left for x in found], [x.right for x in found])
     )
-    return (left * side_by_side([x.values[:kept] for x in found], 0)) @ right.T
+    return (left * concatenated([x.values[:kept] for x in found], 0)) @ right.T
 
 
 METHOD = Method(
