@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from lrnb.merging.methods import METHODS
+from lrnb.scoring.merge_check import complaint_about
 from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import ENGLISH, budget_name
 from lrnb.study.stages import RunPaths, read_manifest
@@ -79,14 +81,34 @@ def _training(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bits_by_model(paths: RunPaths) -> pd.DataFrame:
-    """Bits per byte of held-out text: a row a model, a column a language."""
+    """Bits per byte of held-out text: a row a model, a column a language.
+
+    And a column `check` where a merge is worse than all its parents by the margin of
+    `scoring/merge_check.py`: such a merge is probably broken.
+    """
     files = [paths.scored(group) / "bits_per_byte.csv" for group in ("parents", "merged")]
     tables = [pd.read_csv(path) for path in files if path.is_file()]
     if not tables:
         return pd.DataFrame()
     keys = ["model", "method", "ct_tokens"]
     wide = pd.concat(tables).pivot_table(index=keys, columns="lang", values="bits_per_byte", sort=False)
-    return wide.reset_index().rename_axis(columns=None)
+    return _with_check(wide.reset_index().rename_axis(columns=None))
+
+
+def _with_check(bits: pd.DataFrame) -> pd.DataFrame:
+    notes = []
+    for row in bits.to_dict("records"):
+        mine = (bits.method == "sft") | ((bits.method == "ct") & (bits.ct_tokens == row["ct_tokens"]))
+        parents = bits[mine].set_index("method").drop(columns=["model", "ct_tokens"])
+        worse = _worse(row, parents) if row["method"] in METHODS and len(parents) > 1 else []
+        notes.append(f"✕ worse than its parents in {', '.join(worse)}" if worse else "")
+    return bits.assign(check=notes) if any(notes) else bits
+
+
+def _worse(merge: Mapping[str, Any], parents: pd.DataFrame) -> list[str]:
+    """The languages in which a merge is worse than all of its parents, a row each."""
+    both = {lang: {"merge": merge[lang], **parents[lang]} for lang in parents.columns}
+    return [lang for lang, bits in both.items() if complaint_about(lang, bits, parents.index)]
 
 
 def _facts(folder: Path) -> Mapping[str, Any]:

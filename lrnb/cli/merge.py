@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ RUNNING = ("dtype", "device", "threads", "tokenizer", "vocabulary", "force")  # 
 KITS = [method.mergekit for method in METHODS.values() if method.mergekit]
 OVER = {name: value for kit in KITS for name, value in kit.defaults.items()}  # no mergekit file says these
 LINES = 40  # of a plan's groups
+CHECK_HELP = """try the merge before it gets its name: bits per byte of base, parents and merge on FILE (text
+    in X) and on English, and an answer; auto: on text held out by the run that a parent lies in"""
 USAGE = """lrnb merge METHOD --base DIR --model ct=DIR --model sft=DIR [--model NAME=DIR ...] --out DIR
        lrnb merge CONFIG.yaml --out DIR"""
 VOCABULARY_HELP = (
@@ -148,6 +150,7 @@ def _running_options(group: Any) -> None:
     add("--tokenizer", metavar="NAME", help=TOKENIZER_HELP)
     add("--vocabulary", metavar="HOW", help=VOCABULARY_HELP)
     add("--device", choices=("auto", "cpu", "cuda"), help="where to compute (default auto)")
+    add("--check", metavar="FILE|auto", help=CHECK_HELP)
     add("--threads", type=int, metavar="N", help="CPU threads; 0 (default) takes all cores")
     add("--dry-run", action="store_true", help="show plan, disk and memory needed; write nothing")
     add("--force", action="store_true", default=None, help="replace DIR even if it is no merge made here")
@@ -160,8 +163,12 @@ def run_merge(given: argparse.Namespace) -> int:
     with _plain_warnings() as shown:
         from lrnb.merging import whole_models
 
+        check = _check(given.check, arguments) if given.check else None
         start = time.perf_counter()
-        result = (whole_models.plan_merge if given.dry_run else whole_models.merge_checkpoints)(**arguments)
+        if given.dry_run:
+            result = whole_models.plan_merge(**arguments)
+        else:
+            result = whole_models.merge_checkpoints(**arguments, check=check)
         seconds = time.perf_counter() - start
         for text in result["notes"]:
             print(f"lrnb: {text}", file=sys.stderr)
@@ -175,6 +182,15 @@ def run_merge(given: argparse.Namespace) -> int:
     else:
         print_report(result, seconds, given.out)
     return 0
+
+
+def _check(asked: str, arguments: Arguments) -> Callable[[Path], Mapping[str, Any]]:
+    """What tries the merged folder; texts are read now, so that a wrong file is refused before the merge."""
+    from lrnb.scoring.merge_check import check_merge, texts_for
+
+    base, models = arguments["base"], arguments["models"]
+    texts = texts_for(asked, models.values())
+    return lambda merged: check_merge(merged, models, base, texts)
 
 
 def arguments_of(given: argparse.Namespace) -> dict[str, Any]:
@@ -294,4 +310,15 @@ def print_report(report: Arguments, seconds: float, out: str) -> None:
         print(vocabulary_line(report["vocabulary"]))
     if "reserved" in report:
         print(f"won back:  {report['reserved']:,}, {report['reserved_share']:.2%} of what ties would discard")
+    if "check" in report:
+        _print_check(report["check"])
     print(out)
+
+
+def _print_check(check: Arguments) -> None:
+    """Bits per byte of every model, and the answer."""
+    bits = check["bits_per_byte"]
+    print_table(
+        [{"bits per byte": text, **{m: f"{x:.3f}" for m, x in row.items()}} for text, row in bits.items()]
+    )
+    print(f"asked to go on from “{check['prompt']}”, it wrote “{check['answer']}”")

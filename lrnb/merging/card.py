@@ -67,6 +67,7 @@ def model_card(report: Mapping[str, Any], header: str) -> str:
             f"{report['reserved_share']:.4f} of those TIES would discard."
         ]
     lines += [f"\nNote: {plain(text)}." for text in report["notes"]]
+    lines += _used(report["check"]) if "check" in report else []
     return "\n".join([*lines, *[f"\nWarning: {plain(text)}." for text in report["warnings"]]]) + "\n"
 
 
@@ -78,6 +79,18 @@ def vocabulary_line(facts: Mapping[str, Any]) -> str:
     parts = [f"{facts['merged']:,} merged", *kept, *(f"{n:,} {what}" for what, n in rest.items() if n)]
     head = f"Vocabulary {facts['policy']}, tokenizer of {facts['tokenizer']}"
     return f"{head}: {facts['rows']:,} rows, {', '.join(parts)}"
+
+
+def _used(check: Mapping[str, Any]) -> list[str]:
+    """Bits per byte of a little text by every model, and what the merge wrote."""
+    names = list(next(iter(check["bits_per_byte"].values())))
+    rows = [
+        f"| {plain(text)} | {' | '.join(f'{bits[name]:.3f}' for name in names)} |"
+        for text, bits in check["bits_per_byte"].items()
+    ]
+    head = [f"| bits per byte | {' | '.join(map(plain, names))} |", "|---" * (len(names) + 1) + "|"]
+    told = f"Asked to go on from “{plain(check['prompt'])}”, it wrote “{plain(check['answer'])}”."
+    return ["", "Tried on a little text (less is better):", "", *head, *rows, "", told]
 
 
 def _spoken(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ the method holds to settle a scope.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import Model, TaskVectors, as_float32
 from lrnb.study.files import MANIFEST, free_space, write_text
 from lrnb.study.progress import Meter
+
+Check = Callable[[Path], Mapping[str, Any]]
 
 
 def merge_state(
@@ -89,6 +91,7 @@ def merge_checkpoints(
     out: str | Path,
     *,
     shard_bytes: int = SHARD_BYTES,
+    check: Check | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Merge models into the complete Hugging Face folder `out`, atomically; returns the report.
@@ -100,8 +103,10 @@ def merge_checkpoints(
     default see `owner.default_owner`. vocabulary: what becomes of rows where vocabularies differ, refuse,
     owner, base or body=NAME, see `lrnb/checkpoints/alignment.py`; under owner the tokenizer is by default
     that of a model with all tokens. by_tensor(name, place): the options of one tensor, over those given for
-    all, see `ByTensor`. layers: how many the models have to have. The folder holds weights, config,
-    tokenizer, a model card and manifest.json with report and hashes.
+    all, see `ByTensor`. layers: how many the models have to have. check: called with the merged folder before
+    it gets its name; what it returns is the report's "check", its "warnings" are the merge's, and its
+    UserError leaves nothing. The folder holds weights, config, tokenizer, a model card and manifest.json with
+    report and hashes.
 
     An existing `out` is replaced if it is a merge made here, otherwise only with force=True. UserError
     before anything is written where an input or option is wrong; see `TaskVectors`.
@@ -110,8 +115,14 @@ def merge_checkpoints(
     started, size = time.monotonic(), job.entry_bytes()
     with Meter(f"merge {method}", job.bytes_read()) as meter:
         job.vectors.tick = lambda entries: meter.update(entries * size)
-        report = write(job, shard_bytes)
+        report = write(job, shard_bytes, check)
     return report | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def _checked(check: Check, folder: Path, doubts: list[str]) -> dict[str, Any]:
+    """The merge opened and used, by whoever can: nothing here imports a model."""
+    found = dict(check(folder))
+    return {"warnings": [*doubts, *found.pop("warnings", ())], "check": found}
 
 
 def plan_merge(
@@ -148,7 +159,7 @@ def plan_merge(
     }
 
 
-def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+def write(job: Job, shard_bytes: int = SHARD_BYTES, check: Check | None = None) -> dict[str, Any]:
     """Merge into the folder; the report that the model card and the manifest hold."""
     vectors = job.vectors
     copies = {name: [c for c, n in vectors.aliases.items() if n == name] for name in vectors.aliases.values()}
@@ -163,8 +174,9 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
         tallies = merge(job.method, job.by_tensor or job.options, vectors, job.dtypes, put)
         if vectors.alignment:
             check_ids(writer.folder, vectors.alignment)
-        report = make_report(job, tallies)
-        write_text(writer.folder / "README.md", model_card(report, card_header(job)))
         writer.close()
+        report = make_report(job, tallies)
+        report |= _checked(check, writer.folder, report["warnings"]) if check else {}
+        write_text(writer.folder / "README.md", model_card(report, card_header(job)))
         write_text(writer.folder / MANIFEST, manifest(writer.folder, job, report))
     return report

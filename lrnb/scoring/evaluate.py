@@ -20,7 +20,7 @@ from lrnb.errors import UserError
 from lrnb.scoring.cache import ScoreCache, model_hash
 from lrnb.scoring.given_folder import fit_folder
 from lrnb.scoring.open_model import device_and_precision, exchange_key, read_weights
-from lrnb.scoring.scorer import Scorer
+from lrnb.scoring.scorer import Scorer, greedy
 from lrnb.study.files import digest
 from lrnb.study.stages import device_name
 from lrnb.tasks import loading
@@ -85,7 +85,7 @@ def score_models(
     if not models:
         raise UserError("no model to score; give at least one checkpoint folder")
     named = {label: m if isinstance(m, ScoredModel) else ScoredModel(m, label) for label, m in models.items()}
-    desk = _Desk(progress, options, cache)
+    desk = Desk(progress, options, cache)
     tables = [
         desk.items(Path(model.folder), dict(tasks)).assign(
             model=label, method=model.method, ct_tokens=model.ct_tokens
@@ -97,7 +97,7 @@ def score_models(
     return scores[SCORE_COLUMNS], items
 
 
-class _Desk:
+class Desk:
     """Scores one model after the other, what is cached excepted.
 
     A model is read once; where it has the architecture and tokenizer of the one before, only its weights are.
@@ -137,6 +137,11 @@ class _Desk:
             self.cache.write(key, pd.DataFrame({"bits": [value]}))
         return value
 
+    def continuation(self, folder: Path, prompt: str, tokens: int) -> str:
+        """The likeliest continuation of a prompt, up to so many tokens."""
+        scorer = self._open(folder)
+        return greedy(scorer.model, scorer.tokenizer, [scorer.tokenizer(prompt)["input_ids"]], (), tokens)[0]
+
     def _open(self, folder: Path) -> Scorer:
         if self.scorer and self.folder == folder:
             return self.scorer
@@ -161,7 +166,7 @@ def text_bits(
 
     texts: language -> documents; progress(n) is called with n finished ones. Otherwise as `score_models`.
     """
-    desk = _Desk(None, options, cache)
+    desk = Desk(None, options, cache)
     rows = []
     for label, model in models.items():
         for lang, documents in texts.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.made_run import BUDGETS, made_models, write_made_run
 
@@ -47,6 +48,17 @@ def test_bits_have_a_row_a_model(paths: RunPaths) -> None:
     table = data_tables.bits_by_model(paths).set_index("model")
     assert table.loc["base", ["qaa", "en"]].tolist() == [2, 1]
     assert len(table) == len(made_models()) and set(table.columns) == {"method", "ct_tokens", "qaa", "en"}
+
+
+def test_a_merge_worse_than_its_parents_is_marked(tmp_path: Path) -> None:
+    paths = RunPaths(page.study_of(write_made_run(tmp_path / "runs", n=20)))
+    file = paths.scored("merged") / "bits_per_byte.csv"
+    table = pd.read_csv(file)
+    broken = (table.method == "ties") & (table.ct_tokens == table.ct_tokens.max()) & (table.lang == "en")
+    table.loc[broken, "bits_per_byte"] = 9.0
+    table.to_csv(file, index=False)
+    found = data_tables.bits_by_model(paths).set_index("model")["check"]
+    assert found[found != ""].to_dict() == {table[broken].model.item(): "✕ worse than its parents in en"}
 
 
 def test_what_an_earlier_version_did_not_record_is_left_open(tmp_path: Path) -> None:
