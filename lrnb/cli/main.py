@@ -10,7 +10,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +73,18 @@ class CommandParser(argparse.ArgumentParser):
     """The options of one command, made when it is called: what they are made from may take long to import."""
 
     fill: Callable[[argparse.ArgumentParser], None] | None = None
+    help_of: Callable[[Sequence[str]], str] | None = None  # help that depends on the command's words, or ""
+    words: Sequence[str] = ()
 
     def parse_known_args(self, *given: Any, **more: Any) -> Any:
+        self.words = given[0] if given else ()
         if self.fill is not None:
             self.fill(self)
             self.fill = None
         return super().parse_known_args(*given, **more)
+
+    def format_help(self) -> str:
+        return (self.help_of(self.words) if self.help_of else "") or super().format_help()
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
@@ -317,9 +323,11 @@ def _lab(given: argparse.Namespace) -> int:
 
 
 def _merge_options(command: argparse.ArgumentParser) -> None:
-    from lrnb.cli.merge import merge_options
+    from lrnb.cli.merge import help_of, merge_options
 
     merge_options(command)
+    if isinstance(command, CommandParser):
+        command.help_of = help_of
 
 
 def _merge(given: argparse.Namespace) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lrnb.errors import UserError, shortened
 from lrnb.merging.by_tensor import BY_TENSOR
 from lrnb.merging.methods import METHODS, find
-from lrnb.merging.registry import Option
+from lrnb.merging.registry import Method, Option
 from lrnb.report.tables import print_facts, print_table
 
 Arguments = Mapping[str, Any]
@@ -36,10 +37,9 @@ TOKENIZER_HELP = (
     "a chat template for the same vocabulary)"
 )
 EPILOG = """\
-methods:
+methods, and their options (lrnb merge METHOD --help says what they are):
 {methods}
-  CONFIG.yaml       a mergekit configuration of {kits}; as there
-                    {defaults}, unless given beside it
+{config}
 
 examples:
   lrnb merge ties-sv --base B --model ct=C --model sft=S --density 0.5 --slack 0.1 --out merged
@@ -90,17 +90,53 @@ def merge_options(command: argparse.ArgumentParser) -> None:
     """All options. None of them has a default here: `None` means not given."""
     command.formatter_class, command.usage = argparse.RawDescriptionHelpFormatter, USAGE
     command.epilog = EPILOG.format(
-        methods="\n".join(f"  {spoken(name):<18}{method.summary}" for name, method in METHODS.items()),
-        kits=", ".join(kit.name for kit in KITS),
-        defaults=" ".join(f"--{spoken(name)} {value}" for name, value in OVER.items()),
+        methods="\n".join(map(_line_of, METHODS.values())),
+        config=_entry(
+            "CONFIG.yaml",
+            "a mergekit configuration of " + ", ".join(kit.name for kit in KITS),
+            "as there "
+            + " ".join(f"--{spoken(name)} {value}" for name, value in OVER.items())
+            + ", unless given beside it",
+        ),
     )
     command.add_argument("method", metavar="METHOD", help="one of the methods below, or CONFIG.yaml")
     models = command.add_argument_group("models (a folder, a LoRA adapter's folder, or a Hub id)")
     model_options(models, required=False)
     group = command.add_argument_group("options of the methods")
     for name, specs in method_options().items():
-        add_option(group, name, specs)
+        add_option(group, name, specs).help = argparse.SUPPRESS
     _running_options(command.add_argument_group("output and running"))
+
+
+def _line_of(method: Method) -> str:
+    """A method and what it does; its options below."""
+    flags = " ".join(f"--{spoken(spec.flag or name)}" for name, spec in method.fields().items())
+    return _entry(spoken(method.name), method.summary, flags)
+
+
+def _entry(name: str, text: str, below: str) -> str:
+    """A name with a text beside it and one under that, in lines of 100."""
+    lines = [line for part in (text, below) for line in textwrap.wrap(part, 78, break_on_hyphens=False)]
+    return f"  {name:<20}" + f"\n{' ' * 22}".join(lines)
+
+
+def help_of(words: Sequence[str]) -> str:
+    """The help of the method that is the first of a command's words, "" where none is."""
+    name = words[0].replace("-", "_") if words else ""
+    return _help_of_method(METHODS[name]) if name in METHODS else ""
+
+
+def _help_of_method(method: Method) -> str:
+    models = ("--base DIR " if method.base else "") + "--model ct=DIR --model sft=DIR"
+    own = argparse.ArgumentParser(
+        usage=f"lrnb merge {spoken(method.name)} {models} --out DIR [options]",
+        description=f"{method.summary} ({method.source})",
+        epilog="lrnb merge --help has the options of every merge; docs/merging.md more of the method.",
+        add_help=False,
+    )
+    for name, spec in method.fields().items():
+        add_option(own, name, {"": spec})
+    return own.format_help()
 
 
 def method_options() -> dict[str, dict[str, Option]]:
@@ -112,7 +148,7 @@ def method_options() -> dict[str, dict[str, Option]]:
     return found
 
 
-def add_option(group: Any, name: str, specs: Mapping[str, Option]) -> None:
+def add_option(group: Any, name: str, specs: Mapping[str, Option]) -> argparse.Action:
     """An option that one method, or several, declare; with the names of the methods where there are any."""
     texts: dict[str, list[str]] = {}
     for method, spec in specs.items():
@@ -120,7 +156,8 @@ def add_option(group: Any, name: str, specs: Mapping[str, Option]) -> None:
     text = "; ".join(f"{', '.join(who)}: {text}" if any(who) else text for text, who in texts.items())
     some = next(iter(specs.values()))
     how = _argument(some, any(spec.per_parent for spec in specs.values()))
-    group.add_argument(f"--{spoken(some.flag or name)}", dest=name, help=text.replace("%", "%%"), **how)
+    flag, text = f"--{spoken(some.flag or name)}", text.replace("%", "%%")
+    return cast(argparse.Action, group.add_argument(flag, dest=name, help=text, **how))
 
 
 def _argument(spec: Option, per_parent: bool) -> dict[str, Any]:

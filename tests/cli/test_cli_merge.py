@@ -360,6 +360,6 @@ def test_help_takes_a_fraction_of_a_second_and_loads_nothing_big() -> None:
     seconds, printed = cpu_seconds(code.format(given=["merge", "--help"]))
     assert printed.splitlines()[-1] == "['numpy']"
     assert "usage: lrnb merge METHOD --base DIR" in printed
-    assert "(0, 1]" in printed
+    assert "--at-threshold" in printed and len(printed.splitlines()) < 110
     assert seconds < 3.5 * cpu_seconds("import numpy")[0]
     assert cpu_seconds(code.format(given=["--help"]))[1].splitlines()[-1] == "[]"

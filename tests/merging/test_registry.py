@@ -249,8 +249,11 @@ def test_a_method_is_one_file_and_one_line(house: Path):
         return run("from lrnb.cli.main import main; sys.exit(main())", "merge", *given)
 
     told = merge("--help")
-    assert "  leader            the first parent, and little of the others" in told
-    assert "--boost N" in told and "leader: factor on the leader, [0, 4]" in " ".join(told.split())
+    assert "  leader              the first parent, and little of the others\n" in told
+    assert "--boost --calm" in told and "factor on the leader" not in told
+    own = merge("leader", "--help")
+    assert "the first parent, and little of the others (made up)" in own
+    assert "--boost N factor on the leader, [0, 4] (default 1.0)" in " ".join(own.split())
     models = ("--base", "base", "--model", "ct=ct", "--model", "sft=sft")
     merge("leader", *models, "--boost", "2", "--out", "one")
     merge("recipe.yaml", "--out", "two")
