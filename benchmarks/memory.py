@@ -68,7 +68,7 @@ def merge(name: str, folder: Path, out: Path) -> int:
     options, dtypes = how.settle(["ct", "sft"], given), jobs.output_dtypes(how, vectors, "auto")
     recipe = {"method": method, "base": "base", "models": {"ct": "ct", "sft": "sft"}, **given}
     files = small_files(folder / "base", folder / "base")
-    job = jobs.Job(how, options, out, vectors, dtypes, files, [], given, [], recipe)
+    job = jobs.Job(how, options, out, vectors, dtypes, folder / "base", files, [], given, [], recipe)
     whole_models.write(job)
     return job.memory()
 

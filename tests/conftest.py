@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,15 @@ def lab(
     lab = Lab(tmp_path_factory.mktemp("lab"), dark=request.param == "dark")
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def bare_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merges of tensors that are no whole model: nobody asks whether transformers opens what is written.
+
+    That question has its own tests, in tests/merging/test_output_opens.py.
+    """
+    from lrnb.checkpoints.trial import Trial
+    from lrnb.merging import whole_models
+
+    monkeypatch.setattr(whole_models, "trial_of", lambda job: contextlib.nullcontext(Trial("", [], None, 0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.owner import default_owner, owner_notes
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
 from lrnb.checkpoints.small_files import SmallFiles, small_files
+from lrnb.checkpoints.trial import Trial, tried
 from lrnb.checkpoints.vocabulary_files import fitted_files
 from lrnb.checkpoints.writing import Spec
 from lrnb.errors import UserError
@@ -36,7 +38,8 @@ IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size 
 class Job:
     """One merge of folders, opened and checked.
 
-    files: what lies beside the weights. notes: whose they are, and what was changed or left behind there.
+    owner: the folder of the model whose tokenizer goes along. files: what lies beside the weights. notes:
+    whose they are, and what was changed or left behind there.
     given: the options as they were asked for. recipe: all that is needed to repeat the merge, defaults too.
     """
 
@@ -45,6 +48,7 @@ class Job:
     out: Path
     vectors: TaskVectors
     dtypes: dict[str, np.dtype]
+    owner: Path
     files: SmallFiles
     notes: list[str]
     given: dict[str, Any]
@@ -134,7 +138,9 @@ def open_job(
     recipe |= {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
     files = _files(vectors, opened[owner], dtypes)
     notes = owner_notes(first, owner, opened) + files.notes
-    return Job(how, options, out, vectors, dtypes, files, notes, said, doubts, recipe, own)
+    return Job(
+        how, options, out, vectors, dtypes, opened[owner].folder, files, notes, said, doubts, recipe, own
+    )
 
 
 def _files(vectors: TaskVectors, owner: Checkpoint, dtypes: Mapping[str, np.dtype]) -> SmallFiles:
@@ -143,6 +149,13 @@ def _files(vectors: TaskVectors, owner: Checkpoint, dtypes: Mapping[str, np.dtyp
     kinds = {kind.name for kind in dtypes.values()}
     files = small_files(vectors.base.folder, owner.folder, kinds.pop() if len(kinds) == 1 else "")
     return fitted_files(files, vectors.alignment) if vectors.alignment else files
+
+
+def trial_of(job: Job) -> AbstractContextManager[Trial]:
+    """What tries whether transformers opens the output, with the tokenizer that it gets."""
+    assert isinstance(job.vectors.base, Checkpoint)
+    shapes = {name: shape for name, (_, shape) in job.specs().items()}
+    return tried(job.files, shapes, job.vectors.base.folder, job.owner)
 
 
 def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any]) -> dict[str, str | Path]:

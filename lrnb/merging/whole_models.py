@@ -20,7 +20,7 @@ from lrnb.errors import UserError
 from lrnb.merging.card import make_report, manifest, model_card
 from lrnb.merging.card_header import card_header
 from lrnb.merging.engine import collect, merge
-from lrnb.merging.jobs import Job, open_job, output_dtypes
+from lrnb.merging.jobs import Job, open_job, output_dtypes, trial_of
 from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import Model, TaskVectors, as_float32
 from lrnb.study.files import MANIFEST, free_space, write_text
@@ -113,9 +113,14 @@ def merge_checkpoints(
     """
     job = open_job(method, base, models, Path(out), **options)
     started, size = time.monotonic(), job.entry_bytes()
-    with Meter(f"merge {method}", job.bytes_read()) as meter:
-        job.vectors.tick = lambda entries: meter.update(entries * size)
-        report = write(job, shard_bytes, check)
+    with trial_of(job) as trial, Meter(f"merge {method}", job.bytes_read()) as meter:
+
+        def tick(entries: int) -> None:
+            trial.look()
+            meter.update(entries * size)
+
+        job.vectors.tick = tick
+        report = write(job, shard_bytes, check, trial)
     return report | {"seconds": round(time.monotonic() - started, 3)}
 
 
@@ -139,6 +144,8 @@ def plan_merge(
     """
     job = open_job(method, base, models, Path(out), **options)
     vectors, specs = job.vectors, job.specs()
+    with trial_of(job) as trial:
+        notes = job.notes + trial()
     free = free_space(job.out)
     short = ["the disk is too small for this"] if free < space_needed(specs) else []
     return {
@@ -154,13 +161,21 @@ def plan_merge(
         "memory_bytes": job.memory(),
         "threads": len(vectors.workers),
         "passes": job.options.passes(),
-        "notes": job.notes,
+        "notes": notes,
         "warnings": [*job.doubts, *short],
     }
 
 
-def write(job: Job, shard_bytes: int = SHARD_BYTES, check: Check | None = None) -> dict[str, Any]:
-    """Merge into the folder; the report that the model card and the manifest hold."""
+def write(
+    job: Job,
+    shard_bytes: int = SHARD_BYTES,
+    check: Check | None = None,
+    opened: Callable[[], list[str]] = list,
+) -> dict[str, Any]:
+    """Merge into the folder; the report that the model card and the manifest hold.
+
+    opened: gives the notes on how the folder opens, or refuses it before it gets its name.
+    """
     vectors = job.vectors
     copies = {name: [c for c, n in vectors.aliases.items() if n == name] for name in vectors.aliases.values()}
     with new_checkpoint(job.out, job.specs(), job.files, shard_bytes=shard_bytes) as writer:
@@ -176,6 +191,7 @@ def write(job: Job, shard_bytes: int = SHARD_BYTES, check: Check | None = None) 
             check_ids(writer.folder, vectors.alignment)
         writer.close()
         report = make_report(job, tallies)
+        report["notes"] = report["notes"] + opened()
         report |= _checked(check, writer.folder, report["warnings"]) if check else {}
         write_text(writer.folder / "README.md", model_card(report, card_header(job)))
         write_text(writer.folder / MANIFEST, manifest(writer.folder, job, report))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from lrnb.checkpoints.openable import openable, quiet_transformers, refuse_partial
 from lrnb.errors import UserError
 
-NUMBER = re.compile(r"\d+")
 _log = logging.getLogger(__name__)
 SAVED_BY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
@@ -42,75 +40,23 @@ def open_model(folder: str | Path, device: str, precision: str) -> tuple[Any, An
     device, precision = device_and_precision(device, precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with _no_bars(), _openable(folder):
+    with quiet_transformers(), openable(folder):
         opened: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True,
             ignore_mismatched_sizes=True, **local
         )  # fmt: skip  # what does not match is refused below, by name
         model, facts = opened
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
-    _refuse_partial(folder, model, facts)
-    return model.to(device), tokenizer
-
-
-def _refuse_partial(folder: str | Path, model: Any, facts: Mapping[str, Any]) -> None:
-    """What the folder lacks of the model would be random, and layers that the model lacks would be lost."""
-    if wrong := sorted(facts["mismatched_keys"]):
-        name, there, wanted = wrong[0]
-        raise UserError(
-            f"{folder}: {name!r} is {tuple(there)}, and its config.json describes {tuple(wanted)} "
-            f"({len(wrong)} weights in all). Copy the model's own config.json again"
-        )
-    if missing := sorted(facts["missing_keys"]):
-        raise UserError(
-            f"{folder}: its weights lack {missing[0]!r} ({len(missing)} in all) of the model that its "
-            "config.json describes; they would be random. Give a whole causal language model"
-        )
-    shapes = {NUMBER.sub("#", name) for name in model.state_dict()}
-    if deeper := sorted(name for name in facts["unexpected_keys"] if NUMBER.sub("#", name) in shapes):
-        raise UserError(
-            f"{folder}: its config.json leaves no place for {deeper[0]!r} ({len(deeper)} weights in all). "
-            "Copy the model's own config.json again"
-        )
-    if odd := sorted(facts["unexpected_keys"]):
+    if odd := refuse_partial(folder, set(model.state_dict()), facts):
         _log.warning(
             "%s: %d weights have no place in the model and are not used, %r first", folder, len(odd), odd[0]
         )
+    return model.to(device), tokenizer
 
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is no checkpoint folder (no config.json); give one that is")
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    from transformers.utils import logging as bars
-
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-
-
-@contextmanager
-def _openable(folder: str | Path) -> Iterator[None]:
-    """UserError for whatever transformers raises about a folder that is wrong: it has no class for that."""
-    try:
-        yield
-    except Exception as error:
-        lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"{folder} needs code of its own, which is not run here; give a model that transformers knows"
-            ) from None
-        raise UserError(
-            f"{folder}: transformers cannot open it ({type(error).__name__}: {' '.join(lines[:2])[:300]}). "
-            "Compare its config.json and tokenizer files with the model's own; --debug shows where it failed"
-        ) from error
 
 
 def copy_state(model: Any, state: Mapping[str, Any]) -> None:

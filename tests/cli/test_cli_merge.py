@@ -18,6 +18,8 @@ from lrnb.cli import main, merge
 from lrnb.merging.whole_models import merge_checkpoints
 from lrnb.study.parameters import ROOT
 
+pytestmark = pytest.mark.usefixtures("bare_tensors")
+
 NOWHERE = ("--base", "b", "--model", "ct=c", "--model", "sft=s")
 CONFIG = """
 merge_method: ties

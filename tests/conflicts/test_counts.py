@@ -18,6 +18,8 @@ from lrnb.errors import UserError
 from lrnb.merging import whole_models
 from lrnb.merging.task_vectors import TaskVectors
 
+pytestmark = pytest.mark.usefixtures("bare_tensors")
+
 COUNTS = ["ct_kept", "sft_kept", "overlap", "conflicts", "ct_discarded", "sft_discarded", "reserved"]
 
 

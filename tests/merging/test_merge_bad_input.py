@@ -24,7 +24,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from support.checkpoints import edit_header, edit_index
+from support.checkpoints import edit_header, edit_index, one_layer
 from support.reference import save_folder
 from support.rights import unreadable
 
@@ -634,20 +634,11 @@ def test_a_disk_that_fills_up(
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """base, ct and sft of 32M bfloat16 numbers each; merging takes some tenths of a second at least."""
     folder, rng = tmp_path_factory.mktemp("huge"), np.random.default_rng(0)
-    base = rng.normal(size=1 << 20).astype(ml_dtypes.bfloat16)
+    base, (shapes, config) = rng.normal(size=1 << 20).astype(ml_dtypes.bfloat16), one_layer(1 << 23)
     for name in NAMES:
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text("{}")
-        tile = (base if name == "base" else moved(base, rng)).tobytes()
-        parts = {
-            f"t{i}": {"dtype": "BF16", "shape": [1 << 23], "data_offsets": [i << 24, i + 1 << 24]}
-            for i in range(4)
-        }
-        raw = json.dumps(parts).encode()
-        with open(folder / name / "model.safetensors", "wb") as file:
-            file.write(len(raw).to_bytes(8, "little") + raw)
-            for _ in range(32):
-                file.write(tile)
+        tile = base if name == "base" else moved(base, rng)
+        tensors = {key: np.resize(tile, shape) for key, shape in shapes.items()}
+        save_folder(folder / name, tensors, config=config)
     yield folder
     shutil.rmtree(folder)
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.pico import save_pico
 
+from lrnb.checkpoints.small_files import small_files
+from lrnb.checkpoints.trial import tried
 from lrnb.cli import main
+from lrnb.errors import UserError
 
 MODELS = ("--base", "base", "--model", "ct=ct", "--model", "sft=sft")
 TEMPLATE = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
@@ -254,3 +260,128 @@ def test_a_name_of_a_million_letters(merge: Merge) -> None:
     long = {"x" * 1_000_000: np.ones(3, np.float32), "y\n" * 1000: np.ones(3, np.float32)}
     change_weights(Path("sft"), lambda t: t | long)
     assert len(merge.refused()) < 3000
+
+
+# what transformers would not open, or would make another model of
+
+
+def settings(**values: Any) -> Callable[[], None]:
+    return lambda: (
+        edit("base/config.json", **values)
+        or [
+            edit(f"{name}/config.json", **{k: values[k] for k in KINDS if k in values})
+            for name in ("ct", "sft")
+        ]
+    )
+
+
+def text(name: str, content: str) -> Callable[[], object]:
+    return lambda: Path(name).write_text(content)
+
+
+KINDS = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim")  # equal in all, or refused
+OWN = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+UNOPENED = {
+    "a layer too many": (settings(num_hidden_layers=3), r"base: its weights lack 'model\.layers\.2"),
+    "a layer too few": (settings(num_hidden_layers=1), r"base: its config.json leaves no place for 'model"),
+    "a million layers": (settings(num_hidden_layers=10**6), "num_hidden_layers is 1000000, and the folder"),
+    "another width": (settings(hidden_size=48), r"is \(64, 32\), and its config.json describes \(64, 48\)"),
+    "fewer tokens": (settings(vocab_size=60), r"is \(64, 32\), and its config.json describes \(60, 32\)"),
+    "heads that do not divide": (settings(num_attention_heads=3), "base: transformers cannot open it"),
+    "no kind": (settings(model_type=None), "base: transformers cannot open it .*model_type"),
+    "a kind that nobody knows": (settings(model_type="nosuch"), "base: transformers cannot open it .*nosuch"),
+    "an encoder": (settings(model_type="bert"), r"base: .* lack 'bert\.|base: transformers cannot open it"),
+    "no language model": (settings(model_type="vit"), "base: transformers cannot open it .*no causal"),
+    "code of its own": (settings(model_type="mine", auto_map=OWN), "base needs code of its own|cannot open"),
+    "a rope that nobody knows": (settings(rope_parameters={"rope_type": "x"}), "base: transformers cannot"),
+    "a dtype that nobody knows": (settings(dtype="float7"), None),  # the output's own is written
+    "generation settings": (text("base/generation_config.json", "[]"), "base"),
+    "a tokenizer that is none": (
+        text("base/tokenizer_config.json", "[]"),
+        "base: transformers cannot open it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNOPENED)
+def test_what_transformers_does_not_open_is_not_written(merge: Merge, case: str) -> None:
+    change, message = UNOPENED[case]
+    change()
+    if message is None:
+        merge()
+        return
+    assert re.search(message, said := merge.refused()), said
+    assert re.search(message, said := merge.refused("--dry-run")), said
+
+
+def test_a_weight_that_is_missing_everywhere(merge: Merge) -> None:
+    for name in ("base", "ct", "sft"):
+        change_weights(Path(name), lambda t: {k: x for k, x in t.items() if "layers.1.mlp.up" not in k})
+    assert "base: its weights lack 'model.layers.1.mlp.up_proj.weight' (1 in all)" in merge.refused()
+
+
+def more_tokens(folder: str, *tokens: str) -> None:
+    """Tokens added to a tokenizer up to its last row, and these beyond."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"t{i}" for i in range(64 - len(tokenizer))])
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    tokenizer.save_pretrained(folder)
+
+
+def test_ids_beyond_the_rows(merge: Merge) -> None:
+    for name in ("base", "ct", "sft"):
+        more_tokens(name, "<|im_start|>", "<|im_end|>")
+    said = merge.refused()
+    assert (
+        "base: its tokenizer has 2 tokens beyond the 64 rows of the embeddings ('<|im_start|>', '<|im_e"
+        in said
+    )
+
+
+def test_the_mark_of_an_image_needs_no_row(merge: Merge) -> None:
+    for name in ("base", "ct", "sft"):
+        more_tokens(name, "<image_soft_token>")  # of Gemma 3 270M and 1B, which cannot see
+    assert "tokens without a row of embeddings: <image_soft_token>" in merge()
+
+
+def test_auto_map_beside_a_kind_that_transformers_has(merge: Merge) -> None:
+    edit("base/config.json", auto_map=OWN)
+    Path("base/mine.py").write_text("raise SystemExit('code of a stranger ran')")
+    assert "auto_map in config.json is left out" in merge()
+    assert "auto_map" not in written("config.json")
+    assert not Path("out/mine.py").exists()
+
+
+def test_the_output_opens(merge: Merge) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    speaking("sft")
+    merge()
+    model = AutoModelForCausalLM.from_pretrained("out")
+    tokenizer = AutoTokenizer.from_pretrained("out")
+    ids = tokenizer("the cat sees a dog", return_tensors="pt").input_ids
+    assert model.generate(ids, max_new_tokens=2, do_sample=False).shape[1] > ids.shape[1]
+    assert model.generation_config.eos_token_id == [2, 7]
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "cat"}], tokenize=False) == "cat</s>"
+
+
+def test_a_process_of_its_own_asks(place: Path) -> None:
+    """`lrnb merge` imports no transformers; a wrong configuration is found while it computes."""
+    edit("base/config.json", num_hidden_layers=3)
+    words = [sys.executable, "-m", "lrnb", "merge", "average", *MODELS, "--out", "out"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "lrnb: base: its weights lack 'model.layers.2." in done.stderr
+    assert sorted(path.name for path in place.iterdir()) == ["base", "ct", "sft"]
+    assert not (place.parent / "cache" / "openings.json").exists()
+
+
+def test_an_answer_that_does_not_come_is_no_yes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "transformers")
+    files = small_files(place / "base", place / "base")
+    refusal = pytest.raises(UserError, match="transformers did not open the merged folder within 0 s")
+    with tried(files, {}, place / "base", place / "base", seconds=0.01) as trial, refusal:
+        trial()
+    assert not (place.parent / "cache" / "openings.json").exists()

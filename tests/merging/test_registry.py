@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import children, pico
+from support.checkpoints import one_layer
 from support.reference import save_folder
 
 from lrnb.analysis.kinds import KINDS
@@ -217,8 +217,10 @@ def house(tmp_path: Path) -> Path:
     lines = (folder / "__init__.py").read_text()
     assert lines.count('    "slerp",\n') == 1
     (folder / "__init__.py").write_text(lines.replace('    "slerp",\n', '    "slerp",\n    "leader",\n'))
-    for name, tensors in {"base": pico(), **children(pico())}.items():
-        save_folder(tmp_path / name, tensors)
+    (shapes, config), rng = one_layer(16), np.random.default_rng(0)
+    for name in ("base", "ct", "sft"):
+        tensors = {key: rng.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
+        save_folder(tmp_path / name, tensors, config=config)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return tmp_path
 
@@ -263,6 +265,8 @@ def test_a_method_is_one_file_and_one_line(house: Path):
     )
     weights = {(house / out / "model.safetensors").read_bytes() for out in ("one", "two", "three")}
     assert len(weights) == 1
+    answers = json.loads((house / ".cache" / "lrnb" / "openings.json").read_text())
+    assert [*answers.values()] == [[]]  # transformers was asked once whether it opens them
     card = (house / "one" / "README.md").read_text()
     assert "# Merge by leader" in card and "- boost: 2.0" in card and "- calm: ct 0.0, sft 0.0" in card
     recipe = json.loads((house / "one" / "manifest.json").read_text())["report"]["recipe"]

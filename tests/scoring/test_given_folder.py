@@ -127,10 +127,10 @@ def test_a_wrong_folder_is_named(kind, whole, root, tmp_path, capsys):
 
 
 def test_a_number_a_layer_is_left_to_transformers():
-    from lrnb.scoring.given_folder import _between
+    from lrnb.checkpoints.openable import possible_number
 
-    assert _between([64, 64], 10)
-    assert not _between(64, 10)
+    assert possible_number([64, 64], 10)
+    assert not possible_number(64, 10)
 
 
 def test_the_whole_folder_is_scored(whole, root, capsys):

@@ -40,3 +40,15 @@ def children(base: dict[str, np.ndarray], size: float = 0.05) -> dict[str, dict[
         label: {name: (x.astype(np.float32) + size * move[name]).astype(x.dtype) for name, x in base.items()}
         for label, move in moves.items()
     }
+
+
+def one_layer(rows: int, width: int = 4) -> tuple[dict[str, tuple[int, ...]], dict[str, object]]:
+    """Shapes and configuration of a Llama that transformers opens: one layer, one head, tied embeddings."""
+    square = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{x}_proj" for x in ("gate", "up", "down")]
+    norms = ("input_layernorm", "post_attention_layernorm")
+    shapes = {f"model.layers.0.{x}.weight": (width, width) for x in square}
+    shapes |= {f"model.layers.0.{x}.weight": (width,) for x in norms}
+    shapes |= {"model.embed_tokens.weight": (rows, width), "model.norm.weight": (width,)}
+    sizes = dict.fromkeys(("hidden_size", "intermediate_size", "head_dim"), width)
+    sizes |= dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1)
+    return shapes, {"vocab_size": rows, "tie_word_embeddings": True, **sizes}

@@ -1,0 +1,136 @@
+"""A folder is opened once before it is there: its small files, and weights that have shapes only.
+
+transformers takes seconds to import, so it is asked in a process of its own, beside a merge; where it is
+imported already, at once. What opened before, with these files and shapes, is remembered in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lrnb
+from lrnb.checkpoints.openable import Shapes, try_opening
+from lrnb.checkpoints.small_files import SmallFiles
+from lrnb.errors import UserError
+from lrnb.study.files import default_cache, digest, json_object, remembered
+
+SECONDS = 60.0  # for a model of usual size on a slow machine
+EACH = 0.02  # seconds more for a tensor
+REMEMBERED = "openings.json"
+
+
+class Trial:
+    """The answer to come: called, it waits for it; `look` raises where it is there and is a refusal."""
+
+    def __init__(self, key: str, notes: list[str] | None, process: subprocess.Popen | None, seconds: float):
+        self.key, self.notes, self.process, self.seconds = key, notes, process, seconds
+
+    def look(self) -> None:
+        if self.notes is None and self.process and self.process.poll() is not None:
+            self()
+
+    def __call__(self) -> list[str]:
+        """What is to be said of the folder. UserError where transformers does not open it."""
+        if self.notes is None:
+            self.notes = remembered(REMEMBERED, self.key, lambda: _heard(self.process, self.seconds))
+        return list(self.notes)
+
+
+@contextmanager
+def tried(
+    files: SmallFiles, shapes: Shapes, home: Path, owner: Path, seconds: float = SECONDS
+) -> Iterator[Trial]:
+    """Begins to open a folder of these files and weights; see `try_opening` for the rest.
+
+    What transformers is imported for already is opened here and now: UserError before the block begins.
+    """
+    key = _key(files, shapes)
+    known = json_object(default_cache() / REMEMBERED).get(key)
+    seconds += EACH * len(shapes)
+    if isinstance(known, list):
+        yield Trial(key, known, None, seconds)
+        return
+    with tempfile.TemporaryDirectory(prefix="lrnb-", ignore_cleanup_errors=True) as folder:
+        files.write(Path(folder))
+        ask = {"folder": folder, "shapes": shapes, "home": str(home), "owner": str(owner)}
+        if "transformers" in sys.modules:
+            yield Trial(key, remembered(REMEMBERED, key, lambda: answer(ask)), None, seconds)
+            return
+        process = _begin(ask)
+        try:
+            yield Trial(key, None, process, seconds)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def answer(ask: Mapping[str, Any]) -> list[str]:
+    """The notes on what is asked for."""
+    return try_opening(Path(ask["folder"]), ask["shapes"], ask["home"], ask["owner"])
+
+
+def _key(files: SmallFiles, shapes: Shapes) -> str:
+    texts = {name: sha256(content).hexdigest() for name, content in files.contents.items()}
+    tools = [lrnb.__version__, *map(version, ("transformers", "tokenizers"))]
+    return digest([texts, {name: list(shape) for name, shape in shapes.items()}, tools])
+
+
+def _begin(ask: Mapping[str, Any]) -> subprocess.Popen:
+    """The process that opens the folder; it imports nothing from the current one."""
+    (Path(ask["folder"]) / ".ask").write_text(json.dumps(ask), encoding="utf-8")
+    paths = [str(Path(lrnb.__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    quiet = {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-P", "-m", "lrnb.checkpoints.trial", str(Path(ask["folder"]) / ".ask")]
+    pipes = partial(
+        subprocess.Popen, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    return pipes(command, text=True, errors="replace", env=os.environ | quiet)
+
+
+def _heard(process: subprocess.Popen | None, seconds: float) -> list[str]:
+    assert process
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"transformers did not open the merged folder within {seconds:.0f} s, so it was not written. "
+            "Look for absurd numbers in config.json and tokenizer files of the model that they come from"
+        ) from None
+    with suppress(ValueError, IndexError):
+        said = json.loads(out.splitlines()[-1])
+        if "refused" in said:
+            raise UserError(said["refused"])
+        return list(said["notes"])
+    why = " ".join((err.strip().splitlines() or [f"status {process.returncode}"])[-1].split())[:300]
+    raise UserError(
+        f"whether transformers opens the merged folder was not found out ({why}), so it was not written. "
+        "Open the base with AutoModelForCausalLM.from_pretrained to see the fault"
+    )
+
+
+def main() -> None:
+    """The process of its own: prints notes, or the refusal, as JSON."""
+    ask = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        said: dict[str, Any] = {"notes": answer(ask)}
+    except UserError as error:
+        said = {"refused": str(error)}
+    finally:
+        shutil.rmtree(ask["folder"], ignore_errors=True)  # who asked may have been killed
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
