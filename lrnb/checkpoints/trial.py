@@ -49,7 +49,7 @@ class Trial:
 
 
 @contextmanager
-def tried(
+def trial_opening(
     files: SmallFiles, shapes: Shapes, home: Path, owner: Path, seconds: float = SECONDS
 ) -> Iterator[Trial]:
     """Begins to open a folder of these files and weights; see `try_opening` for the rest.
@@ -66,7 +66,7 @@ def tried(
         files.write(Path(folder))
         ask = {"folder": folder, "shapes": shapes, "home": str(home), "owner": str(owner)}
         if "transformers" in sys.modules:
-            yield Trial(key, remembered(REMEMBERED, key, lambda: answer(ask)), None, seconds)
+            yield Trial(key, remembered(REMEMBERED, key, lambda: reply(ask)), None, seconds)
             return
         process = _begin(ask)
         try:
@@ -76,7 +76,7 @@ def tried(
             process.communicate()
 
 
-def answer(ask: Mapping[str, Any]) -> list[str]:
+def reply(ask: Mapping[str, Any]) -> list[str]:
     """The notes on what is asked for."""
     return try_opening(Path(ask["folder"]), ask["shapes"], ask["home"], ask["owner"])
 
@@ -120,11 +120,11 @@ def _heard(process: subprocess.Popen | None, seconds: float) -> list[str]:
     )
 
 
-def main() -> None:
+def print_reply() -> None:
     """The process of its own: prints notes, or the refusal, as JSON."""
     ask = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
-        said: dict[str, Any] = {"notes": answer(ask)}
+        said: dict[str, Any] = {"notes": reply(ask)}
     except UserError as error:
         said = {"refused": str(error)}
     finally:
@@ -133,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_reply()

@@ -19,7 +19,7 @@ from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.owner import default_owner, owner_notes
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
 from lrnb.checkpoints.small_files import SmallFiles, small_files
-from lrnb.checkpoints.trial import Trial, tried
+from lrnb.checkpoints.trial import Trial, trial_opening
 from lrnb.checkpoints.vocabulary_files import fitted_files
 from lrnb.checkpoints.writing import Spec
 from lrnb.errors import UserError
@@ -155,7 +155,7 @@ def trial_of(job: Job) -> AbstractContextManager[Trial]:
     """What tries whether transformers opens the output, with the tokenizer that it gets."""
     assert isinstance(job.vectors.base, Checkpoint)
     shapes = {name: shape for name, (_, shape) in job.specs().items()}
-    return tried(job.files, shapes, job.vectors.base.folder, job.owner)
+    return trial_opening(job.files, shapes, job.vectors.base.folder, job.owner)
 
 
 def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any]) -> dict[str, str | Path]:

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from support.pico import save_pico
 
 from lrnb.checkpoints.small_files import small_files
-from lrnb.checkpoints.trial import tried
+from lrnb.checkpoints.trial import trial_opening
 from lrnb.cli import main
 from lrnb.errors import UserError
 
@@ -382,6 +382,6 @@ def test_an_answer_that_does_not_come_is_no_yes(place: Path, monkeypatch: pytest
     monkeypatch.delitem(sys.modules, "transformers")
     files = small_files(place / "base", place / "base")
     refusal = pytest.raises(UserError, match="transformers did not open the merged folder within 0 s")
-    with tried(files, {}, place / "base", place / "base", seconds=0.01) as trial, refusal:
+    with trial_opening(files, {}, place / "base", place / "base", seconds=0.01) as trial, refusal:
         trial()
     assert not (place.parent / "cache" / "openings.json").exists()
