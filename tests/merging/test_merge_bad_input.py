@@ -665,7 +665,7 @@ def test_interrupted_and_run_again(huge: Path, kind: signal.Signals) -> None:
         assert process.returncode in (-kind, 128 + kind)
     again = command(*given, cwd=huge)
     out, err = again.communicate(timeout=120)
-    assert (again.returncode, err) == (0, "")
+    assert (again.returncode, re.sub("merge ties: .*\n", "", err)) == (0, "")  # progress, where it takes long
     assert sorted(path.name for path in huge.iterdir()) == ["base", "ct", "out", "sft"]
     outputs = json.loads((huge / "out" / "manifest.json").read_text())["outputs"]
     shutil.rmtree(huge / "out")
