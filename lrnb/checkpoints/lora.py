@@ -6,6 +6,7 @@ Merging is peft's (https://huggingface.co/docs/peft); the cache is $LRNB_CACHE, 
 from __future__ import annotations
 
 import re
+import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.checkpoints.openable import (
+    openable,
+    plain_config,
+    quiet_transformers,
+    refuse_absurd,
+    refuse_partial,
+    without_values,
+)
 from lrnb.checkpoints.reading import (
     EMBEDDINGS,
-    HEAD,
     SAFETENSORS,
     Checkpoint,
     Layout,
@@ -99,7 +107,7 @@ def _texts(folder: Path) -> list[Path]:
 def _densify(folder: Path, weights: Checkpoint, ground: Checkpoint, out: Path) -> None:
     """Write base + adapter, in float32, under the base's names and with its config."""
     need_space(out.parent, 4 * sum(x.size for x in ground.values()), LARGER_CACHE)
-    tensors = _merged(folder, weights, ground)
+    tensors = _merged(folder, weights, ground, out.parent)
     own = folder if any(folder.glob("tokenizer*")) else None
     files = small_files(ground.folder, ground.folder, "float32", own)
     if rows := _table_rows(weights):
@@ -112,54 +120,82 @@ def _table_rows(weights: Checkpoint) -> set[int]:
     return {len(x) for name, x in weights.items() if re.search(WHOLE_TABLE, name)}
 
 
-def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint) -> dict[str, np.ndarray]:
-    """The base's tensors with the adapter added by peft, in float32."""
+def _merged(folder: Path, weights: Checkpoint, ground: Checkpoint, scratch: Path) -> dict[str, np.ndarray]:
+    """The base's tensors with the adapter added by peft, in float32; scratch: for temporary files."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     try:
-        _check_config(ground)
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            ground.folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True,
-            output_loading_info=True,
-        )  # fmt: skip
-        model, found = read
-        _check_modules(folder, weights, ground, model)
-        if rows := _table_rows(weights) - {model.get_input_embeddings().num_embeddings}:
-            model.resize_token_embeddings(max(rows), mean_resizing=False)  # the adapter has all of them
-        with warnings.catch_warnings():
+        with quiet_transformers():
+            _check_config(ground)
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                ground.folder, config=plain_config(ground.folder), dtype=torch.float32,
+                output_loading_info=True, trust_remote_code=False, local_files_only=True,
+            )  # fmt: skip
+            model, found = read
+            _check_modules(folder, weights, ground, model)
+            if rows := _table_rows(weights) - {model.get_input_embeddings().num_embeddings}:
+                model.resize_token_embeddings(max(rows), mean_resizing=False)  # the adapter has all of them
             warnings.filterwarnings("error", message=".*Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
-        state = adapted.merge_and_unload(safe_merge=True).state_dict()
+            _check_all_used(folder, weights, adapted)
+            whole = adapted.merge_and_unload(safe_merge=True)
+            return _as_in_files(ground, whole, found, scratch)
     except REFUSALS as error:
         reason = " ".join(str(error).split())[:400]
         raise UserError(
             f"{folder}: cannot be merged into {ground.folder} ({reason}). Give the base it was trained from"
         ) from None
-    _check_names(ground, state, found)
-    return {name: state[name].numpy() if name in state else ground[name] for name in ground}
 
 
 def _check_config(ground: Checkpoint) -> None:
     """UserError where config.json describes another model than the tensors: it may be one of any size."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    shapes = {name: tensor.shape for name, tensor in ground.items()}
+    refuse_absurd(ground.folder, ground.config, shapes)
+    with openable(ground.folder):
+        model, facts = without_values(ground.folder, shapes)
+    refuse_partial(ground.folder, set(model.state_dict()), facts)
 
-    config = AutoConfig.from_pretrained(ground.folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):  # without memory for its weights
-        wanted = AutoModelForCausalLM.from_config(config, trust_remote_code=False).state_dict()
-    odd = {name for name in set(wanted) & set(ground) if tuple(wanted[name].shape) != ground[name].shape}
-    if missing := set(wanted) - set(ground) - {HEAD}:
-        odd |= missing | (set(ground) - set(wanted))
-    if odd:
+
+def _check_all_used(folder: Path, weights: Checkpoint, adapted: Any) -> None:
+    """UserError for a tensor of the adapter that its adapter_config.json leaves no place for."""
+    from peft import get_peft_model_state_dict
+
+    used = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    left = sorted(name for name in set(weights) - set(used) if not re.search(WHOLE_TABLE, name))
+    if left:
+        raise UserError(
+            f"{folder}: {left[0]!r} ({len(left)} such tensors) belongs to no module that {ADAPTER} names, so "
+            "it would be left out. Give the adapter_config.json that was saved with these weights"
+        )
+
+
+def _as_in_files(ground: Checkpoint, model: Any, found: Any, scratch: Path) -> dict[str, np.ndarray]:
+    """The model's weights under the names of the base's files, as transformers would save them.
+
+    A mixture of experts lies in one tensor a layer once it is open, and in one an expert in the files.
+    """
+    state = model.state_dict()
+    if not set(ground) - set(state) - set(found["unexpected_keys"]):
+        _check_names(ground, state, found)
+        return {name: state[name].numpy() if name in state else ground[name] for name in ground}
+    need_space(scratch, 8 * sum(x.size for x in ground.values()), LARGER_CACHE)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".saved-") as place:
+        model.save_pretrained(place)
+        saved = dict(open_checkpoint(place))  # mapped, so that they outlive their files
+    stored = set(ground) - set(found["unexpected_keys"]) - set(ground.aliases)
+    if odd := stored ^ set(saved):
         raise _not_found(ground, odd)
+    return {name: saved.get(ground.aliases.get(name, name), ground[name]) for name in ground}
 
 
 def _not_found(ground: Checkpoint, odd: set[str]) -> UserError:
+    once = f"M.from_pretrained('{ground.folder}', dtype='auto').save_pretrained('NEW')"
     return UserError(
-        f"{ground.folder}: {min(odd)!r} is not what transformers finds for this model, so no adapter is "
-        "merged into it. Open and save it once with AutoModelForCausalLM"
+        f"{ground.folder}: {min(odd)!r} is not as transformers {version('transformers')} names it, so no "
+        'adapter is merged into it. Open and save it once: python -c "from transformers import '
+        f'AutoModelForCausalLM as M; {once}", copy its tokenizer files, and give NEW as the base'
     )
 
 

@@ -122,7 +122,7 @@ def try_opening(folder: Path, shapes: Shapes, home: str | Path, owner: str | Pat
     refuse_absurd(Path(home), config, shapes)
     with quiet_transformers():
         with openable(home, folder):
-            model, facts = _without_values(folder, shapes)
+            model, facts = without_values(folder, shapes)
         odd = refuse_partial(home, set(model.state_dict()), facts)
         notes = [f"{len(odd)} weights have no place in the model, {odd[0]!r} first"] if odd else []
         rows = len(model.get_input_embeddings().weight)
@@ -131,12 +131,21 @@ def try_opening(folder: Path, shapes: Shapes, home: str | Path, owner: str | Pat
     return notes + refuse_ids_beyond(owner, ids, rows)
 
 
-def _without_values(folder: Path, shapes: Shapes) -> tuple[Any, Mapping[str, Any]]:
-    """The model as `AutoModelForCausalLM.from_pretrained` would load it, on the meta device."""
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, GenerationConfig
+def plain_config(folder: Path) -> Any:
+    """transformers' configuration of a folder whose weights are not quantised, or not any more."""
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config.__dict__.pop("quantization_config", None)
+    return config
+
+
+def without_values(folder: Path, shapes: Shapes) -> tuple[Any, Mapping[str, Any]]:
+    """The model as `AutoModelForCausalLM.from_pretrained` would load it, on the meta device."""
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
+
+    config = plain_config(folder)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{config.model_type} is no causal language model")
     kinds: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
