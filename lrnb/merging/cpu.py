@@ -7,7 +7,7 @@ pure function of its span, so results do not depend on the number of workers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -103,7 +103,10 @@ class Worker(Protocol):
     def arithmetic(
         self, data: Operands, factors: Sequence[float], dtype: np.dtype
     ) -> tuple[np.ndarray, int]: ...
-    def step(self, data: Operands, formula: Formula, dtype: np.dtype) -> tuple[np.ndarray, int]: ...
+    def step(
+        self, data: Operands, formula: Formula, dtype: np.dtype, row: int = 1
+    ) -> tuple[np.ndarray, int]: ...
+    def look(self, data: Operands, look: Callable[[list[Any], int], T]) -> list[T]: ...
     def deltas_at(self, data: Operands, parent: int, where: np.ndarray) -> np.ndarray: ...
     def gram(self, data: Operands, of: str) -> np.ndarray: ...
     def mass(self, data: Operands, thresholds: Sequence[np.float32]) -> np.ndarray: ...
@@ -193,18 +196,30 @@ class Cpu:
         bad = self.loops.arithmetic(*data[:2], tuple(map(np.float32, factors)), out)
         return _as(out), int(bad)
 
-    def step(self, data: Operands, formula: Formula, dtype: np.dtype) -> tuple[np.ndarray, int]:
+    def step(self, data: Operands, formula: Formula, dtype: np.dtype, row: int = 1) -> tuple[np.ndarray, int]:
         """base + formula(task vectors), valid until the next call; how many entries are not finite, of the
-        task vectors or of the result. The formula is called for a few entries at a time."""
-        out, room, bad = self._out(data.base, dtype), self._room(BLOCK), 0
-        for start in range(0, len(data.base), BLOCK):
-            part = slice(start, min(start + BLOCK, len(data.base)))
-            base, parents = data.base[part], tuple(x[part] for x in data.parents)
-            taus = tuple(row[: len(base)] for row in room)
-            bad += int(self.loops.deltas(base, parents, taus))
-            step = np.ascontiguousarray(formula(list(taus), data.key[1] + start), np.float32)
-            bad += int(self.loops.add(base, step, out[part]))
+        task vectors or of the result. The formula is called for a few entries at a time, for whole rows of
+        `row` where the span holds such."""
+        out, bad = self._out(data.base, dtype), 0
+        for part, taus, odd in self._blocks(data, row):
+            step = np.ascontiguousarray(formula(list(taus), data.key[1] + part.start), np.float32)
+            bad += odd + int(self.loops.add(data.base[part], step, out[part]))
         return _as(out), bad
+
+    def look(self, data: Operands, look: Callable[[list[Any], int], T]) -> list[T]:
+        """What `look` says of the task vectors, some entries at a time: portions that follow from the
+        span."""
+        return [look(list(taus), data.key[1] + part.start) for part, taus, _ in self._blocks(data)]
+
+    def _blocks(self, data: Operands, row: int = 1) -> Iterator[tuple[slice, tuple[np.ndarray, ...], int]]:
+        """(where, task vectors, how many of these are not finite); the arrays are used again."""
+        size = max(BLOCK // row, 1) * row
+        room = self._room(size)
+        for start in range(0, len(data.base), size):
+            part = slice(start, min(start + size, len(data.base)))
+            taus = tuple(line[: part.stop - start] for line in room)
+            odd = self.loops.deltas(data.base[part], tuple(x[part] for x in data.parents), taus)
+            yield part, taus, int(odd)
 
     def deltas_at(self, data: Operands, parent: int, where: np.ndarray) -> np.ndarray:
         """A parent's task vector at some indices of the span, float32."""

@@ -65,10 +65,15 @@ def mean(taus: Sequence[Array], weights: Sequence[Real], gamma: Array, normalize
     return top / (bottom + (bottom == 0)) if normalize else top
 
 
+def agreeing(taus: Sequence[Array], weights: Sequence[Real]) -> list[Array]:
+    """Where each has the sign of the weighted sum; a sum of 0 counts as +."""
+    up = weighted_sum(taus, weights) >= 0
+    return [((tau > 0) & up) | ((tau < 0) & ~up) for tau in taus]
+
+
 def agreed(taus: Sequence[Array], weights: Sequence[Real], normalize: bool) -> Array:
     """`mean` of the entries whose sign is that of the weighted sum; a sum of 0 counts as +."""
-    up = weighted_sum(taus, weights) >= 0
-    agree = [((tau > 0) & up) | ((tau < 0) & ~up) for tau in taus]
+    agree = agreeing(taus, weights)
     top = weighted_sum([keep(tau, yes) for tau, yes in zip(taus, agree, strict=True)], weights)
     if not normalize:
         return top
@@ -81,6 +86,11 @@ def mean_of_kept(taus: Sequence[Array]) -> Array:
     ones = [np.float32(1)] * len(taus)
     count = weighted_sum([tau != 0 for tau in taus], ones)
     return weighted_sum(taus, ones) / (count + (count == 0))
+
+
+def in_main_memory(x: Array) -> np.ndarray:
+    """An array as one of numpy."""
+    return x if isinstance(x, np.ndarray) else np.asarray(x.cpu().numpy())
 
 
 def like(array: np.ndarray, x: Array) -> Array:

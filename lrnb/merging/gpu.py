@@ -18,7 +18,7 @@ from lrnb.checkpoints.reading import BFLOAT16, HEAD
 from lrnb.errors import UserError
 from lrnb.merging import formulas
 from lrnb.merging.cpu import Ballot, Bounds, Cpu, Formula, Operands, Scan, Tally, View, Worker
-from lrnb.merging.task_vectors import Opened, Span, TaskVectors, cores
+from lrnb.merging.task_vectors import Opened, Span, T, TaskVectors, cores
 
 
 def worker_for(device: str, threads: int = 0) -> tuple[Callable[[int], Worker], int]:
@@ -113,7 +113,11 @@ class Torch:
         """As Cpu.arithmetic."""
         return self._add(data, formulas.weighted_sum(self._deltas(data), factors), dtype)
 
-    def step(self, data: Operands, formula: Formula, dtype: np.dtype) -> tuple[np.ndarray, int]:
+    def look(self, data: Operands, look: Callable[[list[Any], int], T]) -> list[T]:
+        """As Cpu.look."""
+        return [look(self._deltas(data), data.key[1])]
+
+    def step(self, data: Operands, formula: Formula, dtype: np.dtype, row: int = 1) -> tuple[np.ndarray, int]:
         """As Cpu.step."""
         taus = self._deltas(data)
         odd = sum(_count(~tau.isfinite()) for tau in taus)

@@ -19,18 +19,23 @@ from lrnb.merging.task_vectors import Span, TaskVectors
 
 @dataclass(frozen=True)
 class Stepwise:
-    """A scope whose spans each have a formula; they are cut at `stops`, where it may change."""
+    """A scope whose spans each have a formula; they are cut at `stops`, where it may change.
+
+    row: entries of a tensor that the formula has to see together, counted from its first.
+    """
 
     vectors: TaskVectors
     names: list[str]
     formula_of: Callable[[Span], Formula]
     stops: Sequence[int] = ()
+    row: int = 1
 
     def spans(self) -> list[Span]:
-        return self.vectors.spans(self.names, self.stops)
+        size = max(self.vectors.workers[0].span // self.row, 1) * self.row
+        return self.vectors.spans(self.names, self.stops, size)
 
     def merge(self, worker: Worker, span: Span, data: Operands, dtype: np.dtype) -> tuple[np.ndarray, None]:
-        result, bad = worker.step(data, self.formula_of(span), dtype)
+        result, bad = worker.step(data, self.formula_of(span), dtype, self.row)
         if bad:
             self.vectors.refuse_deltas()
         return cast(result, dtype, span.name, bad), None

@@ -29,10 +29,21 @@ F = np.float32
 PIECES = st.sampled_from([1, 4, 1 << 17])
 DENSE = {"density": 0.4}
 OPTIONS = {
-    "widen": {}, "layer_swap": {"bottom": 0.5, "top": 0.0}, "lines": {"lam_first": 0.3},
-    "localize_and_stitch": DENSE, "breadcrumbs": DENSE | {"gamma": 0.05}, "breadcrumbs_ties": DENSE,
-    "dare_linear": DENSE | {"seed": 3}, "dare_ties": DENSE, "consensus_ta": {}, "iso_c": {}, "tsv_m": {},
-}  # fmt: skip
+    "widen": {},
+    "layer_swap": {"bottom": 0.5, "top": 0.0},
+    "lines": {"lam_first": 0.3},
+    "localize_and_stitch": DENSE,
+    "breadcrumbs": DENSE | {"gamma": 0.05},
+    "breadcrumbs_ties": DENSE,
+    "dare_linear": DENSE | {"seed": 3},
+    "dare_ties": DENSE,
+    "della_linear": DENSE | {"epsilon": 0.3},
+    "della": DENSE,
+    "sce": {"select_topk": 0.3},
+    "consensus_ta": {},
+    "iso_c": {},
+    "tsv_m": {},
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -80,6 +91,32 @@ def test_dare(model, sums, density, seed, rescale, elect, piece):
     method = "dare_ties" if elect else "dare_linear"
     wanted = slow_methods.dare(base, parents, elect=elect, **given_options)
     assert_same_bits(merged(method, base, parents, piece, **given_options), wanted)
+
+
+@settings(max_examples=40)
+@given(models(), SUMS, st.sampled_from([0.2, 0.5, 0.9, 1.0]), st.sampled_from([0.0, 0.05, 0.09]),
+       st.booleans(), st.booleans(), PIECES)  # fmt: skip
+def test_della(model, sums, density, epsilon, rescale, elect, piece):
+    base, parents = model
+    given_options = sums | {"density": density, "epsilon": epsilon, "seed": 7, "rescale": rescale}
+    slow = partial(slow_methods.della, elect=elect)
+    wanted = each_tensor(slow, base, parents, **given_options)
+    assert_same_bits(
+        merged("della" if elect else "della_linear", base, parents, piece, **given_options), wanted
+    )
+    if not epsilon:
+        dare = merged("dare_ties" if elect else "dare_linear", base, parents, piece,
+                      **{name: x for name, x in given_options.items() if name != "epsilon"})  # fmt: skip
+        if rescale:  # 0.2 and its nearest multiple of 2^-32 are one float32
+            assert_same_bits(dare, wanted)
+
+
+@settings(max_examples=40)
+@given(models(parents=3), st.sampled_from([0.1, 0.3, 0.5, 1.0]), PIECES)
+def test_sce(model, share, piece):
+    base, parents = model
+    wanted = each_tensor(slow_methods.sce, base, parents, share=share)
+    assert_same_bits(merged("sce", base, parents, piece, select_topk=share), wanted)
 
 
 def test_random_numbers_are_philox_whatever_the_part_and_hold_their_share():
@@ -288,6 +325,8 @@ def test_nan_and_results_out_of_range_are_refused(method, where):
     ("breadcrumbs_ties", {"density": 0.5, "weights": 0}, "needs weights that are not all 0"),
     ("dare_ties", {"density": 0}, r"density must lie in \(0, 1\], got 0"),
     ("dare_linear", {"density": 0.5, "seed": 1.5}, "seed to be a whole number below 2\^53, got 1.5"),
+    ("della", {"density": 0.5, "epsilon": 0.5}, "inside of 0 to 1; of ct these are 0.5 and 0.5"),
+    ("sce", {"select_topk": 0}, r"select_topk must lie in \(0, 1\], got 0"),
     ("consensus_ta", {"agree": 3}, "agree to be a whole number up to 2, got 3"),
     ("consensus_ta", {"agree": 0.5}, "agree to be a whole number up to 2, got 0.5"),
     ("layer_swap", {"bottom": 0.7, "top": 0.4}, r"bottom \+ top \+ 2 \* transition to be at most 1"),

@@ -76,6 +76,46 @@ def dare(base, parents, *, density, seed, rescale, weights, lam, normalize, elec
     return moved(base, combined(rows, weights, lam, normalize, elect))
 
 
+def della(base, parents, *, density, epsilon, seed, rescale, weights, lam, normalize, elect=False) -> dict:
+    """Of one tensor."""
+    rows, places = [], entries(base)
+    for p, tau in enumerate(task_vectors(base, parents).values()):
+        kept = []
+        for (name, i), x in zip(places, tau, strict=True):
+            width = base[name].shape[-1] if base[name].ndim else 1
+            row = [abs(y) for y in tau[i // width * width :][:width]]
+            place = sum((y, j) < (abs(x), i % width) for j, y in enumerate(row))
+            spread = (place / (width - 1) if width > 1 else 0.5) * 2 * epsilon
+            limit = round((density - epsilon + spread if density < 1 else 1.0) * 2**32)
+            scale = F(limit / 2**32) if rescale else F(1)
+            kept.append(x / scale if word(seed, name, p, i) < limit else F(0))
+        rows.append(kept)
+    return moved(base, combined(rows, weights, lam, normalize, elect))
+
+
+def sce(base, parents, *, share) -> dict:
+    """Of one tensor."""
+    columns, ones = list(zip(*task_vectors(base, parents).values(), strict=True)), [F(1)] * len(parents)
+    spread = []
+    for column in columns:
+        mean = total(list(column), ones) / F(len(column))
+        spread.append(total([(x - mean) * (x - mean) for x in column], ones) / F(len(column)))
+    there = sorted((x for x in spread if x > 0), reverse=True)
+    k = round(share * len(there))
+    least = (there[k - 1] if k else F(np.inf)) if share < 1 else F(0)
+    columns = [[x if v >= least else F(0) for x in c] for c, v in zip(columns, spread, strict=True)]
+    squares = [sum(float(c[p] * c[p]) for c in columns) for p in range(len(parents))]
+    w = [F(x / sum(squares)) for x in squares] if sum(squares) else ones
+    steps = []
+    for column in columns:
+        up = total(column, ones) >= 0
+        agree = [sign(x) == (1 if up else -1) for x in column]
+        top = total([x if yes else F(0) for x, yes in zip(column, agree, strict=True)], w)
+        bottom = total([F(yes) for yes in agree], w)
+        steps.append(top / (bottom if bottom != 0 else F(1)))
+    return moved(base, steps)
+
+
 def localize_and_stitch(base, parents, *, density, at_threshold) -> dict:
     rows = [trim(tau, density, at_threshold) for tau in task_vectors(base, parents).values()]
     steps = []

@@ -124,7 +124,7 @@ def _prepare_vector(vectors: TaskVectors, names: list[str], options: Widen) -> S
     means = masses(vectors, names)[:, None] / max(vectors.size(names), 1)
 
     def step(taus: Sequence[Array], start: int) -> Array:
-        rows = np.stack([np.asarray(tau.cpu() if hasattr(tau, "cpu") else tau, float) for tau in taus])
+        rows = np.stack([formulas.in_main_memory(tau).astype(float) for tau in taus])
         total = (rows * options.scores(abs(rows), means)).sum(axis=0)
         return formulas.like(total.astype(np.float32), taus[0])
 
