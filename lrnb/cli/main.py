@@ -18,6 +18,7 @@ from lrnb import __version__
 from lrnb.cli.check import check_options, check_study
 from lrnb.cli.compare import compare_options, run_compare
 from lrnb.cli.evaluate import evaluate_options, run_evaluate
+from lrnb.cli.importance import importance_options, run_importance
 from lrnb.cli.new import new_options, run_new
 from lrnb.cli.output import refuse_other
 from lrnb.cli.vocabulary import run_vocabulary, vocabulary_options
@@ -359,6 +360,7 @@ COMMANDS: list[Command] = [
     ("new", run_new, new_options, "the files of a new language: params/ and a data folder with examples"),
     ("check", _check, check_options, "what text and tasks a study finds, and what is missing"),
     ("merge", _merge, _merge_options, "merge checkpoints"),
+    ("importance", run_importance, importance_options, "which entries of a model matter for some text"),
     ("vocabulary", run_vocabulary, vocabulary_options, "extend a model's vocabulary by a language"),
     ("evaluate", run_evaluate, evaluate_options, "score models, and compare them with the first"),
     ("compare", run_compare, compare_options, "is one model better than another, from scores that are there"),

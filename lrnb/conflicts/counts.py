@@ -117,7 +117,7 @@ def accounts(vectors: TaskVectors, options: TiesSV, known: Magnitudes | None = N
     known: the magnitudes of these vectors; they spare most of the search for the thresholds.
     """
     scopes: dict[str, Scope] = {}
-    rule = options.rule(vectors.parents)
+    rule = options.rule(vectors)
 
     def prepare(mine: TaskVectors, names: list[str]) -> Scope:
         if known:

@@ -122,6 +122,7 @@ def open_job(
     refuse_other_depth(method, vectors.names, layers)
     own = options_by_tensor(how, vectors, given, by_tensor) if by_tensor else {}
     options = options or next(iter(own.values()))
+    options.refuse(vectors)
     refuse_unfit(method, options, vectors.names)
     owner = vectors.alignment.owner if vectors.alignment else tokenizer or default_owner(first, opened)
     dtypes = output_dtypes(how, vectors, dtype)

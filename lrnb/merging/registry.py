@@ -39,12 +39,13 @@ REQUIRED = _Required()
 class Option:
     """What one option is, for everything that asks for it.
 
-    kind: number, switch, choice, or parent (a parent's name). low, high: the range of a number, both ends in
-    it, but low itself where `above`. per_parent: one number for all parents, {parent: number} (the default,
-    or 1, for those left out), or one a parent in their order. named: commands want it by a parent's name,
-    since one for all says nothing. search: its candidates on dev, none where it is not searched; parameter:
-    the study's parameter that holds them. mergekit: its name in a mergekit configuration, "" where that has
-    none. flag: its name as a command's option, where it is another one. label: as sliders and axes call it.
+    kind: number, switch, choice, folder, or parent (a parent's name). low, high: the range of a number, both
+    ends in it, but low itself where `above`. per_parent: one number for all parents, {parent: number} (the
+    default, or 1, for those left out), or one a parent in their order. named: commands want it by a parent's
+    name, since one for all says nothing. search: its candidates on dev, none where it is not searched;
+    parameter: the study's parameter that holds them. mergekit: its name in a mergekit configuration, ""
+    where that has none. flag: its name as a command's option, where it is another one. label: as sliders and
+    axes call it.
     """
 
     help: str
@@ -147,6 +148,9 @@ class Options:
     def memory(self, sizes: Sequence[int], parents: int) -> float:
         """Bytes that settling holds while scopes of these sizes (entries) are open, beside the spans."""
         return 0
+
+    def refuse(self, vectors: TaskVectors) -> None:
+        """UserError where the values do not fit the opened models; asked before anything is merged."""
 
     def doubts(self, parents: Sequence[str], entries: int) -> list[str]:
         """Warnings about values that are allowed and hardly meant, for a model of so many entries."""

@@ -97,7 +97,7 @@ def test_a_declaration_says_what_everything_reads(method):
     for name, option in method.fields().items():
         assert option.help, name
         wide = option.low == -LARGEST and option.high == LARGEST
-        assert option.kind in ("number", "switch", "choice", "parent")
+        assert option.kind in ("number", "switch", "choice", "folder", "parent")
         assert bool(option.choices) == (option.kind == "choice")
         assert wide or option.kind == "number"
         for candidate in option.search:

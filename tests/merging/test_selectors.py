@@ -10,6 +10,7 @@ from support import reference, slow_methods
 from support.reference import BF16, assert_same_bits
 from support.strategies import densities, models
 
+from lrnb.checkpoints.importance import KINDS
 from lrnb.errors import UserError
 from lrnb.merging import cpu, selectors, thresholds
 from lrnb.merging.cpu import Tally
@@ -23,6 +24,7 @@ from lrnb.merging.whole_models import merge_state
 
 F = np.float32
 PIECES = st.sampled_from([1, 4, 1 << 17])
+ANY_RULE = st.sampled_from([*selectors.RULES[1:], *KINDS])
 RULES = [rule for rule in selectors.RULES if rule != "margin"]
 
 
@@ -95,7 +97,7 @@ def test_with_equal_sums_no_parent_wins_more_of_what_conflicts(wide):
 
 
 @settings(max_examples=40)
-@given(models(parents=3), densities, st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]), st.sampled_from(RULES),
+@given(models(parents=3), densities, st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]), ANY_RULE,
        st.integers(0, 9), PIECES)  # fmt: skip
 def test_every_rule_equals_the_reference(model, density, slack, rule, seed, piece):
     names = {"t1.weight": "layers.0.b", "t2.weight": "layers.1.a", "t3.weight": "layers.0.a"}
@@ -104,8 +106,14 @@ def test_every_rule_equals_the_reference(model, density, slack, rule, seed, piec
     parents = dict(zip(("ct", "more", "sft"), others, strict=True))
     layers = {name: name.split(".")[1] if name.startswith("layers") else name for name in base}
     options = {"density": density, "slack": slack, "seed": seed}
-    wanted = slow_methods.ties_sv_by(base, parents, rule, layers=layers, **options)
-    more = {"at_threshold": "exact", "zero_sign": "positive", "reserve_by": rule}
+    rng, more = np.random.default_rng(seed), {}
+    if rule in KINDS:
+        drawn = {name: rng.integers(-4, 5, x.shape).astype(F) for name, x in base.items()}  # with many ties
+        more["importance"] = {name: abs(x) if rule == "fisher" else x for name, x in drawn.items()}
+    wanted = slow_methods.ties_sv_by(
+        base, parents, rule, layers=layers, scores=more.get("importance"), **options
+    )
+    more |= {"at_threshold": "exact", "zero_sign": "positive", "reserve_by": rule}
     assert_same_bits(merged("ties_sv", base, parents, piece, **options, **more), wanted)
 
 
@@ -174,4 +182,21 @@ def test_margin_is_the_default_and_a_threshold_goes_by_margin_alone(wide):
     with pytest.raises(UserError, match="takes reserve_by with slack, a share; a magnitude goes by margin"):
         merged("ties_sv", base, parents, density=1, slack_threshold=0.1, reserve_by="layer")
     with pytest.raises(UserError, match="reserve_by must be one of margin, magnitude, random, layer"):
-        merged("ties_sv", base, parents, density=1, slack=0.1, reserve_by="fisher")
+        merged("ties_sv", base, parents, density=1, slack=0.1, reserve_by="fishr")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {"w": x[:2]}, r"'w' is \(4,\) in base but \(2,\) in importance"),
+        (lambda x: {}, "'w' is in base but not in importance"),
+        (lambda x: {"w": -x}, "'w' holds scores below 0"),
+        (lambda x: {"w": x * np.nan}, "importance: 'w' holds NaN or Inf in 4 of 4"),
+    ],
+)
+def test_scores_that_do_not_fit_are_refused(change, message):
+    base, ones = {"w": np.zeros(4, F)}, np.ones(4, F)
+    parents = {"ct": {"w": ones}, "sft": {"w": -ones / 2}}
+    options = {"density": 1, "slack": 0.5, "reserve_by": "fisher", "importance": change(ones)}
+    with pytest.raises(UserError, match=message):
+        merge_tensors(find("ties_sv"), base, parents, options)

@@ -213,10 +213,12 @@ def equalised(base, parents, how: str, density: float, at_threshold: str = "keep
     return [1.0 if x is None else x * len(there) / sum(there) for x in factors]
 
 
-def ties_sv_by(base, parents, rule: str, *, density, slack, seed=0, layers: dict[str, str]) -> dict:
+def ties_sv_by(
+    base, parents, rule: str, *, density, slack, seed=0, layers: dict[str, str], scores=None
+) -> dict:
     """TIES-SV that protects the last parent, with its losses in another order; zero sums count as +.
 
-    layers: {tensor: its layer}.
+    layers: {tensor: its layer}. scores: {tensor: of every entry}, for fisher and gradient.
     """
     taus = [trim(tau, density, "exact") for tau in task_vectors(base, parents).values()]
     places, own, ones = entries(base), taus[-1], [F(1)] * len(taus)
@@ -227,8 +229,13 @@ def ties_sv_by(base, parents, rule: str, *, density, slack, seed=0, layers: dict
     keys = {
         "magnitude": lambda j: -abs(own[j]),
         "random": lambda j: -(word(seed, places[j][0], len(taus) - 1, places[j][1]) >> 8),
+        "fisher": lambda j: -F(np.sqrt(float(score(j))) * abs(float(own[j]))),
+        "gradient": lambda j: -F(abs(float(score(j))) * abs(float(own[j]))),
         "layer": lambda j: (mean_margin(layers[places[j][0]]), abs(sums[j])),
     }
+
+    def score(j: int):
+        return scores[places[j][0]].reshape(-1)[places[j][1]]
 
     def mean_margin(layer: str) -> tuple[float, int]:
         here = [abs(float(sums[j])) for j in lost if layers[places[j][0]] == layer]

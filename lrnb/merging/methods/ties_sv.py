@@ -49,10 +49,12 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.checkpoints.importance import KINDS
 from lrnb.merging import formulas
 from lrnb.merging.cpu import Ballot, Operands, Tally, View, Worker
 from lrnb.merging.election import Scope, count_votes, settle_election, stop_after
 from lrnb.merging.engine import Tensors, merge_tensors
+from lrnb.merging.importance import by_gradient
 from lrnb.merging.methods import ties
 from lrnb.merging.random_bits import whole_seed
 from lrnb.merging.registry import Look, Method, PerParent, option
@@ -75,9 +77,11 @@ class TiesSV(Merging):
     )
     protect: str = option("the parent that slack is for", "sft", kind="parent", mergekit="protect")
     reserve_by: str = option(
-        "which lost entries come first: narrowest margin, largest magnitude, at random, layer by layer",
-        "margin", choices=RULES,
+        "which lost entries come first: narrowest margin, largest magnitude, at random, layer by layer, "
+        "largest F * tau^2 or |g * tau|",
+        "margin", choices=(*RULES, *KINDS),
     )  # fmt: skip
+    importance: str | None = option("folder of lrnb importance, for fisher and gradient", None, kind="folder")
     seed: float | None = option("of the random numbers, a whole number", None, low=0)
 
     def complaint(self, parents: Sequence[str], spell: Callable[[str], str]) -> str:
@@ -86,6 +90,9 @@ class TiesSV(Merging):
             return f"needs one of {spell('slack')} (a share) and {spell('slack_threshold')} (a magnitude)"
         if self.slack is None and self.reserve_by != "margin":
             return f"takes {spell('reserve_by')} with {spell('slack')}, a share; a magnitude goes by margin"
+        if (self.importance is None) == (self.reserve_by in KINDS):
+            kinds = " or ".join(KINDS)
+            return f"takes {spell('importance')} with {spell('reserve_by')} {kinds}, and needs it there"
         return whole_seed(self.seed or 0, spell) or super().complaint(parents, spell)
 
     def passes(self) -> int:
@@ -102,9 +109,16 @@ class TiesSV(Merging):
         won = {"reserved": tally.reserved, "reserved_share": share(tally.reserved, tally.reserved + left)}
         return super().measured(parents, entries, tally) | won
 
-    def rule(self, parents: Sequence[str]) -> ShareSlack | ThresholdSlack | SelectedSlack:
+    def refuse(self, vectors: TaskVectors) -> None:
+        """Scores that do not fit these models."""
+        if self.importance is not None:
+            by_gradient(self.importance, self.reserve_by, vectors)
+
+    def rule(self, vectors: TaskVectors) -> ShareSlack | ThresholdSlack | SelectedSlack:
         """The slack of every scope."""
-        own = list(parents).index(self.protect)
+        own = list(vectors.parents).index(self.protect)
+        if self.slack is not None and self.importance is not None:
+            return SelectedSlack(own, self.slack, by_gradient(self.importance, self.reserve_by, vectors))
         if self.slack is not None and self.reserve_by != "margin":
             return selector_slack(self.reserve_by, own, self.slack, int(self.seed or 0))
         if self.slack is not None:
@@ -133,7 +147,7 @@ def ties_sv(
 
 def _prepare(vectors: TaskVectors, names: list[str], options: TiesSV) -> ties.Elected:
     """As TIES; the pass that counts votes looks at what the protected parent loses, too."""
-    return ties.Elected(settle_election(vectors, names, options, options.rule(vectors.parents)))
+    return ties.Elected(settle_election(vectors, names, options, options.rule(vectors)))
 
 
 @dataclass(frozen=True)
