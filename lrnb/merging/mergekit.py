@@ -30,6 +30,7 @@ from lrnb.merging.registry import Method, Option
 
 TOP = """
     merge_method base_model models slices parameters dtype out_dtype tokenizer_source tokenizer chat_template
+    name
 """.split()
 SHARES = ("weight", "scale")  # 0 for a model that is not in a slice
 ELSEWHERE = """
@@ -280,10 +281,11 @@ class _Config:
         here, found = self.values.at(place), dict[str, float]()
         for label, model in self.parents.items():
             value = here.value(key, self.values.top, name, place, model.reference)
+            if key in SHARES and self.values.layers and model.reference not in here.sources:
+                value = 0.0
             if value is None and key == "weight":
                 self._note(f"{label} has no weight: 1 is taken (mergekit wants it written)")
-            there = model.reference in here.sources or not self.values.layers
-            found[label] = (usual if value is None else value) if there or key not in SHARES else 0.0
+            found[label] = usual if value is None else value
         return found
 
     def dtype(self) -> str:
@@ -304,7 +306,10 @@ class _Config:
             return "base", "refuse"
         source = self.top.get("tokenizer_source", "base")
         if "tokenizer" in self.top:
-            block = _mapping(f"{self.where}: tokenizer", self.top["tokenizer"], ("source",))
+            known_keys = ("source", "pad_to_multiple_of")
+            block = _mapping(f"{self.where}: tokenizer", self.top["tokenizer"], known_keys)
+            if "pad_to_multiple_of" in block:
+                self._note("pad_to_multiple_of is ignored: there are as many rows as tokens")
             source = block.get("source", "union")  # mergekit's default
         known = {model.reference: name for name, model in self.parents.items()}
         first = "base" if self.how.base else next(iter(self.parents))

@@ -104,6 +104,21 @@ dtype: float32
         assert found[name].tobytes() == models[owner][name].tobytes()
 
 
+def test_a_model_of_one_slice_has_no_part_in_the_others(models: dict) -> None:
+    text = """
+slices:
+  - sources: [{model: ct, layer_range: [0, 2], parameters: {weight: 0.5}}, {model: base, layer_range: [0, 2]}]
+  - sources: [{model: sft, layer_range: [2, 5], parameters: {weight: 0.5}}]
+merge_method: task_arithmetic
+base_model: base
+"""
+    found = merged(text)
+    for name in NAMES:
+        own, base = models["ct" if layer(name) < 2 else "sft"][name], models["base"][name]
+        np.testing.assert_allclose(found[name], base + 0.5 * (own - base), atol=2e-7)
+    assert read_recipe("recipe.yaml").notes == ()
+
+
 def test_passthrough_with_a_scale_on_some_tensors(models: dict) -> None:
     found = merged("""
 models:
