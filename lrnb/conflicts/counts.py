@@ -74,6 +74,7 @@ def shares(
     weights: PerParent = None,
     zero_sign: str = "majority",
     at_threshold: str = "keep-all",
+    equalise: str = "none",
 ) -> pd.DataFrame:
     """One row a tensor and one row "(model)"; counts are entries, masses sums of |task vector|.
 
@@ -89,6 +90,7 @@ def shares(
     options = setting(
         vectors.parents, density=density, slack=slack, slack_threshold=slack_threshold, protect=protect,
         trim_scope=trim_scope, weights=weights, zero_sign=zero_sign, at_threshold=at_threshold,
+        equalise=equalise,
     )  # fmt: skip
     return with_shares(with_model(accounts(vectors, options)), protect)
 

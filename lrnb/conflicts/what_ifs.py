@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lrnb.conflicts import kernels as loops
-from lrnb.conflicts.atlas import Atlas
+from lrnb.conflicts.atlas import Atlas, sizes
 from lrnb.conflicts.counts import (
     MODEL,
     PLACE,
@@ -27,7 +27,9 @@ from lrnb.conflicts.counts import (
     with_model,
     with_shares,
 )  # fmt: skip
+from lrnb.errors import UserError
 from lrnb.merging.election import quotas
+from lrnb.merging.equalising import even_sizes
 from lrnb.merging.methods.ties_sv import TiesSV
 from lrnb.merging.registry import PerParent
 
@@ -142,8 +144,11 @@ def what_if(
     weights: PerParent = None,
     trim_scope: str = "model",
     zero_sign: str = "majority",
+    equalise: str = "none",
 ) -> WhatIf:
     """The election at another setting; options as in `counts.shares`, equal magnitudes all kept.
+
+    equalise: with trim scope model alone, since one weight a parent counts here for all tensors.
 
     protect: by default whom the atlas protects. zero_sign majority: the sign that the majority had at the
     atlas's own setting. UserError where an option is out of range.
@@ -151,7 +156,10 @@ def what_if(
     options = setting(
         atlas.parents, density=density, slack=slack, slack_threshold=slack_threshold,
         protect=protect or atlas.protect, weights=weights, trim_scope=trim_scope, zero_sign=zero_sign,
+        equalise=equalise,
     )  # fmt: skip
+    if equalise != "none" and trim_scope != "model":
+        raise UserError("what_if: equalise goes with trim_scope model; give counts.shares the models")
     tensors = len(atlas.tensors)
     majority = atlas.tensors[f"{trim_scope}_zero"].to_numpy(np.float32)
     found = WhatIf(
@@ -163,9 +171,22 @@ def what_if(
         np.full(tensors, atlas.sample.entries.shape[1]),
         options.protect,
     )
+    if equalise != "none":
+        found = replace(found, weights=(options.weights * _even(found, equalise)).astype(np.float32))
     if options.slack_threshold is not None:
         return replace(found, xi=np.full(tensors, np.float32(options.slack_threshold)), by_sum=False)
     return _with_slack(found, options.slack, trim_scope) if options.slack else found
+
+
+def _even(found: WhatIf, how: str) -> np.ndarray:
+    """(P,) the factors of `merging/equalising.py`: by the exact lengths, or the estimated sums of what is
+    kept."""
+    parents = found.atlas.parents
+    if how == "share":
+        row = found.sums()
+        return np.array(even_sizes(how, [row[f"{parent}_kept_mass"] for parent in parents]))
+    row = sizes(found.atlas).iloc[-1]
+    return np.array(even_sizes(how, [row[f"{parent}_l2"] for parent in parents]))
 
 
 def _thresholds(atlas: Atlas, options: TiesSV) -> np.ndarray:

@@ -50,14 +50,15 @@ def equalising_factors(
     if how == "none":
         return [1.0] * len(vectors.parents)
     if how == "share":
-        return evened(1 / _or_none(masses(vectors, names, cuts)))
-    squares = np.diag(dot_products(vectors, names, "deltas"))
-    return evened(_or_none(squares) if how == "square" else 1 / np.sqrt(_or_none(squares)))
+        return even_sizes(how, masses(vectors, names, cuts))
+    return even_sizes(how, np.sqrt(np.diag(dot_products(vectors, names, "deltas"))))
 
 
-def _or_none(sizes: np.ndarray) -> np.ndarray:
-    """NaN for a parent without any size."""
-    return np.where(sizes > 0, sizes, np.nan)
+def even_sizes(how: str, sizes: Sequence[float] | np.ndarray) -> list[float]:
+    """The factors that follow from the parents' lengths or, for `share`, from their sums of magnitudes."""
+    given = np.asarray(sizes, float)
+    some = np.where(given > 0, given, np.nan)
+    return evened(some**2 if how == "square" else 1 / some)
 
 
 def evened(factors: np.ndarray) -> list[float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from operator import and_, or_
+from operator import add, and_, or_
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,11 @@ def weighted_sum(arrays: Sequence[Array], weights: Sequence[Real]) -> Array:
     return total
 
 
+def plain_sum(arrays: Sequence[Array]) -> Array:
+    """sum of x, in order."""
+    return reduce(add, arrays[1:], arrays[0])
+
+
 def elect(taus: Sequence[Array], weights: Sequence[Real], zero: Real) -> Array:
     """gamma: the sign of the weighted sum, and `zero` where that is exactly 0."""
     total = weighted_sum(taus, weights)
@@ -85,7 +90,7 @@ def mean_of_kept(taus: Sequence[Array]) -> Array:
     """The mean of the entries that are not 0."""
     ones = [np.float32(1)] * len(taus)
     count = weighted_sum([tau != 0 for tau in taus], ones)
-    return weighted_sum(taus, ones) / (count + (count == 0))
+    return plain_sum(taus) / (count + (count == 0))
 
 
 def in_main_memory(x: Array) -> np.ndarray:

@@ -55,7 +55,7 @@ class ConsensusTA(Options):
 
     def combined(self, taus: Sequence[Array]) -> Array:
         """What is added to the base."""
-        total = formulas.weighted_sum(taus, [np.float32(1)] * len(taus))
+        total = formulas.plain_sum(taus)
         votes = sum((abs(tau) >= abs(total - tau) * np.float32(self.tall)) * np.float32(1) for tau in taus)
         return formulas.keep(total * np.float32(self.lam), votes >= self.agree)
 

@@ -77,9 +77,10 @@ def _prepare(vectors: TaskVectors, names: list[str], options: SCE) -> Stepwise:
 
 def variance(taus: Sequence[Array]) -> Array:
     """Of every entry over the parents, divided by their number."""
-    ones, n = [np.float32(1)] * len(taus), np.float32(len(taus))
-    mean = formulas.weighted_sum(taus, ones) / n
-    return formulas.weighted_sum([(tau - mean) * (tau - mean) for tau in taus], ones) / n
+    n = np.float32(len(taus))
+    mean = formulas.plain_sum(taus) / n
+    apart = [tau - mean for tau in taus]
+    return formulas.plain_sum([x * x for x in apart]) / n
 
 
 def _selected(taus: Sequence[Array], least: np.float32) -> list[Array]:
