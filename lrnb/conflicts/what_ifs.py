@@ -172,7 +172,7 @@ def what_if(
         options.protect,
     )
     if equalise != "none":
-        found = replace(found, weights=(options.weights * _even(found, equalise)).astype(np.float32))
+        found = replace(found, weights=(found.weights * _even(found, equalise)).astype(np.float32))
     if options.slack_threshold is not None:
         return replace(found, xi=np.full(tensors, np.float32(options.slack_threshold)), by_sum=False)
     return _with_slack(found, options.slack, trim_scope) if options.slack else found
