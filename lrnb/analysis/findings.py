@@ -188,16 +188,18 @@ def finding_of_mechanism(told: pd.DataFrame) -> Finding:
 
 
 def _faded(row: dict[str, Any], margin: float) -> Finding:
-    kind = verdict_of(row, WITH_TRAINING, margin)
+    kind, ahead = verdict_of(row, WITH_TRAINING, margin), max(row["lead_first"], row["lead_last"]) > 0
     text = (
-        f"From {budget_name(int(row['first']))} to {budget_name(int(row['last']))} CT tokens the lead of "
-        f"{label(row['method'])} {'shrinks' if row['difference'] >= 0 else 'grows'} by "
-        f"{abs(row['difference']):.1f} points over {int(row['seeds'])} seeds (95% interval of the shrinking "
-        f"{_interval(row)}, Holm p {_p(row['p_holm'])})"
+        f"From {budget_name(int(row['first']))} to {budget_name(int(row['last']))} CT tokens "
+        f"{label(row['method'])} goes from {_signed(row['lead_first'])} to {_signed(row['lead_last'])} points"
+        f" over CT-then-SFT, a fall of {_signed(row['difference'])} over {int(row['seeds'])} seeds (95% "
+        f"interval {_interval(row)}, Holm p {_p(row['p_holm'])})"
     )
-    tail = {HOLDS: "it fades", FAILS: "it grows", OPEN: "not distinguishable from no change"}
-    word = {HOLDS: "fades", FAILS: "grows"}.get(kind, kind)
-    return {"verdict": kind, "word": word, "text": f"{text}: {tail.get(kind, kind)}."}
+    words = {HOLDS: "fades" if ahead else "falls behind", FAILS: "grows" if ahead else "catches up"}
+    tails = {HOLDS: "the lead fades" if ahead else "it falls further behind",
+             FAILS: "the lead grows" if ahead else "it catches up",
+             OPEN: "not distinguishable from no change"}  # fmt: skip
+    return {"verdict": kind, "word": words.get(kind, kind), "text": f"{text}: {tails.get(kind, kind)}."}
 
 
 def _pooled(row: dict[str, Any], margin: float) -> Finding:
@@ -228,6 +230,10 @@ def _ends(row: dict[str, Any]) -> tuple[float, float]:
 
 def _interval(row: dict[str, Any]) -> str:
     return f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]".replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def _p(p: float) -> str:

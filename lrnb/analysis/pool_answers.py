@@ -123,7 +123,8 @@ def _on_sets(pool: Pool) -> str:
 def pooled_fades(lines: Sequence[Line]) -> pd.DataFrame:
     """How much each merge's lead over CT-then-SFT shrinks from the first to the last CT budget, in points.
 
-    Columns: method, first, last, difference, ci_low, ci_high, p, seeds, p_holm (over the methods).
+    Columns: method, first, last, lead_first and lead_last (means over the seeds), difference, ci_low,
+    ci_high, p, seeds, p_holm (over the methods).
     """
     rights = [right_of(line) for line in lines]
     budgets = sorted({tokens for method, tokens in rights[0] if method == BASELINE}) if rights else []
@@ -137,6 +138,8 @@ def pooled_fades(lines: Sequence[Line]) -> pd.DataFrame:
             found = statistics.over_seeds(shrinks, shared=False, bounds=(-2.0, 2.0))
             ends_of = {"difference": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high}
             head = {"method": method, "first": budgets[0], "last": budgets[-1], "seeds": len(own)}
+            first, last = (np.mean([[x.mean() for x in pair[i]] for pair in leads]) for i in (0, 1))
+            ends_of |= {"lead_first": first, "lead_last": last}
             rows.append(head | {k: 100 * v for k, v in ends_of.items()} | {"p": found.p})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=statistics.holm(table["p"])) if rows else table

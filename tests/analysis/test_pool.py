@@ -201,10 +201,22 @@ def test_a_lead_fades_over_the_seeds_by_what_it_shrinks_in_each(line: pool_lines
     )
     first, last = (leads[leads["ct_tokens"] == b].set_index("seed")["value"] for b in BUDGETS)
     rows = pool_answers.pooled_fades(lines)
-    assert rows.set_index("method").loc["ties", "difference"] == pytest.approx((first - last).mean())
+    ties = rows.set_index("method").loc["ties"]
+    assert ties["difference"] == pytest.approx((first - last).mean())
+    assert [ties["lead_first"], ties["lead_last"]] == pytest.approx([first.mean(), last.mean()])
     said = findings.findings_of_fades(rows)
     assert all("over 5 seeds" in finding["text"] for finding in said)
     assert findings.HOLDS in {finding["verdict"] for finding in said}  # CT-then-SFT gains much in made runs
+
+
+def test_what_never_led_falls_behind() -> None:
+    row = {"method": "ties", "first": 1000, "last": 2000, "seeds": 9, "p": 0.01, "p_holm": 0.01}
+    row |= {"difference": 3.0, "ci_low": 1.0, "ci_high": 5.0}
+    leads = {"fades": (1.0, -2.0), "falls behind": (-1.0, -4.0)}
+    for word, (first, last) in leads.items():
+        said = findings.findings_of_fades(pd.DataFrame([row | {"lead_first": first, "lead_last": last}]))[0]
+        assert said["word"] == word
+    assert "from −1.0 to −4.0 points over CT-then-SFT, a fall of +3.0 over 9 seeds" in said["text"]
 
 
 def test_methods_that_few_seeds_have_are_pooled_over_those(line: pool_lines.Line) -> None:
