@@ -15,9 +15,11 @@ import pandas as pd
 
 from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
+from lrnb.analysis.ranking import RIVALS, ranking
 from lrnb.study.parameters import Study, budget_name
 
 MAP, NAMED = "map", "ties"  # the folder of a map; the method that its claim is about
+FOUR = ("average", "task_arithmetic", "ties", "ties_sv")  # the paper's; more are ranked
 MARGIN = Study.model_fields["margin"].default
 HEAD = """# What was measured
 
@@ -76,6 +78,11 @@ def _pool_section(path: Path) -> Iterator[str]:
         yield "A single seed is no pool yet.\n"
         return
     yield from _table(_scores(lines))
+    table = ranking(lines)
+    if len(table) > len(FOUR):
+        yield "All methods, best mean over the tasks in X and the CT budgets first. Leads in points; wins,"
+        yield "ties and losses over seeds and budgets; p after Holm's correction over the methods:\n"
+        yield from ranked(table)
     leads = pool_answers.pooled_leads(lines)
     yield "Merge minus CT-then-SFT at the same CT tokens, mean of the tasks in X, points:\n"
     yield from _table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
@@ -105,18 +112,43 @@ def _scores(lines: list[pool_lines.Line]) -> pd.DataFrame:
     wide = table.pivot_table(index=keys, columns="task", values="mean", sort=False)
     ends = table[table["task"] == head].set_index(keys)
     shown = wide.map("{:.1f}".format)
-    interval = ends["ci_low"].map("{:.1f}".format) + " to " + ends["ci_high"].map("{:.1f}".format)
-    shown.insert(0, "95%", interval)
+    shown.insert(0, "95%", _ends(ends, "ci_low", "ci_high", "{:.1f}"))
     return _named(shown[[head, "95%", *(task for task in shown if task not in (head, "95%"))]].reset_index())
 
 
 def _leads(leads: pd.DataFrame) -> pd.DataFrame:
     """A row a merge and budget: its lead, interval, p, seeds, and what that means."""
-    interval = leads["ci_low"].map("{:+.1f}".format) + " to " + leads["ci_high"].map("{:+.1f}".format)
+    interval = _ends(leads, "ci_low", "ci_high", "{:+.1f}")
     words = [found["word"] for found in findings.findings_of_pool(leads, MARGIN)]
-    p = leads["p_holm"].map(lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}")
+    p = leads["p_holm"].map(_p)
     facts = {"lead": leads["difference"].map("{:+.1f}".format), "95%": interval, "Holm p": p}
     return _named(leads[["method", "ct_tokens"]].assign(**facts, seeds=leads["seeds"], verdict=words))
+
+
+def ranked(table: pd.DataFrame) -> Iterator[str]:
+    """A Markdown table of `ranking.ranking`."""
+    shown = {
+        "model": table["method"].map(label), "mean": table["mean"].map("{:.1f}".format),
+        "95%": _ends(table, "ci_low", "ci_high", "{:.1f}"), "seeds": table["seeds"],
+    }  # fmt: skip
+    for rival in RIVALS:
+        lead, p = table[f"lead_{rival}"], table[f"p_{rival}"]
+        known, name = lead.notna(), label(rival)
+        shown[f"over {name}"] = lead.map("{:+.1f}".format).where(known, "")
+        shown[f"95% ({name})"] = _ends(table, f"low_{rival}", f"high_{rival}", "{:+.1f}").where(known, "")
+        shown[f"p ({name})"] = p.map(_p).where(known, "")
+        shown[f"w / t / l ({name})"] = table[f"record_{rival}"].map(
+            lambda x: " / ".join(map(str, x)) if x else ""
+        )
+    yield from _table(pd.DataFrame(shown))
+
+
+def _ends(table: pd.DataFrame, low: str, high: str, form: str) -> pd.Series:
+    return table[low].map(form.format) + " to " + table[high].map(form.format)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

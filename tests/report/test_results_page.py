@@ -35,7 +35,7 @@ def test_a_pool_is_told_in_words_and_tables(tmp_path: Path) -> None:
     assert f", {len({line['seed'] for line in lines})} seeds\n" in page
     assert page.endswith("## Another study\n\nAs it stands.\n")
     rows = [line for line in page.splitlines() if line.startswith("| TIES |")]
-    assert len(rows) == 2 * len(study.ct_budgets)
+    assert len(rows) == 2 * len(study.ct_budgets) + 1  # scores, leads, and the rank among all methods
 
 
 def test_a_pool_that_cannot_be_read_is_named(tmp_path: Path) -> None:
