@@ -56,6 +56,11 @@ def plain_sum(arrays: Sequence[Array]) -> Array:
     return reduce(add, arrays[1:], arrays[0])
 
 
+def exponential(x: Array) -> Array:
+    """e^x"""
+    return _module(x).exp(x)
+
+
 def elect(taus: Sequence[Array], weights: Sequence[Real], zero: Real) -> Array:
     """gamma: the sign of the weighted sum, and `zero` where that is exactly 0."""
     total = weighted_sum(taus, weights)

@@ -272,3 +272,20 @@ def tsv_m(taus: list[np.ndarray]) -> np.ndarray:
         real = d > 1e-6 * d.max(initial=1e-300)
         sides.append(p[:, real] @ qt[real])
     return (sides[0] * np.concatenate([x[1] for x in parts])) @ sides[1].T
+
+
+def pcb(taus: list[np.ndarray], density: float) -> np.ndarray:
+    """The step of a whole model, with whole softmaxes."""
+
+    def spread(x):
+        return (x - x.min()) / (x.max() - x.min())
+
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum()
+
+    top, bottom = 0, 0
+    for tau in taus:
+        beta = softmax(len(taus) * spread(tau * tau)) * sum(softmax(spread(tau * other)) for other in taus)
+        beta[np.argsort(-beta)[round(density * len(beta)) :]] = 0
+        top, bottom = top + beta * tau, bottom + beta
+    return np.divide(top, bottom, out=np.zeros_like(bottom), where=bottom > 0)

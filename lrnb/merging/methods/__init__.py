@@ -29,6 +29,7 @@ NAMES = (
     "della",
     "sce",
     "consensus_ta",
+    "pcb",
     "iso_c",
     "tsv_m",
 )

@@ -32,10 +32,10 @@ from lrnb.merging.task_vectors import TaskVectors
 @dataclass(frozen=True, kw_only=True)
 class LayerLambdas(Options):
     lam_first: tuple[float, ...] = option(
-        "factor on task vectors in the first layer", 0.5, per_parent=True, search=(0.2, 0.5)
+        "factor on task vectors in the first layer", 0.5, per_parent=True, search=(0.2, 0.5), label="λ first"
     )
     lam_last: tuple[float, ...] = option(
-        "factor on task vectors in the last layer", 1.0, per_parent=True, search=(0.5, 1.0)
+        "factor on task vectors in the last layer", 1.0, per_parent=True, search=(0.5, 1.0), label="λ last"
     )
 
     def unfit(self, names: Sequence[str]) -> str:
