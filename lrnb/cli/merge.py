@@ -23,6 +23,7 @@ Arguments = Mapping[str, Any]
 RUNNING = ("dtype", "device", "threads", "tokenizer", "vocabulary", "force")  # options of every merge
 KITS = [method.mergekit for method in METHODS.values() if method.mergekit]
 OVER = {name: value for kit in KITS for name, value in kit.defaults.items()}  # no mergekit file says these
+METAVARS = {"parent": "NAME", "folder": "DIR"}
 LINES = 40  # of a plan's groups
 CHECK_HELP = """try the merge before it gets its name: bits per byte of base, parents and merge on FILE (text
     in X) and on English, and an answer; auto: on text held out by the run that a parent lies in"""
@@ -165,7 +166,7 @@ def _argument(spec: Option, per_parent: bool) -> dict[str, Any]:
     if spec.kind == "switch":
         return {"action": argparse.BooleanOptionalAction, "default": None}
     if spec.kind != "number":
-        return {"choices": spec.choices} if spec.choices else {"metavar": "NAME"}
+        return {"choices": spec.choices} if spec.choices else {"metavar": METAVARS[spec.kind]}
     if not per_parent:
         return {"type": float, "metavar": "N"}
     kind, shape = (named_number, "NAME=N") if spec.named else (number, "[NAME=]N")
