@@ -69,7 +69,7 @@ SUMS = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(models(), SUMS, densities, st.sampled_from([0.0, 0.01, 0.2, 0.5]), st.booleans(),
        st.sampled_from(["keep-all", "exact"]), st.sampled_from(["model", "tensor"]), PIECES)  # fmt: skip
 def test_breadcrumbs(model, sums, density, gamma, elect, rule, scope, piece):
@@ -84,7 +84,7 @@ def test_breadcrumbs(model, sums, density, gamma, elect, rule, scope, piece):
     assert_same_bits(merged(method, base, parents, piece, trim_scope=scope, **given_options), wanted)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(models(), SUMS, densities, st.integers(0, 2**40), st.booleans(), st.booleans(), PIECES)
 def test_dare(model, sums, density, seed, rescale, elect, piece):
     base, parents = model
