@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from lrnb.checkpoints.writing import Spec
 from lrnb.errors import UserError
 from lrnb.merging.by_tensor import ByTensor, options_by_tensor, refuse_other_depth, spoken_groups
 from lrnb.merging.gpu import worker_for
+from lrnb.merging.kinship import kinship_doubts
 from lrnb.merging.methods import find
 from lrnb.merging.registry import Method, Options, refuse_unfit
 from lrnb.merging.task_vectors import TaskVectors
 from lrnb.study.files import MANIFEST
 
 OUTPUTS = {"float32": np.dtype("f4"), "bfloat16": BFLOAT16, "float16": np.dtype("f2")}
-IMPLAUSIBLE = 1.0  # |task vector| / |base|; two unrelated models of equal size come to about 1.4
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def open_job(
     refuse_unfit(method, options, vectors.names)
     owner = vectors.alignment.owner if vectors.alignment else tokenizer or default_owner(first, opened)
     dtypes = output_dtypes(how, vectors, dtype)
-    doubts = [*unlike, *_implausible(how, vectors)]
+    doubts = [*unlike, *kinship_doubts(how, vectors)]
     doubts += options.doubts(vectors.parents, vectors.size(vectors.names)) + vectors.doubts
     if not how.base and "base" in opened:
         _compare_unused(method, opened["base"], parents, vectors)
@@ -235,19 +234,3 @@ def _homes(model: Checkpoint) -> set[Path]:
     """All folders that the files of a model lie in, those behind links too."""
     files = {folder for path in model.files for folder in (path.parent.resolve(), path.resolve().parent)}
     return {model.folder.resolve(), *files}
-
-
-def _implausible(method: Method, vectors: TaskVectors) -> list[str]:
-    """A warning for every parent that does not look trained from this base, or related to the first one."""
-    text = "{0}: its task vector is {1:.2f} times as long as the base; it was probably not trained from this "
-    text += "base. Check the base"
-    if not method.base:
-        text = (
-            "{0}: differs from {2} by {1:.2f} times the length of {2}; they probably have no base in common. "
-        )
-        text += "Check the models"
-    sizes = {parent: vectors.relative_size(parent) for parent in vectors.parents}
-    doubts = [text.format(name, x, vectors.parents[0]) for name, x in sizes.items() if x > IMPLAUSIBLE]
-    for doubt in doubts:
-        warnings.warn(doubt, stacklevel=4)
-    return doubts

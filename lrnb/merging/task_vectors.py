@@ -194,14 +194,6 @@ class TaskVectors:
         """Number of entries in the tensors `names`."""
         return sum(self.base[name].size for name in names)
 
-    def relative_size(self, parent: str) -> float:
-        """|task vector| / |base| over a sample: far below 1 for a parent trained from this base."""
-        if not (n := self.size(self.names)):
-            return 0.0
-        deltas, ours = self.sample(self.names, min(n, SAMPLE))
-        theirs, own = square(deltas[self.parents.index(parent)]), square(ours)
-        return float(np.sqrt(theirs / own)) if own else float(theirs > 0)
-
     def refuse_inputs(self) -> None:
         """UserError naming the first tensor that holds NaN or Inf, if there is one."""
         for label, model in {self.first: self.base, **self.models}.items():
