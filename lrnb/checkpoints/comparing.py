@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,14 @@ import numpy as np
 
 from lrnb.checkpoints.reading import Checkpoint, is_float, same_bits
 from lrnb.errors import UserError
+
+ONCE = (
+    'Open and save each once by the same transformers: python -c "from transformers import '
+    "AutoModelForCausalLM as M; M.from_pretrained('DIR', dtype='auto').save_pretrained('NEW')\", copy its "
+    "tokenizer files, and give NEW"
+)
+PREFIX = re.compile(r"^((base_model|language_model|model|module|transformer|_orig_mod)\.)+")
+PACKED = re.compile(r"(experts)\..*|(gate_up|gate|up)_proj\..*|(qkv|q|k|v)_proj\..*|W_pack\..*")
 
 
 def compare(
@@ -64,11 +73,26 @@ def _compare_tying(
 
 def _compare_names(method: str, ours: set[str], first: str, label: str, theirs: set[str]) -> None:
     for names, there, here in ((ours - theirs, first, label), (theirs - ours, label, first)):
+        if names and (odd := _other_layout(ours, theirs)):
+            raise UserError(
+                f"{method}: {label} is laid out otherwise than {_the(first)} in its files ({odd}). {ONCE}"
+            )
         if names:
             raise UserError(
                 f"{method}: {sorted(names)[0]!r} is in {there} but not in {here} "
                 f"({len(names)} such tensors). Give {_related(first, label)}, saved by the same library."
             )
+
+
+def _other_layout(ours: set[str], theirs: set[str]) -> str:
+    """How two sets of names differ that are of one model by prefix or packing; "" where they are not."""
+    a, b = ({PREFIX.sub("", name): name for name in names} for names in (ours, theirs))
+    if set(a) == set(b):
+        odd = min(key for key in a if a[key] != b[key])
+        return f"{a[odd]!r} against {b[odd]!r}"
+    if {PACKED.sub("", key) for key in a} == {PACKED.sub("", key) for key in b}:
+        return f"{min(set(a) - set(b), default='')!r} against {min(set(b) - set(a), default='')!r}"
+    return ""
 
 
 def _compare_tensor(where: str, ours: np.ndarray, first: str, label: str, theirs: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from lrnb.checkpoints.small_files import (
     has_tokenizer,
 )
 from lrnb.checkpoints.tokens import TOKENIZER_FILE, read_tokens, same_tokenizer_files
+from lrnb.errors import UserError
 from lrnb.study.files import json_object
 
 SLOW = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
@@ -33,6 +34,18 @@ def default_owner(first: str, models: Mapping[str, Checkpoint]) -> str:
         return "sft" if "sft" in speakers else speakers[0]
     with_one = [label for label, folder in folders.items() if has_tokenizer(folder)]
     return first if first in with_one or not with_one else with_one[0]
+
+
+def tokenizer_notes(owner: str, models: Mapping[str, Checkpoint]) -> list[str]:
+    """That nobody has a tokenizer; UserError where the owner alone has none."""
+    if has_tokenizer(models[owner].folder):
+        return []
+    if others := [label for label, model in models.items() if has_tokenizer(model.folder)]:
+        raise UserError(
+            f"{models[owner].folder}: has no tokenizer, so the merged model would have none. Copy its files "
+            f"there, or give --tokenizer {others[0]}"
+        )
+    return ["no model has a tokenizer, and so the merged one: copy one there before it is used"]
 
 
 def owner_notes(first: str, owner: str, models: Mapping[str, Checkpoint]) -> list[str]:

@@ -179,13 +179,18 @@ def readable(given: str | Path) -> Iterator[None]:
         raise UserError(f"{where}: cannot be read ({why}). Mend the path or its rights") from None
 
 
-def check_finite(where: str, tensors: Mapping[str, np.ndarray]) -> None:
-    """UserError naming the first tensor that holds NaN or Inf, and how many."""
+def check_finite(
+    where: str,
+    tensors: Mapping[str, np.ndarray],
+    told: Callable[[str, np.ndarray], str] = lambda name, tensor: ".",
+) -> None:
+    """UserError naming the first tensor that holds NaN or Inf, and how many; told: what comes after that."""
     for name, tensor in tensors.items():
         if is_float(tensor.dtype) and (bad := count_not_finite(tensor)):
             raise UserError(
-                f"{where}: {name!r} holds NaN or Inf in {bad:,} of {tensor.size:,} entries. "
-                "The training diverged or the file is damaged; use an earlier checkpoint."
+                f"{where}: {name!r} holds NaN or Inf in {bad:,} of {tensor.size:,} entries"
+                f"{told(name, tensor)} The training diverged or the file is damaged; use an earlier "
+                "checkpoint."
             )
 
 

@@ -26,7 +26,7 @@ from lrnb.checkpoints.small_files import SmallFiles
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, json_object, remembered
 
-SECONDS = 60.0  # for a model of usual size on a slow machine
+SECONDS = 120.0  # of waiting, for a model of usual size on a slow and busy machine
 EACH = 0.02  # seconds more for a tensor
 REMEMBERED = "openings.json"
 

@@ -15,7 +15,7 @@ from lrnb.checkpoints.alignment import check_policy, vocabulary_tables
 from lrnb.checkpoints.comparing import compare
 from lrnb.checkpoints.configurations import compare_configs
 from lrnb.checkpoints.opening import open_source
-from lrnb.checkpoints.owner import default_owner, owner_notes
+from lrnb.checkpoints.owner import default_owner, owner_notes, tokenizer_notes
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
 from lrnb.checkpoints.small_files import SmallFiles, small_files
 from lrnb.checkpoints.trial import Trial, trial_opening
@@ -137,7 +137,7 @@ def open_job(
     recipe |= spoken_groups(own, vectors.parents) if own else options.recipe(vectors.parents)
     recipe |= {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
     files = _files(vectors, opened[owner], dtypes)
-    notes = owner_notes(first, owner, opened) + files.notes
+    notes = tokenizer_notes(owner, opened) + owner_notes(first, owner, opened) + files.notes
     return Job(
         how, options, out, vectors, dtypes, opened[owner].folder, files, notes, said, doubts, recipe, own
     )

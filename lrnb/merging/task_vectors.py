@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lrnb.checkpoints.alignment import align, not_compared
+from lrnb.checkpoints.bad_rows import bad_rows
 from lrnb.checkpoints.comparing import compare
 from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, check_finite, is_float
@@ -197,8 +198,11 @@ class TaskVectors:
     def refuse_inputs(self) -> None:
         """UserError naming the first tensor that holds NaN or Inf, if there is one."""
         for label, model in {self.first: self.base, **self.models}.items():
-            where = str(model.folder) if isinstance(model, Checkpoint) else label
-            check_finite(where, {name: model[name] for name in self.names})
+            tensors = {name: model[name] for name in self.names}
+            if isinstance(model, Checkpoint):
+                check_finite(str(model.folder), tensors, bad_rows(model.folder))
+            else:
+                check_finite(label, tensors)
 
     def refuse_deltas(self) -> None:
         """UserError where an input, or a difference to the base, is not finite."""

@@ -385,3 +385,41 @@ def test_an_answer_that_does_not_come_is_no_yes(place: Path, monkeypatch: pytest
     with trial_opening(files, {}, place / "base", place / "base", seconds=0.01) as trial, refusal:
         trial()
     assert not (place.parent / "cache" / "openings.json").exists()
+
+
+def test_rows_that_are_not_finite_are_named_by_their_tokens(merge: Merge) -> None:
+    def spoilt(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors["model.embed_tokens.weight"][[6, 60]] = np.nan
+        return tensors
+
+    change_weights(Path("sft"), spoilt)
+    assert "64 of 2,048 entries, in 2 of 64 rows: 6 ('cat'), 60 (no token). If no text has" in merge.refused()
+
+
+@pytest.mark.parametrize("change", ["prefix", "packing"])
+def test_one_model_in_two_layouts(merge: Merge, change: str) -> None:
+    def other(name: str) -> str:
+        return f"base_model.{name}" if change == "prefix" else name.replace("gate_proj", "gate_up_proj")
+
+    change_weights(
+        Path("sft"), lambda t: {other(k): x for k, x in t.items() if not k.endswith("up_proj.weight")}
+    )
+    if change == "prefix":
+        for name in ("base", "ct"):
+            change_weights(Path(name), lambda t: {k: x for k, x in t.items() if "up_proj" not in k})
+    said = merge.refused()
+    assert "sft is laid out otherwise than the base in its files" in said
+    assert "save_pretrained('NEW')" in said
+
+
+def test_a_tokenizer_is_taken_from_a_model_that_has_one(merge: Merge) -> None:
+    for name in ("base", "ct"):
+        for path in Path(name).glob("*token*"):
+            path.unlink()
+    assert "base: has no tokenizer" in merge.refused("--tokenizer", "base")
+    assert "special tokens are those of sft" in merge()
+    assert Path("out/tokenizer.json").is_file()
+    Path("sft/tokenizer.json").unlink()
+    Path("sft/tokenizer_config.json").unlink()
+    shutil.rmtree("out")
+    assert "no model has a tokenizer" in merge()
