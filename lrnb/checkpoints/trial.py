@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -36,6 +37,7 @@ class Trial:
 
     def __init__(self, key: str, notes: list[str] | None, process: subprocess.Popen | None, seconds: float):
         self.key, self.notes, self.process, self.seconds = key, notes, process, seconds
+        self.one = threading.Lock()  # threads that merge look all the time
 
     def look(self) -> None:
         if self.notes is None and self.process and self.process.poll() is not None:
@@ -43,9 +45,10 @@ class Trial:
 
     def __call__(self) -> list[str]:
         """What is to be said of the folder. UserError where transformers does not open it."""
-        if self.notes is None:
-            self.notes = remembered(REMEMBERED, self.key, lambda: _heard(self.process, self.seconds))
-        return list(self.notes)
+        with self.one:
+            if self.notes is None:
+                self.notes = remembered(REMEMBERED, self.key, lambda: _heard(self.process, self.seconds))
+            return list(self.notes)
 
 
 @contextmanager
@@ -62,8 +65,7 @@ def trial_opening(
     if isinstance(known, list):
         yield Trial(key, known, None, seconds)
         return
-    with tempfile.TemporaryDirectory(prefix="lrnb-", ignore_cleanup_errors=True) as folder:
-        files.write(Path(folder))
+    with _laid_out(files) as folder:
         ask = {"folder": folder, "shapes": shapes, "home": str(home), "owner": str(owner)}
         if "transformers" in sys.modules:
             yield Trial(key, remembered(REMEMBERED, key, lambda: reply(ask)), None, seconds)
@@ -74,6 +76,21 @@ def trial_opening(
         finally:
             process.kill()
             process.communicate()
+
+
+@contextmanager
+def _laid_out(files: SmallFiles) -> Iterator[str]:
+    """A temporary folder with these files. UserError where there is no room for it."""
+    with ExitStack() as stack:
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="lrnb-", ignore_cleanup_errors=True)
+            files.write(Path(stack.enter_context(folder)))
+        except OSError as error:
+            raise UserError(
+                f"{tempfile.gettempdir()}: no temporary files can be written ({error.strerror or error}). "
+                "Free space there, or set TMPDIR to another folder"
+            ) from None
+        yield folder.name
 
 
 def reply(ask: Mapping[str, Any]) -> list[str]:
