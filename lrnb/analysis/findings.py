@@ -199,7 +199,8 @@ def _faded(row: dict[str, Any], margin: float) -> Finding:
     tails = {HOLDS: "the lead fades" if ahead else "it falls further behind",
              FAILS: "the lead grows" if ahead else "it catches up",
              OPEN: "not distinguishable from no change"}  # fmt: skip
-    return {"verdict": kind, "word": words.get(kind, kind), "text": f"{text}: {tails.get(kind, kind)}."}
+    good = {HOLDS: FAILS, FAILS: HOLDS}.get(kind, kind) if not ahead else kind  # of a merge, not of a claim
+    return {"verdict": good, "word": words.get(kind, kind), "text": f"{text}: {tails.get(kind, kind)}."}
 
 
 def _pooled(row: dict[str, Any], margin: float) -> Finding:
