@@ -19,7 +19,7 @@ from support.reference import BF16, assert_same_bits, each_tensor, save_folder
 from support.strategies import densities, models
 
 from lrnb.errors import UserError
-from lrnb.merging import cpu, random_bits, whole_models
+from lrnb.merging import cpu, engine, random_bits, whole_models
 from lrnb.merging.engine import merge_tensors
 from lrnb.merging.gpu import Torch
 from lrnb.merging.methods import METHODS, find
@@ -305,6 +305,35 @@ def test_folders_threads_spans_and_torch_give_the_same_bits(method, wide, tmp_pa
             np.testing.assert_allclose(on_torch[name], x.astype(F), rtol=2.0**-7, atol=1e-6)
         else:
             assert np.array_equal(on_torch[name], x.astype(F))
+
+
+@pytest.mark.parametrize(("method", "options"), [
+    *OPTIONS.items(), ("ties", DENSE | {"equalise": "share"}),
+    *(("ties_sv", DENSE | {"slack": 0.4, "reserve_by": rule}) for rule in ("magnitude", "random", "layer")),
+])  # fmt: skip
+def test_tensors_that_stay_on_a_device_give_the_same(method, options, monkeypatch):
+    """On torch's CPU, in the place of a GPU."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    shapes = {"model.embed_tokens.weight": (9, 4), "model.norm.weight": (7,)}
+    shapes |= {"model.layers.0.q.weight": (30, 50), "model.layers.1.q.weight": (40, 20)}
+    base = {name: rng.normal(size=shape).astype(F) for name, shape in shapes.items()}
+    parents = {
+        label: {name: x + rng.normal(size=x.shape).astype(F) * F(0.1) for name, x in base.items()}
+        for label in ("ct", "sft")
+    }
+    wanted = merged(method, base, parents, **options)
+    monkeypatch.setattr(engine, "on_gpu", lambda models: True)
+    there, *others = (
+        {name: torch.from_numpy(x.copy()) for name, x in tensors.items()}
+        for tensors in (base, *parents.values())
+    )
+    found = merged(method, there, dict(zip(parents, others, strict=True)), **options)
+    for name, x in wanted.items():
+        assert isinstance(found[name], torch.Tensor)
+        near = 1e-6 if method in ("widen", "iso_c", "tsv_m", "pcb") else 0
+        np.testing.assert_allclose(found[name].numpy(), x, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("method", OPTIONS)
