@@ -689,7 +689,7 @@ SEEN: dict[str, Any] = {}
         ("ties", "--density", "nan", r"density must lie in \(0, 1\], got nan"),
         ("ties-sv", "--slack", "nan", r"slack must lie in \[0, 1\], got nan"),
         ("average", "--alpha", "nan", r"alpha must lie in \[0, 1\], got nan"),
-        ("average", "--weight", "ct=-1", "weights must be .*, got -1.0"),
+        ("ties", "--weight", "ct=-1", "weights must be .*, got -1.0"),
         ("task-arithmetic", "--lam", "inf", "lam must be .*, got inf"),
     ],
 )
@@ -713,7 +713,7 @@ def test_cuda_without_a_gpu(refused: Refused) -> None:
     [
         (
             "merge_method: ties\nslices: []\n",
-            "recipe.yaml: slices is not supported: layers are not cut or stacked",
+            "recipe.yaml: slices must list at least one `- sources: ...`",
         ),
         (
             "merge_method: arcee_fusion\n",
