@@ -291,6 +291,16 @@ def test_page_has_english_beside_x_where_english_is_scored(made: Path, copy: Pat
     assert "English kept" not in report.render(study)
 
 
+def test_a_merge_worse_than_its_parents_is_marked_on_the_page(copy: Path) -> None:
+    file = RunPaths(report.study_of(copy)).scored("merged") / "bits_per_byte.csv"
+    bits = pd.read_csv(file)
+    assert "worse than its parents" not in report.render(report.study_of(copy))
+    bits.loc[bits["method"] == "ties", "bits_per_byte"] = 9.5
+    bits.to_csv(file, index=False)
+    text = report.render(report.study_of(copy))
+    assert text.count("✕ worse than its parents in ") == len(BUDGETS)
+
+
 def test_page_says_who_was_not_tuned(copy: Path) -> None:
     study = report.study_of(copy)
     for budget in BUDGETS:
