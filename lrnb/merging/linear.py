@@ -18,12 +18,14 @@ from lrnb.merging.task_vectors import Span, TaskVectors
 
 @dataclass(frozen=True)
 class OfParents:
-    """sum of share * parent; with `keep` an entry that is equal in all parents is kept as it is."""
+    """sum of share * parent; with `keep` an entry that is equal in all parents is kept as it is, with `whole`
+    a parent whose share is 1 where all others' are 0 (in the sum its -0.0 would be 0.0)."""
 
     vectors: TaskVectors
     names: list[str]
     shares: Sequence[float]
     keep: bool = True
+    whole: bool = False
 
     def spans(self) -> list[Span]:
         return self.vectors.spans(self.names)
@@ -31,7 +33,7 @@ class OfParents:
     def merge(self, worker: Worker, span: Span, data: Operands, dtype: np.dtype) -> tuple[np.ndarray, None]:
         shares, keep = self.shares, self.keep
         taken = [i for i, share in enumerate(shares) if share]
-        if len(taken) == 1 and shares[taken[0]] == 1:  # one parent as it is, its -0.0 too
+        if self.whole and len(taken) == 1 and shares[taken[0]] == 1:
             data, shares, keep = _alone(data, taken[0]), (1.0,), True
         result, bad = worker.average(data, shares, keep, dtype)
         if bad:

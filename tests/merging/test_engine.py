@@ -557,7 +557,15 @@ def test_an_error_in_one_thread_stops_the_others_and_is_raised(threads):
 
 # stopped processes
 
-SCRIPT = """
+BARE = """
+import contextlib
+from lrnb.checkpoints.trial import Trial
+from lrnb.merging import whole_models
+whole_models.trial_of = lambda job: contextlib.nullcontext(Trial("", [], None, 0))  # of bare tensors
+"""
+SCRIPT = (
+    BARE
+    + """
 import sys
 from lrnb.cli.main import main
 from lrnb.merging.cpu import Cpu
@@ -565,6 +573,7 @@ Cpu.span = 301  # many small steps
 sys.exit(main(["merge", "ties-sv", "--base", "base", "--model", "ct=ct", "--model", "sft=sft",
                "--density", "0.2", "--slack", "0.3", "--threads", "2", "--out", "out/merged"]))
 """
+)
 
 
 def in_checkout() -> dict[str, str]:
@@ -649,10 +658,11 @@ def test_control_c_stops_with_130_and_leaves_nothing(stoppable):
 
 # memory
 
-WATCH = """
+WATCH = (
+    BARE
+    + """
 import json, os, sys, threading
 from pathlib import Path
-from lrnb.merging import whole_models
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -684,6 +694,7 @@ for job in jobs:
         os._exit(0)
     assert os.wait()[1] == 0
 """
+)
 SLACK = 16_000_000  # beside the plan: Python's objects, the allocator's leftovers
 
 

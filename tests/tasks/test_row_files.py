@@ -91,12 +91,12 @@ def test_the_pruned_vocabulary_sees_nfc_and_no_half_characters(items: list[Any],
     assert {nfc(part) for part in single([*items, *taught]) if is_text(part)} <= set(seen)
 
 
-@given(st.binary(max_size=40))
+@given(st.binary(max_size=40).filter(lambda body: b"}" not in body))  # {} is a row
 def test_no_bytes_of_a_task_s_file_end_in_a_traceback(body: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "test.jsonl")
         path.write_bytes(body)
-        with pytest.raises(UserError, match=r"test\.jsonl"):  # 40 bytes by chance are never a row
+        with pytest.raises(UserError, match=r"test\.jsonl"):
             read_rows(path)
 
 

@@ -76,7 +76,8 @@ def average(
 
 def _prepare(vectors: TaskVectors, names: list[str], options: Average) -> OfParents:
     """Nothing but the shares."""
-    return OfParents(vectors, names, options.shares(vectors.parents), keep=options.normalize)
+    shares = options.shares(vectors.parents)
+    return OfParents(vectors, names, shares, keep=options.normalize, whole=not options.normalize)
 
 
 METHOD = Method(
