@@ -16,6 +16,7 @@ import pandas as pd
 from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
 from lrnb.analysis.ranking import RIVALS, ranking
+from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import Study, budget_name
 
 MAP, NAMED = "map", "ties"  # the folder of a map; the method that its claim is about
@@ -79,16 +80,23 @@ def _pool_section(path: Path) -> Iterator[str]:
         return
     yield from _table(_scores(lines))
     table = ranking(lines)
-    if len(table) > len(FOUR):
+    if len(table) > len(FOUR):  # the tables below are of the paper's four
         yield "All methods, best mean over the tasks in X and the CT budgets first. Leads in points; wins,"
         yield "ties and losses over seeds and budgets; p after Holm's correction over the methods:\n"
         yield from ranked(table)
-    leads = pool_answers.pooled_leads(lines)
+    leads = _of_the_paper(pool_answers.pooled_leads(lines))
     yield "Merge minus CT-then-SFT at the same CT tokens, mean of the tasks in X, points:\n"
     yield from _table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
-    fades = pool_answers.pooled_fades(lines)
+    fades = _of_the_paper(pool_answers.pooled_fades(lines))
     yield from (f"- {found['text']}" for found in findings.findings_of_fades(fades, MARGIN))
     yield ""
+
+
+def _of_the_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the paper's four methods and of what is trained; all methods are in the ranking."""
+    if not len(table):
+        return table
+    return table[[method in FOUR or method not in METHODS for method in table["method"]]]
 
 
 def _made_from(lines: list[pool_lines.Line], command: str, folder: str) -> Iterator[str]:
@@ -106,7 +114,7 @@ def _made_from(lines: list[pool_lines.Line], command: str, folder: str) -> Itera
 
 def _scores(lines: list[pool_lines.Line]) -> pd.DataFrame:
     """A row a model: its means and tasks over the seeds, the mean in X with its interval."""
-    table = pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], []))
+    table = _of_the_paper(pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], [])))
     head = results.headline(table)
     keys = ["method", "ct_tokens"]
     wide = table.pivot_table(index=keys, columns="task", values="mean", sort=False)

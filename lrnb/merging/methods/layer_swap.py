@@ -83,7 +83,7 @@ def _prepare(vectors: TaskVectors, names: list[str], options: LayerSwap) -> OfPa
     """Nothing but the shares of a tensor."""
     share = options.share(places_of(vectors.names)[names[0]])
     shares = [share if parent == options.outer else 1 - share for parent in vectors.parents]
-    return OfParents(vectors, names, shares)
+    return OfParents(vectors, names, shares, whole=True)
 
 
 METHOD = Method(
