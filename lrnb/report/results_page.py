@@ -73,7 +73,9 @@ def _pool_section(path: Path) -> Iterator[str]:
     lines = pool_lines.headline_lines(stored)
     preset, _, lang = path.stem.partition("-")
     yield f"## Preset {preset}, {lang}, {len(lines)} seeds\n"
-    command = f"lrnb run params/{lang}.yaml --preset {preset}"
+    asked = [name for name in METHODS if any(arm.startswith(f"{name}@") for arm in lines[0]["items"])]
+    more = f" --set 'methods=[{', '.join(asked)}]'" if set(asked) != set(FOUR) else ""
+    command = f"lrnb run params/{lang}.yaml --preset {preset}{more}"
     yield from _made_from(lines, command, f"docs/results/{path.parent.name}")
     if len(lines) < 2:
         yield "A single seed is no pool yet.\n"
