@@ -12,6 +12,7 @@ from lrnb.merging.combining import empty_shares
 from lrnb.merging.cpu import Tally
 from lrnb.merging.equalising import equalise_option, equalising_passes
 from lrnb.merging.registry import Options, no_weight, option
+from lrnb.merging.shared_options import at_threshold_option, trim_scope_option, trimmed_density_option
 from lrnb.merging.thresholds import SIGMAS, sample_size
 
 
@@ -19,18 +20,12 @@ from lrnb.merging.thresholds import SIGMAS, sample_size
 class Merging(Options):
     """How entries are kept, signs elected and the rest merged; see `lrnb/merging/election.py`."""
 
-    density: tuple[float, ...] = option(
-        "the share of entries kept", low=0, high=1, above=True, per_parent=True, search=(0.2, 0.5, 0.8),
-        parameter="densities", mergekit="density",
-    )  # fmt: skip
+    density: tuple[float, ...] = trimmed_density_option()
     weights: tuple[float, ...] = option(
         "a parent's weight", 1.0, low=0, per_parent=True, named=True, mergekit="weight", flag="weight"
     )
     normalize: bool = option("divide by the weights", True, mergekit="normalize")
-    at_threshold: str = option(
-        "equal magnitudes at the threshold: keep all, or the first so that exactly k stay", "keep-all",
-        choices=("keep-all", "exact"),
-    )  # fmt: skip
+    at_threshold: str = at_threshold_option()
     zero_sign: str = option(
         "sign where the weighted sum is exactly 0", "majority", choices=("majority", "positive")
     )
@@ -42,7 +37,7 @@ class Merging(Options):
         mergekit="lambda",
         label="λ",
     )
-    trim_scope: str = option("one threshold a model or a tensor", "model", choices=("model", "tensor"))
+    trim_scope: str = trim_scope_option("model")
     equalise: str = equalise_option()
 
     def complaint(self, parents: Sequence[str], spell: Callable[[str], str]) -> str:

@@ -34,6 +34,7 @@ from lrnb.merging.cpu import Formula
 from lrnb.merging.election import cuts
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, option
+from lrnb.merging.shared_options import at_threshold_option, trim_scope_option, trimmed_density_option
 from lrnb.merging.stepwise import Stepwise
 from lrnb.merging.task_vectors import Span, TaskVectors
 from lrnb.merging.thresholds import NEVER, Cut
@@ -43,18 +44,12 @@ from lrnb.merging.thresholds import NEVER, Cut
 class Band(Options):
     """Which entries stay."""
 
-    density: tuple[float, ...] = option(
-        "the share of entries kept", low=0, high=1, above=True, per_parent=True, search=(0.2, 0.5, 0.8),
-        parameter="densities", mergekit="density",
-    )  # fmt: skip
+    density: tuple[float, ...] = trimmed_density_option()
     gamma: tuple[float, ...] = option(
         "the share of largest entries dropped", 0.01, low=0, high=1, per_parent=True, mergekit="gamma"
     )
-    at_threshold: str = option(
-        "equal magnitudes at the threshold: keep all, or the first so that exactly k stay", "keep-all",
-        choices=("keep-all", "exact"),
-    )  # fmt: skip
-    trim_scope: str = option("one threshold a model or a tensor", "tensor", choices=("model", "tensor"))
+    at_threshold: str = at_threshold_option()
+    trim_scope: str = trim_scope_option("tensor")
 
     def scope(self) -> str:
         """As asked for."""

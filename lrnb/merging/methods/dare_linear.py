@@ -32,6 +32,7 @@ from lrnb.merging.cpu import Formula
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.random_bits import random_marks, random_words, whole_seed
 from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, option
+from lrnb.merging.shared_options import trimmed_density_option
 from lrnb.merging.stepwise import Stepwise
 from lrnb.merging.task_vectors import Span, TaskVectors
 
@@ -42,10 +43,7 @@ Array = Any
 class Dropout(Options):
     """Which entries are kept."""
 
-    density: tuple[float, ...] = option(
-        "the share of entries kept", low=0, high=1, above=True, per_parent=True, search=(0.2, 0.5, 0.8),
-        parameter="densities", mergekit="density",
-    )  # fmt: skip
+    density: tuple[float, ...] = trimmed_density_option()
     rescale: bool = option("divide what is kept by its probability", True, mergekit="rescale")
     seed: float = option("of the random numbers, a whole number", 0, low=0)
 

@@ -29,21 +29,17 @@ from lrnb.merging.combining import empty_shares
 from lrnb.merging.cpu import Formula
 from lrnb.merging.election import cuts
 from lrnb.merging.engine import Tensors, merge_tensors
-from lrnb.merging.registry import Look, Method, Options, PerParent, option
+from lrnb.merging.registry import Look, Method, Options, PerParent
+from lrnb.merging.shared_options import at_threshold_option, density_option, trim_scope_option
 from lrnb.merging.stepwise import Stepwise
 from lrnb.merging.task_vectors import Span, TaskVectors
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizeAndStitch(Options):
-    density: tuple[float, ...] = option(
-        "the share of entries kept", low=0, high=1, above=True, per_parent=True, search=(0.05, 0.1, 0.2)
-    )
-    at_threshold: str = option(
-        "equal magnitudes at the threshold: keep all, or the first so that exactly k stay", "keep-all",
-        choices=("keep-all", "exact"),
-    )  # fmt: skip
-    trim_scope: str = option("one threshold a model or a tensor", "model", choices=("model", "tensor"))
+    density: tuple[float, ...] = density_option((0.05, 0.1, 0.2))
+    at_threshold: str = at_threshold_option()
+    trim_scope: str = trim_scope_option("model")
 
     def scope(self) -> str:
         """As asked for."""

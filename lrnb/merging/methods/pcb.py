@@ -37,6 +37,7 @@ from lrnb.merging.cpu import Operands, Worker
 from lrnb.merging.derived import least_of_largest, sums_of
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.registry import Look, Method, Options, PerParent, option
+from lrnb.merging.shared_options import density_option
 from lrnb.merging.stepwise import Stepwise
 from lrnb.merging.task_vectors import Span, TaskVectors
 
@@ -45,9 +46,7 @@ Array = Any
 
 @dataclass(frozen=True, kw_only=True)
 class PCB(Options):
-    density: tuple[float, ...] = option(
-        "the share of entries kept", low=0, high=1, above=True, per_parent=True, search=(0.05, 0.1, 0.2)
-    )
+    density: tuple[float, ...] = density_option((0.05, 0.1, 0.2))
     lam: float = option(
         "factor on the merged task vector", 1.0, search=(0.5, 0.75, 1.0), parameter="lams", label="λ"
     )
