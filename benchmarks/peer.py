@@ -18,22 +18,22 @@ from typing import Any
 
 import yaml
 
-REQUIREMENTS = Path(__file__).with_name("mergekit-requirements.txt")
 # Log lines of mergekit.merge.run_merge; between them it plans, reads, computes and writes.
 BEGIN, END = "Planning operations", "Saving config"
 OPTIONS = ("--no-copy-tokenizer", "--quiet", "-v")  # the checkpoints have no tokenizer; log, no bars
 
 
-def environment(root: Path) -> Path:
-    """The `bin` folder of mergekit's environment below `root`, made at the first call (gigabytes: torch).
+def environment(root: Path, name: str = "mergekit") -> Path:
+    """The `bin` folder of a peer's environment below `root`, made at the first call from its requirements.
 
-    Needs Python 3.11 or newer and a package registry. CalledProcessError where the installation fails.
+    mergekit's takes gigabytes (torch). Needs
+    Python 3.11 or newer and a package registry. CalledProcessError where the installation fails.
     """
-    place = root / "mergekit-venv"
-    stamp, wanted = place / ".installed", REQUIREMENTS.read_text(encoding="utf-8")
+    place, asked = root / f"{name}-venv", Path(__file__).with_name(f"{name}-requirements.txt")
+    stamp, wanted = place / ".installed", asked.read_text(encoding="utf-8")
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return place / "bin"
-    print(f"installing mergekit into {place}", file=sys.stderr, flush=True)
+    print(f"installing {name} into {place}", file=sys.stderr, flush=True)
     root.mkdir(parents=True, exist_ok=True)
     python = place / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
@@ -42,7 +42,7 @@ def environment(root: Path) -> Path:
         command = [str(uv), "pip", "install", "--quiet", "--python", str(python)]
     else:
         command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "-r", str(REQUIREMENTS)], check=True)
+    subprocess.run([*command, "-r", str(asked)], check=True)
     stamp.write_text(wanted, encoding="utf-8")
     return place / "bin"
 

@@ -18,7 +18,7 @@ from lrnb.study.parameters import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import before, checkpoints, exact, gpu, intervals, measure, merge, peer, table
+from benchmarks import before, checkpoints, corpus, exact, gpu, intervals, measure, merge, peer, table
 
 
 @pytest.fixture(scope="module")
@@ -259,10 +259,24 @@ def test_mergekits_recipes_and_its_own_merging_time(pico: merge.Place) -> None:
     assert peer.merge_seconds(lines[:1]) is None
 
 
-def test_requirements_of_the_peer_are_pinned_and_name_no_place() -> None:
-    lines = [line for line in peer.REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
-    assert "mergekit==0.1.5" in lines
+@pytest.mark.parametrize(("name", "version"), [("mergekit", "0.1.5"), ("datatrove", "0.10.1")])
+def test_requirements_of_a_peer_are_pinned_and_name_no_place(name: str, version: str) -> None:
+    text = Path(peer.__file__).with_name(f"{name}-requirements.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert f"{name}=={version}" in lines
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
+
+
+def test_documents_of_the_corpus_benchmark_have_known_twins() -> None:
+    known = [f"w{i} begins a made sentence." for i in range(500)]
+    rows = list(corpus.documents(known, 0.3))
+    assert rows == list(corpus.documents(known, 0.3)) and sum(len(text) for _, text in rows) >= 3e5
+    texts: set[str] = set()
+    for kind, text in rows:
+        assert (text in texts) == (kind == "exact")
+        texts.add(text)
+    shares = {kind: sum(own == kind for own, _ in rows) / len(rows) for kind in ("exact", "near", "alike")}
+    assert shares == pytest.approx({"exact": 0.05, "near": 0.1, "alike": 0.05}, abs=0.03)
 
 
 def test_scoring_is_measured_against_the_harness_s_own_model(

@@ -18,7 +18,7 @@ from lrnb.study.parameters_cell import notebook_params
 # Folders whose modules may load torch when they are imported; everything else starts without it.
 HEAVY = {"training", "scoring"}
 # Libraries that take long to load, or that few callers of a module need: these may wait inside a function.
-LATE = {"torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets", "pyarrow", "datasketch", "gguf"}
+LATE = {"torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets", "pyarrow", "gguf"}
 LATE |= {"huggingface_hub", "numba", "papermill", "jupyter_client", "ipykernel", "IPython", "rich", "tqdm"}
 LATE |= {"ipywidgets", "anywidget", "traitlets", "filelock", "psutil"}
 LATE_IN_CLI = {"numpy", "pandas", "pydantic"}  # so that --help is instant

@@ -12,19 +12,23 @@ are found whole and make up half of the document or more; still shorter ones (la
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+import numpy as np
 import regex
 
+from lrnb.data.character_kinds import as_text, code_points, members
 from lrnb.data.unicode_form import nfc
 
 STRETCH, BLOCK = 50, 25  # letters; a stretch of 2 * BLOCK - 1 holds a whole block of the item's text
-SKIPPED = regex.compile(r"https?://\S+|[^\p{L}\p{M}\p{N}]+|\p{Variation_Selector}")
+ADDRESS = regex.compile(r"https?://\S+")
+COMPARED = r"(?!\p{Variation_Selector})[\p{L}\p{M}\p{N}]"
 
 
 def letters(text: str) -> str:
     """The letters, vowel signs and digits of a text but of web addresses, case folded, in NFC."""
-    return SKIPPED.sub("", nfc(nfc(text).casefold()))
+    points = code_points(ADDRESS.sub("", nfc(nfc(text).casefold())))
+    return as_text(points[members(COMPARED)[points]])
 
 
 class Items:
@@ -37,6 +41,7 @@ class Items:
             for text in dict.fromkeys(map(letters, own)):
                 for place in range(0, len(text) - BLOCK + 1, BLOCK):
                     self._blocks[text[place : place + BLOCK]].append((task, text, place))
+        self._may_hold = _any_of(self._blocks)
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
@@ -44,6 +49,8 @@ class Items:
     def held_by(self, document: str) -> str:
         """The first task of which a document holds an item; "" where it holds none."""
         found, short = letters(document), {}
+        if not self._may_hold(found):
+            return ""
         for start in range(len(found) - BLOCK + 1):
             for task, text, place in self._blocks.get(found[start : start + BLOCK], ()):
                 common = _common(found, start, text, place)
@@ -52,6 +59,16 @@ class Items:
                 if common == len(text):
                     short[text] = task
         return next(iter(short.values())) if 2 * sum(map(len, short)) >= len(found) > 0 and short else ""
+
+
+def _any_of(blocks: Collection[str]) -> Callable[[str], bool]:
+    """Whether a text holds one of the blocks; by their hashes, so a rare text that holds none passes too."""
+    from lrnb.data.text_loops import holds_any, put_in, stretches
+
+    table = np.zeros(4 << len(blocks).bit_length(), np.uint64)  # at least half of it stays empty
+    for block in blocks:
+        put_in(stretches(code_points(block), BLOCK), table)
+    return lambda text: bool(holds_any(stretches(code_points(text), BLOCK), table))
 
 
 def _common(a: str, i: int, b: str, j: int) -> int:

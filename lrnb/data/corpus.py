@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import regex
 
+from lrnb.data.character_kinds import script_share
 from lrnb.data.contamination import Items
 from lrnb.data.hub_sets import NotOpened, open_text
 from lrnb.data.lines import json_lines, numbered_lines
@@ -31,7 +32,6 @@ _log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl.gz", ".jsonl", ".txt", ".parquet")
 LANGUAGE_CODE = regex.compile("[a-z]{2,3}")  # as the parameter `lang`; other files may lie beside
 NO_FIELD = object()  # in place of the text of a row that has none
-SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
 FIRST_ROWS = 100  # of a stream, one of which has the field that is asked for
 AUDIT_DOCUMENTS, AUDIT_CHARACTERS = 1_000, 1_000  # documents; characters of each that tell its script
 #: letters of scripts that put no spaces between words: Thai, Lao, Khmer, Burmese (Unicode's line breaking
@@ -180,12 +180,6 @@ def _read_on(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, A
         yield row
 
 
-def script_share(text: str, script: str) -> float:
-    """Share of the letters of `text` that are in the Unicode script `script`; 0 for no letters."""
-    letters = len(regex.findall(r"\p{L}", text))
-    return len(regex.findall(rf"(?=\p{{Script={script}}})\p{{L}}", text)) / letters if letters else 0.0
-
-
 def clean(
     documents: Iterable[str], script: str, min_share: float, near: float, dropped: Counter[str],
     items: Items | None = None,
@@ -195,8 +189,10 @@ def clean(
     What is dropped is counted by reason in `dropped`, of `items` by task. UserError at the end where there
     were documents and none is left.
     """
+    from lrnb.data.near_duplicates import NearDuplicates
+
     seen: set[bytes] = set()
-    twin = _near_duplicates(near) if near < 1 else None
+    known = NearDuplicates(near) if near < 1 else None
     left = False
     dropped.update({_of_items(task): 0 for task in items.tasks} if items else {})
     for raw in documents:
@@ -204,7 +200,7 @@ def clean(
         reason = _reason(text, script, min_share, seen)
         if reason is None and items and (task := items.held_by(text)):
             reason = _of_items(task)
-        if reason is None and twin is not None and twin(text):
+        if reason is None and known and known.twin(text):
             reason = "near duplicate"
         if reason is None:
             left = True
@@ -230,33 +226,13 @@ def _all_dropped(script: str, min_share: float, dropped: Counter[str]) -> str:
 def _reason(text: str, script: str, min_share: float, seen: set[bytes]) -> str | None:
     if not text:
         return "empty"
-    if script and script_share(text, script) < min_share:
+    if script and min_share and script_share(text, script) < min_share:
         return "other script"
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     if digest in seen:
         return "duplicate"
     seen.add(digest)
     return None
-
-
-def _near_duplicates(threshold: float) -> Any:
-    """A function that says whether a text is close to an earlier one (MinHash of letter shingles, LSH)."""
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
-
-    def twin(text: str) -> bool:
-        shingles = {text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}
-        sketch = MinHash(num_perm=PERMUTATIONS)
-        sketch.update_batch([shingle.encode() for shingle in shingles])
-        if any(sketch.jaccard(index_sketches[key]) >= threshold for key in index.query(sketch)):
-            return True
-        index_sketches[len(index_sketches)] = sketch
-        index.insert(len(index_sketches) - 1, sketch)
-        return False
-
-    index_sketches: dict[int, Any] = {}
-    return twin
 
 
 def shuffled(documents: Iterable[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:

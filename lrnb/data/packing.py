@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from lrnb.errors import UserError
 from lrnb.study.parameters import whole_steps
+
+ROWS_A_BATCH = 1024  # of an Arrow file: opening it costs time and memory for every batch
 
 
 def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
@@ -108,14 +111,21 @@ def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limi
     import pyarrow as pa
 
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("position_ids", pa.list_(pa.int32()))])
-    count = 0
+    count, first = 0, islice(rows, limit)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for ids, positions in rows:
-            writer.write_batch(pa.record_batch([pa.array([ids]), pa.array([positions])], schema=schema))
-            count += 1
-            if count == limit:
-                break
+        while batch := list(islice(first, ROWS_A_BATCH)):
+            columns = [_lists(np.stack(column)) for column in zip(*batch, strict=True)]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            count += len(batch)
     return count
+
+
+def _lists(rows: np.ndarray) -> Any:
+    """Rows of equal length as an Arrow column of lists."""
+    import pyarrow as pa
+
+    starts = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    return pa.ListArray.from_arrays(starts, rows.ravel())
 
 
 def check_budget(tokens: int, wanted: int, epochs: int) -> None:

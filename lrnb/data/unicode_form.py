@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from typing import Any
 
 from lrnb.data.mongolian import by_shape
+from lrnb.data.normal_form import to_nfc
 
 KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", dict: "object"}
 KINDS |= {list: "list", tuple: "list"}
@@ -19,7 +19,7 @@ def nfc(value: Any) -> Any:
     with the extra `mongolian` words of traditional Mongolian are written by their shape (`mongolian`).
     """
     if isinstance(value, str):
-        return by_shape(unicodedata.normalize("NFC", value))
+        return by_shape(to_nfc(value))
     if isinstance(value, dict):
         return {key: nfc(part) for key, part in value.items()}
     return [nfc(part) for part in value] if isinstance(value, list | tuple) else value

@@ -36,10 +36,10 @@ from lrnb.tuning.search import check_methods
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES += ("RAYON_NUM_THREADS",)  # of tokenizers
 EXTENSION = "lrnb.pipeline.offline_figures"  # of IPython: how the kernel keeps figures
 QUIET = {
     "LRNB_HEADLESS": "1",  # figures for widgets: a kept widget holds megabytes and shows nothing
-    "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the same sums on every run of a GPU
 }
@@ -299,6 +299,7 @@ class Status:
 def environment(study: Study) -> dict[str, str]:
     """Variables of all kernels of a study: threads, no Hub unless the study names one."""
     env = dict.fromkeys(THREAD_VARIABLES, str(study.threads))
+    env["TOKENIZERS_PARALLELISM"] = str(study.threads > 1).lower()
     return env if needs_hub(study) else env | {"HF_HUB_OFFLINE": "1"}
 
 

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from lrnb.data.character_kinds import script_share
 from lrnb.data.contamination import Items
-from lrnb.data.corpus import script_share
 from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 from lrnb.study.languages import cldr_name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,12 +74,6 @@ def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
         list(corpus.read_hub(str(tmp_path / "nowhere")))
 
 
-def test_script_share() -> None:
-    assert corpus.script_share("বাংলা text", "Bengali") == pytest.approx(2 / 6)  # vowel signs are no letters
-    assert corpus.script_share("123 !", "Bengali") == 0
-    assert corpus.script_share("Монгол хэл", "Cyrillic") == 1
-
-
 def test_cleaning_counts_what_it_drops() -> None:
     long = "নদীর ধারে একটি ছোট গ্রাম ছিল, সেখানে অনেক মানুষ বাস করত। " * 5
     dropped: Counter[str] = Counter()
@@ -138,6 +133,16 @@ def test_packed_rows_come_back(tmp_path: Path) -> None:
     back = packed_rows(tmp_path / "packed.arrow")
     assert np.array(back["input_ids"]).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert np.array(back["position_ids"]).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
+
+
+def test_rows_lie_in_batches(tmp_path: Path) -> None:
+    from lrnb.training.pretraining import packed_rows
+
+    path, tokens = tmp_path / "packed.arrow", 2 * packing.ROWS_A_BATCH * 3
+    assert packing.write_packed(packing.pack([list(range(tokens))], 2), path, tokens) == tokens // 2
+    with pa.ipc.open_stream(path) as batches:
+        assert [batch.num_rows for batch in batches] == [packing.ROWS_A_BATCH] * 3
+    assert np.array(packed_rows(path)["input_ids"]).ravel().tolist() == list(range(tokens))
 
 
 def test_a_budget_above_the_corpus_names_the_remedy() -> None:

@@ -18,7 +18,7 @@ import pytest
 from support.bpe import bpe_spec, save_bpe
 
 from lrnb.checkpoints.reading import open_checkpoint
-from lrnb.data import corpus
+from lrnb.data.character_kinds import script_share
 from lrnb.errors import UserError
 from lrnb.pipeline import notebooks
 from lrnb.pipeline import steps as plan
@@ -266,7 +266,7 @@ def packed_tokens(paths: stages.RunPaths) -> tuple[int, dict[bool, int]]:
     found = {True: 0, False: 0}
     for document in documents:
         text = tokenizer.decode(document, skip_special_tokens=True)
-        found[corpus.script_share(text, "Bengali") > 0.5] += len(document)
+        found[script_share(text, "Bengali") > 0.5] += len(document)
     return len(ids), found
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.task_rows import labelled, write_rows, write_task
 
-from lrnb.data.corpus import script_share
+from lrnb.data.character_kinds import script_share
 from lrnb.errors import UserError
 from lrnb.study.parameters import ROOT, read_yaml
 from lrnb.tasks import includes, loading, task_file

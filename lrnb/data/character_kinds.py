@@ -1,0 +1,39 @@
+"""Which characters are of a kind, as a table by code point, so that whole texts are looked up at once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import regex
+
+CODE_POINTS = 0x110000
+ASSIGNED = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))  # but for private use
+
+
+@lru_cache
+def members(pattern: str) -> np.ndarray:
+    """A bool for each code point: whether the pattern, of one character, matches it."""
+    found = np.zeros(CODE_POINTS, bool)
+    for part in ASSIGNED:
+        text = "".join(map(chr, part))
+        found[[part[0] + match.start() for match in regex.finditer(pattern, text)]] = True
+    return found
+
+
+def code_points(text: str) -> np.ndarray:
+    """The characters of a text as uint32."""
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+def as_text(points: np.ndarray) -> str:
+    """The text of code points."""
+    return points.tobytes().decode("utf-32-le")
+
+
+def script_share(text: str, script: str) -> float:
+    """Share of the letters of `text` that are in the Unicode script `script`; 0 for no letters."""
+    points = code_points(text)
+    letters = int(np.count_nonzero(members(r"\p{L}")[points]))
+    own = int(np.count_nonzero(members(rf"(?=\p{{Script={script}}})\p{{L}}")[points]))
+    return own / letters if letters else 0.0

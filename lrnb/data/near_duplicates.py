@@ -1,0 +1,74 @@
+"""Texts that are nearly the same as an earlier one: MinHash of shingles (Broder 1997), found by LSH.
+
+Shingles are of characters, since not every script has spaces. What an earlier text leaves behind is a sketch
+and its places in the bands: 200 bytes, whatever its length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrnb.data.character_kinds import code_points
+from lrnb.data.text_loops import enter, has_twin, sketch, stretches
+
+SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
+RECALL = 0.95  # least chance that two texts as like as the threshold are compared at all
+FIRST = 1 << 10  # texts there is room for at the start
+
+
+def rows_a_band(threshold: float) -> int:
+    """The most rows a band may have for RECALL at `threshold`: the fewest needless comparisons."""
+    fits = [r for r in range(1, PERMUTATIONS + 1) if _recall(threshold, r) >= RECALL]
+    return max(fits, default=1)
+
+
+def _recall(threshold: float, rows: int) -> float:
+    return 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows)
+
+
+class NearDuplicates:
+    """Remembers texts, and says of a new one whether it is a near duplicate of one of them.
+
+    threshold: least Jaccard similarity of the sets of shingles, in (0, 1], estimated from PERMUTATIONS hash
+    functions (standard error at most 0.07).
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.rows, self.least = rows_a_band(threshold), int(np.ceil(threshold * PERMUTATIONS))
+        bands = PERMUTATIONS // self.rows
+        draw = np.random.default_rng(0)
+        self._factors = draw.integers(0, 1 << 31, PERMUTATIONS, np.uint32) * np.uint32(2) + np.uint32(1)
+        self._shifts = draw.integers(0, 1 << 32, PERMUTATIONS, np.uint32)
+        self._sketches = np.empty((FIRST, PERMUTATIONS), np.uint16)
+        self._before = np.empty((FIRST, bands), np.int32)
+        self._slots = np.zeros((bands, 2 * FIRST), np.int32)
+        self._known = 0
+
+    def twin(self, text: str) -> bool:
+        """Whether the text is a near duplicate of one remembered; it is remembered where it is none."""
+        own = self._sketch(text)
+        if has_twin(own, self.rows, self.least, *self._index):
+            return True
+        if self._known == len(self._sketches):
+            self._grow()
+        self._sketches[self._known] = own
+        enter(self._known, self.rows, *self._index)
+        self._known += 1
+        return False
+
+    @property
+    def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._sketches, self._slots, self._before
+
+    def _sketch(self, text: str) -> np.ndarray:
+        """Half of every least value: enough to tell sketches apart."""
+        found = np.empty(PERMUTATIONS, np.uint32)
+        sketch(stretches(code_points(text), SHINGLE), self._factors, self._shifts, found)
+        return found.astype(np.uint16)
+
+    def _grow(self) -> None:
+        """Room for twice as many, in new places."""
+        self._sketches, self._before = (np.resize(x, (2 * len(x), x.shape[1])) for x in self._index[::2])
+        self._slots = np.zeros((len(self._slots), 2 * self._slots.shape[1]), np.int32)
+        for number in range(self._known):
+            enter(number, self.rows, *self._index)
