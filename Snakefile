@@ -1,5 +1,6 @@
 # The study as a graph of notebooks. `lrnb run` writes params.yaml and starts this with --directory set to
-# the run folder of one language; the steps themselves are listed in lrnb/pipeline/steps.py.
+# the run folder of the first language, and `others` to those of all others; the steps themselves are listed
+# in lrnb/pipeline/steps.py. base and sft are there once, all else once a language.
 #
 #   base ──► corpus ──► ct ──► cts_<budget> ──► eval_parents ─┐
 #     └────► sft ──► average, ties ──► ties_sv ──► eval_merged ┴► scores ─┐
@@ -11,43 +12,54 @@ import shlex
 import sys
 from pathlib import Path
 
-from lrnb.pipeline import notebooks, steps, warm
+from lrnb.pipeline import graph, notebooks, steps, warm
 from lrnb.study import parameters
 
 RUN = Path.cwd()
+FOLDERS = [Path(), *map(Path, filter(None, str(config.get("others", "")).split(",")))]
 os.chdir(parameters.ROOT)  # paths in params.yaml count from the checkout
-STUDY = steps.read_study(RUN / "params.yaml")
-STEPS = steps.plan(STUDY)
-URGENCY = steps.urgency(STEPS)
+STUDIES = [steps.read_study(RUN / folder / "params.yaml") for folder in FOLDERS]
+NODES = graph.graph(STUDIES)
+URGENCY = graph.priorities(NODES)
 KEEP_CODE = ["--keep-code"] if config.get("keep_code") else []
-NURSERY = warm.start_nursery(notebooks.QUIET | notebooks.environment(STUDY)) if config.get("warm") else None
+ENVIRONMENT = notebooks.QUIET | notebooks.environment(STUDIES[0])
+NURSERY = warm.start_nursery(ENVIRONMENT) if config.get("warm") else None
 os.chdir(RUN)
+
+
+def stamp(name):
+    return str(FOLDERS[NODES[name].place] / ".stamps" / NODES[name].step.name)
+
+
+def command(node):
+    params = RUN / FOLDERS[node.place] / "params.yaml"
+    return shlex.join(
+        [sys.executable, "-m", "lrnb", "exec", node.step.name, "--study", str(params), *KEEP_CODE]
+    )
 
 
 rule all:
     default_target: True
     input:
-        [f".stamps/{name}" for name in STEPS],
+        [stamp(name) for name in NODES],
 
 
-for step in STEPS.values():
+for node in NODES.values():
 
     rule:
         name:
-            step.name
+            node.name
         input:
-            [f".stamps/{need}" for need in step.needs],
+            [stamp(need) for need in node.needs],
         output:
-            f".stamps/{step.name}",
+            stamp(node.name),
         log:
-            f"logs/{step.name}.log",
-        threads: STUDY.threads
-        priority: URGENCY[step.name]
+            str(FOLDERS[node.place] / "logs" / f"{node.step.name}.log"),
+        threads: node.study.threads
+        priority: URGENCY[node.name]
         resources:
-            gpu=int(step.gpu),
+            gpu=int(node.step.gpu),
         params:  # by a function, since Snakemake reads braces in a path as wildcards
-            command=lambda wildcards, name=step.name: shlex.join(
-                [sys.executable, "-m", "lrnb", "exec", name, "--study", str(RUN / "params.yaml"), *KEEP_CODE]
-            ),
+            command=lambda wildcards, node=node: command(node),
         shell:
             "{params.command} > {log} 2>&1 && touch {output}"

@@ -1,6 +1,6 @@
 """What the intervals over seeds keep, by simulation: type-1 error, coverage, power, width.
 
-    python -m benchmarks.intervals [--simulations 4000] [--json PATH]
+    python -m benchmarks.intervals [--simulations 4000] [--languages] [--json PATH]
 
 Two arms answer the items of one or four tasks (400; or 400, 200, 100 and 50) with a true rate of 25 or 90%.
 An item is easier or harder for an arm on every seed (stability: the share of an answer's variance that is the
@@ -10,6 +10,11 @@ type-1 (a true null rejected at 5%; goal at most 6, judged by the lower end of i
 power (for a difference of 5 points), width (over that of an oracle that knows the variances); and for one
 arm's score: coverage of the 95% interval (goal at least 94, by the upper end). Each setting draws anew from
 its own seed, so that the numbers repeat.
+
+--languages: instead the mean over 2 to 7 languages of a difference whose truth is zero on average, but
+differs by language, by seed (base and SFT-en, which the languages of a seed have in common) and by both (sds
+in points; two tasks of 200 items each, own or shared by seeds). Printed are type-1 and width. With one seed
+only settings without an effect of seeds are there: no interval from one seed can hold that.
 """
 
 from __future__ import annotations
@@ -100,10 +105,53 @@ def _difference(one: list[list[np.ndarray]], other: list[list[np.ndarray]], shar
     return statistics.paired_difference(pairs, shared=shared)
 
 
+class Crossed(NamedTuple):
+    """One line of the table over languages; sds in points."""
+
+    languages: int
+    seeds: int
+    shared: bool
+    language_sd: float
+    seed_sd: float
+    both_sd: float
+
+
+def crossed_settings() -> Iterator[Crossed]:
+    """Every setting over languages there is; one seed without effects of seeds."""
+    axes = ((2, 3, 4, 7), (1, 2, 3, 8), (True, False), (0.0, 3.0), (0.0, 1.0, 3.0), (0.0, 3.0))
+    every = (Crossed(*values) for values in product(*axes))
+    return (one for one in every if one.seeds > 1 or not one.seed_sd)
+
+
+def crossed_drawn(given: Crossed, rng: np.random.Generator) -> list[list[list[np.ndarray]]]:
+    """Differences of two arms by item: per language and seed one array a task, of -1, 0 and 1."""
+    shape, (own, seed, both) = (given.languages, given.seeds), np.array(given[3:]) / 100
+    truth = rng.normal(0, own, (given.languages, 1)) + rng.normal(0, seed, given.seeds)
+    truth = truth + rng.normal(0, both, shape)
+    easy = rng.normal(0, 0.2, (given.languages, 1 if given.shared else given.seeds, 2, 200))
+    rate = np.broadcast_to(truth[..., None, None] + easy, (*shape, 2, 200)).clip(-0.6, 0.6)
+    drawn_items = (rng.random(rate.shape) < 0.3 + rate / 2) * 1.0 - (rng.random(rate.shape) < 0.3 - rate / 2)
+    return [[[*tasks] for tasks in seeds] for seeds in drawn_items]
+
+
+def simulated_crossed(given: Crossed, simulations: int) -> dict[str, Any]:
+    """One line of the table over languages: share in percent, the width as a ratio."""
+    rng = np.random.default_rng([int(100 * x) for x in given])
+    null = [
+        statistics.over_languages(crossed_drawn(given, rng), shared=given.shared) for _ in range(simulations)
+    ]
+    oracle = 2 * stats.norm.ppf(0.975) * np.std([x.value for x in null])
+    return given._asdict() | {
+        "type_1": 100 * float(np.mean([x.p < 0.05 for x in null])),
+        "width": float(np.mean([x.ci_high - x.ci_low for x in null]) / oracle),
+    }
+
+
 def misses(row: dict[str, Any], simulations: int) -> list[str]:
     """The goals that a line misses beyond what chance does to so many simulations."""
     found = []
-    for name, goal, end in (("type_1", 6, 0), ("coverage", 94, 1)):
+    goals = (("type_1", 6, 0), ("coverage", 94, 1))
+    for name, goal, end in (goal for goal in goals if goal[0] in row):
         hits = round(row[name] / 100 * simulations)
         bound = 100 * stats.binomtest(hits, simulations).proportion_ci(0.999)[end]
         if (bound > goal) if end == 0 else (bound < goal):
@@ -114,6 +162,11 @@ def misses(row: dict[str, Any], simulations: int) -> list[str]:
 def line(row: dict[str, Any]) -> str:
     """One line as text."""
     items = "shared" if row["shared"] else "own"
+    if "languages" in row:
+        where = f"{row['languages']} languages  {row['seeds']} seeds  {items:6}  sd of languages "
+        where += f"{row['language_sd']:g}, seeds {row['seed_sd']:g}, both {row['both_sd']:g}"
+        told = f"type 1 {row['type_1']:4.1f}  width {row['width']:.2f}  {' '.join(row['misses'])}"
+        return f"{where}   {told}".rstrip()
     where = f"{row['seeds']:2} seeds  {items:6}  stability {row['stability']:.1f}  sd {row['seed_sd']:g}  "
     where += f"{row['tasks']} tasks  {100 * row['rate']:.0f}%"
     told = f"type 1 {row['type_1']:4.1f}  coverage {row['coverage']:5.1f}  power {row['power']:5.1f}  "
@@ -122,9 +175,11 @@ def line(row: dict[str, Any]) -> str:
 
 def bench(given: argparse.Namespace) -> None:
     """Every setting, printed as it is done; the rows as JSON at the end."""
-    rows = []
-    for setting in settings():
-        row = simulated(setting, given.simulations)
+    rows: list[dict[str, Any]] = []
+    every = crossed_settings() if given.languages else settings()
+    for setting in every:
+        one = simulated_crossed if isinstance(setting, Crossed) else simulated
+        row = one(setting, given.simulations)  # type: ignore[operator]
         rows.append(row | {"misses": misses(row, given.simulations)})
         print(line(rows[-1]), flush=True)
     missed = sum(bool(row["misses"]) for row in rows)
@@ -139,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command: see `measure.status`."""
     top = argparse.ArgumentParser(prog="python -m benchmarks.intervals", description=__doc__.splitlines()[0])
     top.add_argument("--simulations", type=int, default=4000, help="of each setting (default 4000)")
+    top.add_argument("--languages", action="store_true", help="the mean over languages instead")
     top.add_argument("--json", type=Path, help="write the rows there as well")
     return measure.status(bench, top.parse_args(arguments))
 

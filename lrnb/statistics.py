@@ -6,7 +6,7 @@ they disagree. All random draws take a seed. docs/statistics.md says why each wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -130,23 +130,36 @@ class Scale(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The parts of the variance of a mean over seeds: see `over_seeds`."""
+    """The parts of the variance of a mean, each with its degrees of freedom: see `over_seeds`.
 
-    seeds: int
-    between: float
-    common: float
-    items: float
+    `least`: variances that hold by themselves; the interval never falls below what one of them asks for.
+    """
+
+    parts: tuple[tuple[float, float], ...]  # (degrees of freedom, variance)
+    least: tuple[tuple[float, float], ...]
 
     def half(self, p: float) -> float:
         """Half the width of the interval outside of which the share `p` may lie."""
-        few, many = special.stdtrit(self.seeds - 1, p / 2), special.ndtri(p / 2)
-        return float(max(few**2 * self.between + many**2 * self.common, many**2 * self.items) ** 0.5)
+        return self._half(lambda df: _critical(df, p / 2))
+
+    def _half(self, critical: Callable[[float], float]) -> float:
+        whole = sum(critical(df) ** 2 * variance for df, variance in self.parts)
+        return float(max(whole, *(critical(df) ** 2 * variance for df, variance in self.least)) ** 0.5)
 
     def p(self, distance: float) -> float:
         """The share outside of the interval whose end is so far from its middle."""
         if distance == 0 or self.half(TINY) <= distance:
             return float(distance == 0) or TINY
         return float(np.exp(optimize.brentq(lambda x: self.half(np.exp(x)) - distance, np.log(TINY), 0)))
+
+    def detectable(self, alpha: float, power: float) -> float:
+        """The smallest true mean that is found with `power`; each part by its noncentral t."""
+        return self._half(lambda df: _noncentral(df, alpha, power))
+
+
+def _critical(df: float, p: float) -> float:
+    """The quantile of Student's t, of the normal where the degrees of freedom have no end."""
+    return float(special.stdtrit(df, p) if np.isfinite(df) else special.ndtri(p))
 
 
 def one_run(
@@ -159,7 +172,7 @@ def one_run(
     each run's own items; items: the variance that this run's items leave open, which the interval never
     falls below. As in `over_seeds`, with one seed of which the noise is known from others.
     """
-    spread, scale = Spread(seeds, sd**2, 0.0, items), Scale(value, *bounds)
+    spread, scale = Spread(((seeds - 1, sd**2),), ((np.inf, items),)), Scale(value, *bounds)
     low, high = scale.ends(spread.half(1 - level))
     return float(low), float(high), spread.p(scale.to_zero)
 
@@ -179,6 +192,78 @@ def detectable_by_one_run(sd: float, seeds: int, *, alpha: float = 0.05, power: 
     return float((special.stdtrit(seeds - 1, 1 - alpha / 2) + special.stdtrit(seeds - 1, power)) * sd)
 
 
+def over_languages(
+    samples: Sequence[Sequence[Sequence[Values]]],
+    *,
+    shared: bool,
+    level: float = LEVEL,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> Difference:
+    """Mean over two or more languages of the mean over seeds of the mean over tasks: interval, and p of zero.
+
+    Languages and seeds are drawn from all languages and all seeds and crossed, since the languages of a seed
+    have its base and its SFT-en in common; items are nested in their language. By mean squares (Henderson
+    1953), with V_L and V_S the variances of the means of languages and of seeds, over their numbers L and S,
+    and V_LS what neither explains:
+
+        half² = t(L - 1)² · V_L + t(S - 1)² · max(0, V_S - V_LS),
+        at least t(S - 1)² · V_S and z² · items
+
+    V_L holds the noise of each language's items and trainings too. One seed: what is of seeds is not known
+    and left out, so that nothing is said of another base or SFT-en. Scale, items and bounding each part
+    apart: as in `over_seeds`; `benchmarks/intervals.py` shows what error rates it keeps.
+
+    samples: per language what `over_seeds` takes; every language the same number of seeds, in the same order.
+    ValueError for fewer than two languages, or another number of seeds.
+    """
+    value, n, spread = _across(samples, shared)
+    scale = Scale(value, *bounds)
+    low, high = scale.ends(spread.half(1 - level))
+    return Difference(value, float(low), float(high), spread.p(scale.to_zero), n)
+
+
+def detectable_over_languages(
+    samples: Sequence[Sequence[Sequence[Values]]], *, shared: bool, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """The smallest true difference that `over_languages` finds with `power`; samples, shared: as there."""
+    return _across(samples, shared)[2].detectable(alpha, power)
+
+
+def _across(samples: Sequence[Sequence[Sequence[Values]]], shared: bool) -> tuple[float, int, Spread]:
+    """Mean, number of items and spread of what several languages show."""
+    if len(samples) < 2 or len({len(seeds) for seeds in samples}) > 1:
+        raise ValueError(
+            f"two languages or more with as many seeds each are needed, got seeds {[*map(len, samples)]}"
+        )
+    parts = [[[_items(values) for values in tasks] for tasks in seeds] for seeds in samples]
+    means = np.array([[_mean([tasks]) for tasks in seeds] for seeds in parts])
+    items = sum(_within(*both, shared) for both in zip(samples, parts, strict=True)) / len(samples) ** 2
+    n = sum(len(x) for seeds in parts for tasks in seeds for x in tasks)
+    return float(means.mean()), n, _crossed(means, items)
+
+
+def _crossed(means: np.ndarray, items: float) -> Spread:
+    """What languages (rows), seeds (columns) and items leave open of the mean of all."""
+    languages, seeds = means.shape
+    by_language = float(means.mean(axis=1).var(ddof=1)) / languages
+    if seeds == 1:
+        return Spread(((languages - 1, by_language),), ((np.inf, items),))
+    rest = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
+    left = float((rest**2).sum()) / ((languages - 1) * (seeds - 1) * languages * seeds)
+    by_seed = float(means.mean(axis=0).var(ddof=1)) / seeds
+    parts = ((languages - 1, by_language), (seeds - 1, max(0.0, by_seed - left)))
+    return Spread(parts, ((np.inf, items), (seeds - 1, by_seed)))
+
+
+def _within(samples: Sequence[Sequence[Values]], parts: list[list[np.ndarray]], shared: bool) -> float:
+    """The variance of a language's mean for these very seeds: of its items."""
+    return _spread(samples, parts, shared).least[0][1] if len(parts) > 1 else _of_items(parts[0])
+
+
+def _of_items(tasks: list[np.ndarray]) -> float:
+    return sum(float(x.var(ddof=1)) / len(x) for x in tasks if len(x) > 1) / len(tasks) ** 2
+
+
 def detectable_over_seeds(
     samples: Sequence[Sequence[Values]], *, shared: bool, alpha: float = 0.05, power: float = 0.8
 ) -> float:
@@ -188,15 +273,14 @@ def detectable_over_seeds(
     the normal, as in the interval.
     """
     parts = [[_items(values) for values in tasks] for tasks in samples]
-    spread = _spread(samples, parts, shared)
-    few, many = _noncentral(len(samples) - 1, alpha, power), -special.ndtri(alpha / 2) + special.ndtri(power)
-    return float(max(few**2 * spread.between + many**2 * spread.common, many**2 * spread.items) ** 0.5)
+    return _spread(samples, parts, shared).detectable(alpha, power)
 
 
-def _noncentral(df: int, alpha: float, power: float) -> float:
+def _noncentral(df: float, alpha: float, power: float) -> float:
     """The true mean, in standard errors, that a two-sided t test finds with `power`."""
-    critical = special.stdtrit(df, 1 - alpha / 2)
-    return float(special.nctdtrinc(df, 1 - power, critical))
+    if not np.isfinite(df):
+        return float(special.ndtri(power) - special.ndtri(alpha / 2))
+    return float(special.nctdtrinc(df, 1 - power, special.stdtrit(df, 1 - alpha / 2)))
 
 
 def _spread(samples: Sequence[Sequence[Values]], parts: list[list[np.ndarray]], shared: bool) -> Spread:
@@ -208,7 +292,8 @@ def _spread(samples: Sequence[Sequence[Values]], parts: list[list[np.ndarray]], 
         squares += sum(float(x @ x) for x in away)
         sums += float((np.sum(away, axis=0) ** 2).sum()) if shared else sum(float(x @ x) for x in away)
     common = max(0.0, (sums - squares) / (seeds * (seeds - 1) * tasks**2))
-    return Spread(seeds, between, common, sums / (seeds * tasks) ** 2)
+    items = sums / (seeds * tasks) ** 2
+    return Spread(((seeds - 1, between), (np.inf, common)), ((np.inf, items),))
 
 
 def _away(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 
 from benchmarks import intervals
 from lrnb import statistics
@@ -96,9 +96,47 @@ def test_parts_of_the_variance_are_those_of_the_mean_squares():
     error = ((answers - rows[:, None] - columns + answers.mean()) ** 2).sum() / (4 * 39)
     items = 5 * columns.var(ddof=1)
     found = statistics._spread([[x] for x in answers], [[x] for x in answers], True)
-    assert found.between == pytest.approx(rows.var(ddof=1) / 5)
-    assert found.common == pytest.approx((items - error) / (5 * 40))
-    assert found.items == pytest.approx(items / (5 * 40))
+    (_, between), (_, common) = found.parts
+    assert between == pytest.approx(rows.var(ddof=1) / 5)
+    assert common == pytest.approx((items - error) / (5 * 40))
+    assert found.least == ((np.inf, pytest.approx(items / (5 * 40))),)
+
+
+def test_over_languages_of_one_seed_is_students():
+    sleep = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]  # Student 1908, table I, first drug
+    found = statistics.over_languages([[[[x]]] for x in sleep], shared=True, bounds=(-1e6, 1e6))
+    assert found.p == pytest.approx(0.2176, abs=1e-4)
+    with pytest.raises(ValueError, match=r"as many seeds each are needed, got seeds \[1\]"):
+        statistics.over_languages([[[[1.0]]]], shared=True)
+    with pytest.raises(ValueError, match=r"got seeds \[1, 2\]"):
+        statistics.over_languages([[[[1.0]]], [[[1.0]], [[2.0]]]], shared=True)
+
+
+def test_over_languages_weighs_a_base_that_languages_share():
+    """What a seed's languages have in common counts by the number of seeds, not by that of languages."""
+    alike = [[[[x]] for x in (0.3, 0.1)]] * 7  # seven languages, all moved by their seeds
+    found = statistics.over_languages(alike, shared=True, bounds=(-np.inf, np.inf))
+    by_seeds = statistics.over_seeds(alike[0], shared=False, bounds=(-np.inf, np.inf))
+    assert found[:4] == pytest.approx(by_seeds[:4])
+    apart = [[[[x]], [[x]]] for x in (0.3, 0.1, 0.2)]  # three languages on which seeds agree
+    found = statistics.over_languages(apart, shared=True, bounds=(-np.inf, np.inf))
+    assert found.p == pytest.approx(ttest_1samp([0.3, 0.1, 0.2], 0).pvalue)
+    assert statistics.detectable_over_languages(apart, shared=True) > found.value - found.ci_low
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        intervals.Crossed(3, 2, True, 3.0, 3.0, 3.0),
+        intervals.Crossed(7, 2, False, 0.0, 3.0, 3.0),
+        intervals.Crossed(7, 3, True, 3.0, 1.0, 3.0),
+        intervals.Crossed(4, 1, True, 3.0, 0.0, 3.0),
+    ],
+)
+def test_over_languages_keeps_its_error_rate(given):
+    row = intervals.simulated_crossed(given, 200)
+    assert row["type_1"] / 100 <= allowed(0.06, 200)[1]
+    assert row["width"] > 0.9
 
 
 def test_shared_items_are_matched_by_their_index():

@@ -17,6 +17,7 @@ from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import Study
 
 ITEMS_ONLY, WITH_TRAINING = "items only", "items and training"  # what an interval of one run holds
+ONE_SEED, OVER_ALL = "languages and items, one seed", "languages, seeds and items"  # ... over languages
 ModelKey = tuple[str, int]  # (method, ct_tokens)
 Right = dict[ModelKey, dict[str, pd.Series]]  # model -> task -> right (1) or wrong (0), by item
 

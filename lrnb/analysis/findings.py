@@ -18,7 +18,7 @@ import pandas as pd
 
 from lrnb import statistics
 from lrnb.analysis import comparisons, results, trust
-from lrnb.analysis.comparisons import ITEMS_ONLY, WITH_TRAINING
+from lrnb.analysis.comparisons import ITEMS_ONLY, ONE_SEED, WITH_TRAINING
 from lrnb.analysis.kinds import label
 from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import budget_name
@@ -93,11 +93,11 @@ def verdict(
 
     noise: what interval and p hold; from items only nothing holds, it is above or below on these items.
     """
-    alone = noise == ITEMS_ONLY
+    alone = {ITEMS_ONLY: ", items only", ONE_SEED: ", one seed"}.get(noise, "")
     if p < ALPHA and (low > 0 or high < 0):
-        return (ABOVE if low > 0 else BELOW) if alone else HOLDS if low > 0 else FAILS
+        return f"{'above' if low > 0 else 'below'}{alone}" if alone else HOLDS if low > 0 else FAILS
     if -margin < low and high < margin:
-        return same_within(margin) + (", items only" if alone else "")
+        return same_within(margin) + alone
     return OPEN
 
 
@@ -113,7 +113,9 @@ def same_within(margin: float) -> str:
 def ending(kind: str, low: float, high: float, margin: float = 0.0) -> str:
     """A verdict on a difference as the end of a sentence."""
     ends = {HOLDS: "it is better", FAILS: "it is worse", ABOVE: "above it on these items, of one run",
-            BELOW: "below it on these items, of one run"}  # fmt: skip
+            BELOW: "below it on these items, of one run",
+            "above, one seed": "above it with one base and SFT-en, of one seed",
+            "below, one seed": "below it with one base and SFT-en, of one seed"}  # fmt: skip
     small = kind in ends and -margin < low and high < margin
     return ends.get(kind, kind) + (f", and {same_within(margin)}" if small else "")
 
@@ -137,7 +139,10 @@ def _lead(row: dict[str, Any], claim: str, margin: float) -> Finding:
 
 
 def findings_of_pool(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
-    """What a pool of seeds says of each merge, with `word` for its verdict; rows: `pool_answers.answer`."""
+    """What a pool of seeds says of each merge, with `word` for its verdict; rows: `pool_answers.answer`.
+
+    Or what several languages say: `languages.leads_over_languages`.
+    """
     return [_pooled(row, margin) for row in rows.to_dict("records")]
 
 
@@ -188,11 +193,12 @@ def finding_of_mechanism(told: pd.DataFrame) -> Finding:
 
 
 def _faded(row: dict[str, Any], margin: float) -> Finding:
-    kind, ahead = verdict_of(row, WITH_TRAINING, margin), max(row["lead_first"], row["lead_last"]) > 0
+    kind = verdict_of(row, row.get("noise", WITH_TRAINING), margin)
+    ahead = max(row["lead_first"], row["lead_last"]) > 0
     text = (
         f"From {budget_name(int(row['first']))} to {budget_name(int(row['last']))} CT tokens "
         f"{label(row['method'])} goes from {_signed(row['lead_first'])} to {_signed(row['lead_last'])} points"
-        f" over CT-then-SFT, a fall of {_signed(row['difference'])} over {int(row['seeds'])} seeds (95% "
+        f" over CT-then-SFT, a fall of {_signed(row['difference'])} over {_drawn(row)} (95% "
         f"interval {_interval(row)}, Holm p {_p(row['p_holm'])})"
     )
     words = {HOLDS: "fades" if ahead else "falls behind", FAILS: "grows" if ahead else "catches up"}
@@ -204,15 +210,21 @@ def _faded(row: dict[str, Any], margin: float) -> Finding:
 
 
 def _pooled(row: dict[str, Any], margin: float) -> Finding:
-    kind = verdict_of(row, WITH_TRAINING, margin)
+    kind = verdict_of(row, row.get("noise", WITH_TRAINING), margin)
     text = (
         f"At {budget_name(int(row['ct_tokens']))} CT tokens {label(row['method'])} is "
-        f"{points(row['difference'])} {label(row['baseline'])} over {int(row['seeds'])} seeds "
+        f"{points(row['difference'])} {label(row['baseline'])} over {_drawn(row)} "
         f"(95% interval {_interval(row)}, Holm p {_p(row['p_holm'])})"
     )
     tail = f"{text}: {ending(kind, *_ends(row), margin)}."
     word = {HOLDS: "better", FAILS: "worse"}.get(kind, kind)
     return {"verdict": kind, "word": word, "text": tail + _outside(row)}
+
+
+def _drawn(row: dict[str, Any]) -> str:
+    """What a mean is over: "15 seeds", "3 languages and 1 seed"."""
+    seeds = f"{int(row['seeds'])} seed{'s' * (int(row['seeds']) != 1)}"
+    return f"{int(row['languages'])} languages and {seeds}" if "languages" in row else seeds
 
 
 def _outside(row: dict[str, Any]) -> str:

@@ -90,7 +90,8 @@ class CommandParser(argparse.ArgumentParser):
 
 def _run_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("params", type=Path, metavar="PARAMS.yaml", help="a language, for example params/bn.yaml")
+    add("params", type=Path, nargs="+", metavar="PARAMS.yaml",
+        help="a language, for example params/bn.yaml; several, or a file of names: one study")  # fmt: skip
     add("--preset", default="nano", help="how big the study is: nano (default), smol, released, paper")
     add(
         "--set",
@@ -115,7 +116,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     from lrnb.pipeline import steps as plan
-    from lrnb.study.parameters import load_study, parse_override, require_checkout
+    from lrnb.study.parameters import load_languages, parse_override, require_checkout
     from lrnb.tasks import loading
 
     require_checkout("run")
@@ -125,29 +126,51 @@ def _run(given: argparse.Namespace) -> int:
     if given.pool and given.seeds is None and given.seed is None:
         raise UserError("--pool needs --seeds or --seed: which seeds are to be in the pool?")
     seeds = [given.seed] if given.seeds is None else parse_seeds(given.seeds)
-    studies = [anchor(load_study(given.params, given.preset, overrides, seed)) for seed in seeds]
-    if given.preset == "released" and not studies[0].released_ct:
-        raise UserError(
-            f"the authors released no CT weights for {studies[0].lang_name or studies[0].lang}; "
-            "use preset paper or smol"
-        )
-    first = studies[0]
-    loading.require_known([*first.compared, *first.tasks_written, *first.dev_tasks])
-    loading.require_known([*first.sft_mix, *first.test_limits])
-    plan.refuse_unused(plan.plan(studies[0]).values(), overrides)
+    by_seed = [
+        [anchor(study) for study in load_languages(given.params, given.preset, overrides, seed)]
+        for seed in seeds
+    ]
+    for study in by_seed[0]:
+        if given.preset == "released" and not study.released_ct:
+            raise UserError(
+                f"the authors released no CT weights for {study.lang_name or study.lang}; "
+                "use preset paper or smol"
+            )
+        loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks])
+        loading.require_known([*study.sft_mix, *study.test_limits])
+        plan.refuse_unused(plan.plan(study).values(), overrides)
     if given.pool:
-        return _run_into_pool(studies, given)
+        return max(_run_into_pool([*studies], given) for studies in zip(*by_seed, strict=True))
     if given.dry_run:
-        return _show_plan(studies[0], given.keep_code)
-    failed = [_run_one(study, given) for study in studies]
+        return _show_plan(by_seed, given.keep_code)
+    failed = [_run_together(studies, given) for studies in by_seed]
     if given.seeds and not any(failed):
-        from lrnb.pipeline import notebooks
-        from lrnb.report import terminal
-
-        terminal.print_seeds(studies)
-        for study in studies:
-            notebooks.rewrite_report(study)  # reports show the table over seeds
+        _after_seeds(by_seed)
+    if len(by_seed[0]) > 1:
+        _after_languages(by_seed[0][0])
     return 1 if any(failed) else 0
+
+
+def _after_seeds(by_seed: list[list[Study]]) -> None:
+    """The table over seeds of every language, in the terminal and in the reports."""
+    from lrnb.pipeline import notebooks
+    from lrnb.report import terminal
+
+    for studies in zip(*by_seed, strict=True):
+        terminal.print_seeds([*studies])
+        for study in studies:
+            notebooks.rewrite_report(study)
+
+
+def _after_languages(study: Study) -> None:
+    """The page of all languages and seeds that are finished beside `study`, and what it says in a table."""
+    from lrnb.report import languages_page, terminal
+
+    runs = Path(study.runs)
+    if languages_page.finished(languages_page.runs_of(runs, study.preset)):
+        content = languages_page.content_of(runs, study.preset)
+        page = languages_page.write_content(runs, study.preset, content)
+        terminal.print_languages(content["frames"]["leads_over_languages"], page)
 
 
 def parse_seeds(text: str) -> range:
@@ -180,27 +203,29 @@ def _run_into_pool(studies: list[Study], given: argparse.Namespace) -> int:
     for study in left:
         pool.refuse_other_set(study, isa)
     if given.dry_run:
-        return _show_plan(left[0], given.keep_code) if left else 0
+        return _show_plan([[study] for study in left], given.keep_code) if left else 0
     failed = []
     for study in left:
-        failed.append(_run_one(study, given))
+        failed.append(_run_together([study], given))
         if not failed[-1]:
             pool.add_run(study, path)
     terminal.print_pool(path)
     return 1 if any(failed) else 0
 
 
-def _run_one(study: Study, given: argparse.Namespace) -> bool:
-    """Whether any step of the study failed; prints the results where none did."""
+def _run_together(studies: list[Study], given: argparse.Namespace) -> bool:
+    """Whether any step of the languages of one seed failed; prints the results of those that are whole."""
     from lrnb.pipeline import runner
     from lrnb.report import terminal
 
     options = {key: getattr(given, key) for key in ("jobs", "gpus", "profile", "keep_code", "warm")}
-    failed = runner.run_study(study, **options)
-    if not failed:
-        terminal.print_results(study)
-    elif "scores" in failed:
-        terminal.print_left_alone(study)
+    failed = runner.run_studies(studies, **options)
+    for study in studies:
+        of = f"{study.lang}/" if len(studies) > 1 else ""
+        if f"{of}scores" in failed:
+            terminal.print_left_alone(study)
+        elif f"{of}report" not in failed:
+            terminal.print_results(study)
     return bool(failed)
 
 
@@ -239,14 +264,20 @@ def _check(given: argparse.Namespace) -> int:
     return check_study(study)
 
 
-def _show_plan(study: Study, keep_code: bool) -> int:
-    from lrnb.pipeline import estimate, freshness, monitor, preflight
-    from lrnb.pipeline import steps as plan
+def _show_plan(by_seed: list[list[Study]], keep_code: bool) -> int:
+    """The graph of the first seed, and what all seeds need."""
+    from lrnb.pipeline import estimate, graph, monitor, preflight
 
-    steps = plan.plan(study)
-    todo = freshness.outdated(study, steps, keep_code)
-    monitor.print_plan(study, steps, todo, estimate.describe(study, steps, todo))
-    preflight.refuse_missing(study, hub=False)
+    todo, graphs = [], [graph.graph(studies) for studies in by_seed]
+    for studies, nodes in zip(by_seed, graphs, strict=True):
+        todo.append(graph.outdated_nodes(studies, nodes, keep_code))
+    left = [(ns[name].study, ns[name].step) for ns, names in zip(graphs, todo, strict=True) for name in names]
+    every = [study for studies in by_seed for study in studies]
+    monitor.print_plan(graphs[0], todo[0], estimate.describe(every, left))
+    if len(by_seed) > 1:
+        seeds = ", ".join(str(studies[0].seed) for studies in by_seed)
+        print(f"seeds {seeds}, one after the other; the table is the first one's, the needs are those of all")
+    preflight.refuse_missing(*by_seed[0], hub=False)
     return 0
 
 
@@ -287,7 +318,8 @@ def _exec(given: argparse.Namespace) -> int:
 
 def _report_options(command: argparse.ArgumentParser) -> None:
     add: Any = command.add_argument
-    add("folder", type=Path, help="a run folder, for example runs/nano/qaa")
+    add("folder", type=Path,
+        help="a run folder, for example runs/nano/qaa; or runs: the page of all languages")  # fmt: skip
     add("--export", type=Path, metavar="DIR",
         help="write tables as CSV, the main one as LaTeX, and figures as SVG and PNG here")  # fmt: skip
     add("--force", action="store_true", help="replace DIR even if it holds something else")
@@ -300,12 +332,22 @@ def _report(given: argparse.Namespace) -> int:
     if not given.folder.is_dir():
         raise UserError(f"{given.folder}: no such run folder; lrnb run makes it")
     refuse_other(given.export, MAIN, "export of a report", given.force)
+    if not (given.folder / "params.yaml").is_file() and not given.export:
+        return _report_of_all(given.folder)
     print(write_report(given.folder))
     if given.export:
         missing = export_report(given.folder, given.export)
         print(given.export)
         if missing:
             print(missing)
+    return 0
+
+
+def _report_of_all(runs: Path) -> int:
+    from lrnb.report.languages_page import write_pages
+
+    for page in write_pages(runs):
+        print(page)
     return 0
 
 
@@ -356,7 +398,7 @@ def _conflicts(given: argparse.Namespace) -> int:
 
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: list[Command] = [
-    ("run", _run, _run_options, "the whole study of one language"),
+    ("run", _run, _run_options, "the whole study of one language, or of several"),
     ("new", run_new, new_options, "the files of a new language: params/ and a data folder with examples"),
     ("check", _check, check_options, "what text and tasks a study finds, and what is missing"),
     ("merge", _merge, _merge_options, "merge checkpoints"),
@@ -365,7 +407,7 @@ COMMANDS: list[Command] = [
     ("evaluate", run_evaluate, evaluate_options, "score models, and compare them with the first"),
     ("compare", run_compare, compare_options, "is one model better than another, from scores that are there"),
     ("conflicts", _conflicts, _conflicts_options, "an atlas of what trimming and election drop"),
-    ("report", _report, _report_options, "write report.html of a run folder"),
+    ("report", _report, _report_options, "write report.html of a run, or the page of all runs in a folder"),
     ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),
     ("exec", _exec, _exec_options, "run one notebook headless, with checked parameters"),
 ]

@@ -15,7 +15,8 @@ def pooled_leads_by_budget(rows: pd.DataFrame) -> go.Figure:
     """Lead over CT-then-SFT of every merge at each CT budget, over the seeds of a pool, and this run's.
 
     rows: of `lrnb.analysis.pool_answers.answer`, of one baseline. Thick bars: 95% interval over seeds and
-    items; thin ones: where 95% of single runs lie; the ring: this run.
+    items; thin ones: where 95% of single runs lie; the ring: this run. Of `languages.leads_over_languages`
+    the thin bars are where 95% of single languages lie.
     """
     fig, methods = blank(), [method for method in KINDS if method in set(rows["method"])]
     places = token_axis(fig, rows["ct_tokens"])
@@ -27,7 +28,11 @@ def pooled_leads_by_budget(rows: pd.DataFrame) -> go.Figure:
     _this_run(fig, rows[rows["own"].notna()])
     fig.add_hline(y=0, line={"color": INK, "width": 1}, layer="below")
     seeds = int(rows["seeds"].max()) if len(rows) else 0
-    title = f"Lead over CT-then-SFT, n = {seeds} seeds: 95% interval (thick), 95% of single runs (thin)"
+    what, one = f"n = {seeds} seed{'s' * (seeds != 1)}", "runs"
+    if "languages" in rows:
+        what, one = f"n = {rows['languages'].max()} languages, {what[4:]}", "languages"
+    name = label(rows["baseline"].iloc[0]) if len(rows) else "CT-then-SFT"
+    title = f"Lead over {name}, {what}: 95% interval (thick), 95% of single {one} (thin)"
     return finish(fig, title, "CT tokens (log scale)", "lead (percentage points)", 400)
 
 

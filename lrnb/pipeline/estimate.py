@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lrnb.analysis.kinds import label
@@ -18,8 +18,9 @@ from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
 from lrnb.pipeline import speed, supplies
 from lrnb.pipeline.notebooks import visible_gpus
-from lrnb.pipeline.steps import Step
+from lrnb.pipeline.steps import Step, plan
 from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
+from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
 
 GIB = 1024**3
@@ -57,8 +58,8 @@ def _parameters(study: Study) -> str:
     return f"{told}, {(whole - left) / 1e6:,.1f} million after its vocabulary is pruned"
 
 
-def tokens(study: Study) -> dict[str, int]:
-    """Tokens that each kind of work goes through."""
+def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
+    """Tokens that each kind of work goes through; without those of base and SFT-en where not `shared`."""
     budgets = len(study.ct_budgets)
     tried = search.sft_candidates(study) if study.trains else []
     sft = sum(study.sft_mix.values()) * min(SFT_TOKENS, study.sft_max_len) * sum(one.epochs for one in tried)
@@ -70,9 +71,9 @@ def tokens(study: Study) -> dict[str, int]:
     in_x = (search.merges_on_dev(study) + scored) * budgets * len(study.dev_tasks or study.tasks)
     dev = study.dev_limit * (in_x + scored * len(study.sft_mix))
     return {
-        "base": study.base_tokens if study.base_source == "scratch" else 0,
+        "base": study.base_tokens if shared and study.base_source == "scratch" else 0,
         "ct": study.ct_budgets[-1] if study.trains else 0,
-        "sft": sft * (1 + budgets),
+        "sft": sft * (shared + budgets),
         "scoring": (tests + dev) * min(ITEM_TOKENS, study.seq_len),
     }
 
@@ -100,19 +101,27 @@ def memory_bytes(study: Study) -> int:
     return parameters(study) * (16 if study.trains else 8) + 2 * GIB
 
 
-def hours(study: Study, flops: float) -> float:
-    """Hours of computing at `flops` operations a second."""
-    n, counts = parameters(study), tokens(study)
-    trained = counts["base"] + counts["ct"] + counts["sft"]
-    return n * (6 * trained + 2 * counts["scoring"]) / flops / 3600
+def hours(studies: Sequence[Study], flops: float) -> float:
+    """Hours of computing at `flops` operations a second; what languages of one seed share counts once."""
+    trained = scored = 0.0
+    for n, counts in [(parameters(study), tokens(study, shared=own)) for study, own in _owners(studies)]:
+        trained += n * (counts["base"] + counts["ct"] + counts["sft"])
+        scored += n * counts["scoring"]
+    return (6 * trained + 2 * scored) / flops / 3600
 
 
-def _time(study: Study) -> str:
-    """How long the study takes on this machine, or how much it computes where its device is not here."""
-    counting = "training 6 N, scoring 2 N operations a token"
+def _owners(studies: Sequence[Study]) -> list[tuple[Study, bool]]:
+    """Every study, and whether it is the first of its seed: the one whose base and SFT-en are made."""
+    seeds = [study.seed for study in studies]
+    return [(study, seeds.index(study.seed) == place) for place, study in enumerate(studies)]
+
+
+def _time(studies: Sequence[Study]) -> str:
+    """How long studies take on this machine, or how much they compute where their device is not here."""
+    study, counting = studies[0], "training 6 N, scoring 2 N operations a token"
     gpus = len(visible_gpus()) if study.device != "cpu" else 0
     if study.preset in ("paper", "released") and not gpus:
-        work = 3600 * hours(study, 1.0)
+        work = 3600 * hours(studies, 1.0)
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
     kind, many = ("cuda", 1) if gpus else ("cpu", cores())
     try:
@@ -121,7 +130,7 @@ def _time(study: Study) -> str:
         return f"not known: the device cannot be measured ({str(error).splitlines()[0]})"
     what = "one GPU" if gpus else f"{many} CPU cores"
     return (
-        f"{_duration(hours(study, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
+        f"{_duration(hours(studies, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
         f"on this machine; {counting}"
     )
 
@@ -134,7 +143,8 @@ def _sources(study: Study) -> dict[str, str]:
     """Every model and data set of the study, by what it is for."""
     found = {"base": study.base_source}
     if not study.trains:
-        known = {"CT weights": study.released_ct or "none released", "SFT weights": study.released_sft}
+        known = {f"CT weights, {study.lang}": study.released_ct or "none released"}
+        known["SFT weights"] = study.released_sft
         return found | known
     if study.corpus_source == "hub":
         found |= _hub_texts(study)
@@ -171,31 +181,56 @@ def _tried(study: Study) -> str:
     return ", ".join(f"{label(arm)} {count}" for arm, count in (arms | merges).items())
 
 
-def describe(study: Study, steps: Mapping[str, Step], todo: Iterable[str]) -> list[tuple[str, str]]:
-    """Rows for `lrnb run --dry-run`: label and value; `todo` names the steps that would run."""
-    whole, left = disk_bytes(study, steps.values()), disk_bytes(study, [steps[name] for name in todo])
-    counts = tokens(study)
-    budgets = ", ".join(f"{budget:,}" for budget in study.ct_budgets)
-    known = parameters(study) > 0
+def describe(studies: Sequence[Study], todo: Iterable[tuple[Study, Step]]) -> list[tuple[str, str]]:
+    """Rows for `lrnb run --dry-run`: label and value, of all studies together.
+
+    studies: every language and seed; todo: the steps that would run, a shared one with its first study.
+    """
+    study, counts = studies[0], _summed(studies)
+    every = [(one, step) for one, own in _owners(studies) for step in _own_steps(one, own)]
+    whole, left = _disk(every), _disk(todo)
     sizes = [
         ("parameters", _parameters(study)),
         ("disk", f"{whole / GIB:,.1f} GiB (float32 checkpoints), {left / GIB:,.1f} GiB of it to be written"),
         ("memory", f"{memory_bytes(study) / GIB:,.1f} GiB over all devices, and activations"),
-        ("time", _time(study)),
+        ("time", _time(studies)),
     ]
+    if not parameters(study):
+        sizes = [("size", "unknown: the base is neither a local folder nor named with its size")]
+    languages = list({one.lang: one for one in studies}.values())
+    sources = {name: value for one in languages for name, value in _sources(one).items()}
+    asked = [f"{t} ({one.lang})" for one in languages for t in one.tasks]
+    asked += dict.fromkeys(f"{t} (en)" for one in languages for t in one.tasks_en)
+    written = dict.fromkeys(t for one in languages for t in one.written)
     return [
-        *_sources(study).items(),
-        (
-            "test tasks",
-            ", ".join([f"{t} ({study.lang})" for t in study.tasks] + [f"{t} (en)" for t in study.tasks_en]),
-        ),
-        *([("written answers", ", ".join(study.written))] if study.written else []),
-        ("CT budgets", f"{budgets} tokens"),
-        ("tried on dev", _tried(study)),
+        *sources.items(),
+        ("test tasks", ", ".join(asked)),
+        *([("written answers", ", ".join(written))] if written else []),
+        ("CT budgets", "; ".join(dict.fromkeys(map(_budgets, languages)))),
+        ("tried on dev", "; ".join(dict.fromkeys(map(_tried, languages)))),
         *((f"tokens, {name}", f"{count:,}") for name, count in counts.items() if count),
-        *(
-            sizes
-            if known
-            else [("size", "unknown: the base is neither a local folder nor named with its size")]
-        ),
+        *sizes,
     ]
+
+
+def _budgets(study: Study) -> str:
+    return ", ".join(f"{budget:,}" for budget in study.ct_budgets) + " tokens"
+
+
+def _summed(studies: Sequence[Study]) -> dict[str, int]:
+    """`tokens` of all studies; base and SFT-en of each seed once."""
+    every = [tokens(study, shared=own) for study, own in _owners(studies)]
+    return {name: sum(counts[name] for counts in every) for name in every[0]}
+
+
+def _own_steps(study: Study, shared: bool) -> list[Step]:
+    home = RunPaths(study).shared
+    return [step for step in plan(study).values() if shared or step.home != home]
+
+
+def _disk(steps: Iterable[tuple[Study, Step]]) -> int:
+    """Bytes that steps of several studies write."""
+    by_study: dict[tuple[str, int], tuple[Study, list[Step]]] = {}
+    for study, step in steps:
+        by_study.setdefault((study.lang, study.seed), (study, []))[1].append(step)
+    return sum(disk_bytes(study, own) for study, own in by_study.values())

@@ -121,7 +121,7 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
         key |= _own_files(declared)
         if "data_root" in declared:
             key["data"] = data_hash(step, study)
-    if study.script == "Mongolian":
+    if step.values.get("script", study.script) == "Mongolian":
         key["text"] = versions(["mongol-norm"]).get("mongol-norm", "as spelt")  # see lrnb/data/mongolian.py
     if step.name == "report" and (pool := stored_pool(study)).is_file():
         key["pool"] = sha256(pool)

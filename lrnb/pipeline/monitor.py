@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lrnb.pipeline.steps import Step
+from lrnb.pipeline.graph import Node
 from lrnb.report.tables import print_facts, print_table
-from lrnb.study.parameters import Study
 
 MARKS = {
     "pending": " ",
@@ -28,14 +27,13 @@ EVERY = 10.0  # seconds between lines where there is no terminal
 class Board:
     """The state of a run, read from the small files that the steps write."""
 
-    folder: Path  # <lang>/.status
-    todo: list[Step]
+    todo: list[Node]
     started: float = field(default_factory=time.time)
 
     def status(self, name: str) -> dict[str, Any]:
         """{"state", "started", "time", "error"}: state pending, waiting, running, done or failed."""
         none: dict[str, Any] = {"state": "pending", "started": 0.0, "time": 0.0, "error": ""}
-        found = _read(self.folder / f"{name}.json") or none
+        found = _read(self._beside(name, "json")) or none
         return (
             found
             if found["time"] >= self.started or found["state"] == "pending"
@@ -43,7 +41,11 @@ class Board:
         )
 
     def progress(self, name: str) -> dict[str, Any]:
-        return _read(self.folder / f"{name}.progress.json")
+        return _read(self._beside(name, "progress.json"))
+
+    def _beside(self, name: str, ending: str) -> Path:
+        status = next(node.status for node in self.todo if node.name == name)
+        return status.with_name(f"{status.name}.{ending}")
 
     def states(self) -> dict[str, str]:
         return {step.name: self.status(step.name)["state"] for step in self.todo}
@@ -193,29 +195,29 @@ def notes(board: Board, console: Any) -> None:
             console.print(f"! {status['error']}", markup=False, highlight=False, soft_wrap=True)
 
 
-def failures(board: Board, logs: dict[str, Path], console: Any) -> list[str]:
+def failures(board: Board, console: Any) -> list[str]:
     """Print every failed step's error in full and where its log is; returns the names."""
-    failed = [name for name, state in board.states().items() if state == "failed"]
-    for name in failed:
-        console.print(f"\n✗ {name}", style="bold red", markup=False)
-        error = board.status(name)["error"]
+    failed = [node for node in board.todo if board.status(node.name)["state"] == "failed"]
+    for node in failed:
+        console.print(f"\n✗ {node.name}", style="bold red", markup=False)
+        error = board.status(node.name)["error"]
         console.print(error, markup=False, highlight=False, soft_wrap=True)
-        console.print(f"log: {logs[name]}", markup=False, highlight=False, soft_wrap=True)
-    return failed
+        console.print(f"log: {node.log}", markup=False, highlight=False, soft_wrap=True)
+    return [node.name for node in failed]
 
 
-def print_plan(
-    study: Study, steps: dict[str, Step], todo: list[str], needs: Iterable[tuple[str, str]]
-) -> None:
-    """Every step with what it waits for and whether it would run; then what the study needs."""
+def print_plan(nodes: Mapping[str, Node], todo: list[str], needs: Iterable[tuple[str, str]]) -> None:
+    """Every step with what it waits for and whether it would run; then what the studies need."""
     rows = [
         {
-            "step": step.name,
-            "notebook": step.notebook or "(report)",
-            "needs": ", ".join(step.needs),
-            "": "to run" if step.name in todo else "up to date",
+            "step": name,
+            "notebook": node.step.notebook or "(report)",
+            "needs": ", ".join(node.needs),
+            "": "to run" if name in todo else "up to date",
         }
-        for step in steps.values()
+        for name, node in nodes.items()
     ]
-    print_table(rows, f"{study.preset} / {study.lang}: {len(todo)} of {len(steps)} steps to run")
+    studies = [node.study for node in nodes.values()]
+    who = f"{studies[0].preset} / {', '.join(dict.fromkeys(study.lang for study in studies))}"
+    print_table(rows, f"{who}: {len(todo)} of {len(nodes)} steps to run")
     print_facts(needs)

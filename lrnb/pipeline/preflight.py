@@ -16,12 +16,12 @@ from lrnb.study.stages import RunPaths
 from lrnb.training.gguf import package_of
 
 
-def refuse_missing(study: Study, *, hub: bool = True) -> None:
-    """UserError with all that is missing or wrong of what a study needs: base, data root, rows, text for CT.
+def refuse_missing(*studies: Study, hub: bool = True) -> None:
+    """UserError with all that is missing or wrong of what studies need: base, data root, rows, text for CT.
 
     hub: rows on the Hub are read too; a dry run does without.
     """
-    found = faults(study, hub=hub)
+    found = list(dict.fromkeys(fault for study in studies for fault in faults(study, hub=hub)))
     if len(found) > 1:
         listed = "".join(f"\n  {number}. {one}" for number, one in enumerate(found, 1))
         raise UserError(f"{len(found)} things are missing or wrong:{listed}")

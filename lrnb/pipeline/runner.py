@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
-from lrnb.pipeline import freshness, monitor, preflight
+from lrnb.pipeline import graph, monitor, preflight
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.estimate import disk_bytes
 from lrnb.pipeline.notebooks import visible_gpus
@@ -32,8 +32,13 @@ LITTLE = 1 << 20  # bytes free on a disk that is full
 FEW = 3  # steps that start sooner than a process has imported everything
 
 
-def run_study(
-    study: Study,
+def run_study(study: Study, **options: Any) -> list[str]:
+    """`run_studies` of one."""
+    return run_studies([study], **options)
+
+
+def run_studies(
+    studies: Sequence[Study],
     *,
     jobs: int | None = None,
     gpus: int | None = None,
@@ -42,41 +47,53 @@ def run_study(
     warm: bool = True,
     console: Any = None,
 ) -> list[str]:
-    """Bring every step of a study up to date; returns the names of the steps that did not succeed.
+    """Bring every step of all studies up to date, as one graph; returns the nodes that did not succeed.
 
-    `jobs` notebooks run at once (default: as many as the cores allow). `keep_code`: finished steps count as
-    up to date although lrnb's own code changed. `warm`: where that is safe and pays, kernels are forked from
-    one process that has imported. UserError when another run is at work in the folder, when it cannot be
-    written, or when the data folder or disk space is missing.
+    studies: languages of one folder; what they share is made once. `jobs` notebooks run at once (default:
+    as many as the cores allow). `keep_code`: finished steps count as up to date although lrnb's own code
+    changed. `warm`: where that is safe and pays, kernels are forked from one process that has imported.
+    UserError when another run is at work in a folder, when one cannot be written, or when the data folder
+    or disk space is missing.
     """
     from rich.console import Console
 
     console = console or Console()
-    paths = RunPaths(study)
-    if freshness.outdated(study, plan.plan(study), keep_code):
-        preflight.refuse_missing(study)
-    make_folder(paths.lang)
-    with run_lock(paths.lang):
-        steps = plan.write_stage_params(study)
-        todo = freshness.sync_stamps(study, steps, keep_code)
+    nodes = graph.graph(studies)
+    if graph.outdated_nodes(studies, nodes, keep_code):
+        preflight.refuse_missing(*studies)
+    with contextlib.ExitStack() as held:
+        for study in studies:
+            held.enter_context(run_lock(make_folder(RunPaths(study).lang)))
+            plan.write_stage_params(study)
+        todo = graph.outdated_nodes(studies, nodes, keep_code, stamps=True)
         if not todo:
-            console.print(
-                f"Nothing to do: all {len(steps)} steps in {paths.lang} are up to date.", soft_wrap=True
-            )
+            console.print(f"Nothing to do: all {len(nodes)} steps in {_where(studies)} are up to date.",
+                          soft_wrap=True)  # fmt: skip
             return []
-        require_disk(study, [steps[name] for name in todo])
-        board = monitor.Board(paths.lang / ".status", [steps[name] for name in todo])
-        config = {"keep_code": keep_code, "warm": warm and len(todo) > FEW and can_be_warm(study, profile)}
-        _watch(study, board, snakemake_command(study, jobs, gpus, profile, config), console)
-        logs = {name: paths.lang / "logs" / f"{name}.log" for name in todo}
+        require_disk([nodes[name] for name in todo])
+        board = monitor.Board([nodes[name] for name in todo])
+        config: dict[str, Any] = {"keep_code": int(keep_code)}
+        config["warm"] = int(warm and len(todo) > FEW and can_be_warm(studies[0], profile))
+        if others := graph.folders_from(studies)[1:]:
+            config["others"] = ",".join(map(str, others))
+        command = snakemake_command(studies[0], jobs, gpus, profile, config)
+        _watch(studies, board, command, console)
         monitor.notes(board, console)
-        monitor.failures(board, logs, console)
-        return _conclude(board, paths.lang, console)
+        monitor.failures(board, console)
+        return _conclude(board, _where(studies), console)
 
 
-def require_disk(study: Study, steps: Iterable[plan.Step]) -> None:
-    """UserError when the run folder's disk has less room than `steps` will write."""
-    need_space(RunPaths(study).lang, disk_bytes(study, steps), "use another disk: --set runs=FOLDER")
+def _where(studies: Sequence[Study]) -> Path:
+    """The folder of one study, or the one around those of several."""
+    paths = RunPaths(studies[0])
+    return paths.root if len(studies) > 1 else paths.lang
+
+
+def require_disk(nodes: Sequence[graph.Node]) -> None:
+    """UserError when the run folder's disk has less room than `nodes` will write."""
+    studies = {node.place: node.study for node in nodes}
+    need = sum(disk_bytes(studies[place], own) for place, own in graph.by_study(nodes).items())
+    need_space(_where([*studies.values()]), need, "use another disk: --set runs=FOLDER")
 
 
 def can_be_warm(study: Study, profile: str) -> bool:
@@ -89,7 +106,7 @@ def default_jobs(study: Study) -> int:
 
 
 def snakemake_command(
-    study: Study, jobs: int | None, gpus: int | None, profile: str, config: Mapping[str, bool]
+    study: Study, jobs: int | None, gpus: int | None, profile: str, config: Mapping[str, Any]
 ) -> list[str]:
     """Snakemake's command line; `config`: what the Snakefile asks for.
 
@@ -101,7 +118,7 @@ def snakemake_command(
     command += ["--directory", str(RunPaths(study).lang.resolve()), "--keep-going", "--rerun-incomplete"]
     command += ["--rerun-triggers", "mtime", "--scheduler", "greedy", "--nocolor", "--latency-wait", "20"]
     command += ["--resources", f"gpu={gpus or jobs}"]  # without GPUs the count limits nothing
-    command += ["--config", *(f"{name}={int(value)}" for name, value in config.items())]
+    command += ["--config", *(f"{name}={value}" for name, value in config.items())]
     if profile:
         return [*command, "--workflow-profile", str(find_profile(profile)), "--jobs", str(jobs)]
     return [*command, "--workflow-profile", "none", "--cores", str(jobs * study.threads)]
@@ -116,9 +133,9 @@ def find_profile(profile: str) -> Path:
     raise UserError(f"profile {profile!r}: no config.yaml in it; known profiles are {', '.join(known)}")
 
 
-def _watch(study: Study, board: monitor.Board, command: list[str], console: Any) -> None:
+def _watch(studies: Sequence[Study], board: monitor.Board, command: list[str], console: Any) -> None:
     """Start Snakemake, show progress until it ends; stop it with everything it started when interrupted."""
-    folder = RunPaths(study).lang
+    folder = RunPaths(studies[0]).lang
     log = folder / "logs" / "snakemake.log"
     make_folder(log.parent)
     with open(log, "w", encoding="utf-8") as out, monitor.display(board, console) as refresh, _sigterm():
@@ -131,7 +148,8 @@ def _watch(study: Study, board: monitor.Board, command: list[str], console: Any)
             cwd=ROOT,
         )
         try:
-            _remember_child(folder, process.pid)
+            for study in studies:
+                _remember_child(RunPaths(study).lang, process.pid)
             while process.poll() is None:
                 refresh()
                 time.sleep(0.3)

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -75,10 +75,19 @@ def plan(study: Study) -> dict[str, Step]:
     return {step.name: step for step in steps}
 
 
-def urgency(steps: dict[str, Step]) -> dict[str, int]:
+class Waiting(Protocol):
+    """What `urgency` asks of a step, or of a node of a graph."""
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def cost(self) -> float: ...
+
+
+def urgency(steps: Mapping[str, Waiting]) -> dict[str, int]:
     """Seconds of the longest chain of steps that waits for each: the scheduler starts the longest first."""
     chain = dict.fromkeys(steps, 0.0)
-    for name, step in reversed(steps.items()):
+    for name, step in reversed([*steps.items()]):
         chain[name] += step.cost
         for need in step.needs:
             chain[need] = max(chain[need], chain[name])

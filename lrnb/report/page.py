@@ -90,6 +90,11 @@ def picture() -> str:
 
 def render(study: Study) -> str:
     """The page as one string."""
+    return fill("page.html.jinja", page_content(study), RunPaths(study).lang)
+
+
+def fill(template: str, content: dict[str, Any], home: Path) -> str:
+    """A template of this folder with its content; `home`: the folder from which the page names files."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -98,11 +103,10 @@ def render(study: Study) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure_html
-    environment.tests["there"] = lambda name: (RunPaths(study).lang / name).is_file()
+    environment.tests["there"] = lambda name: (home / name).is_file()
     words = {"label": label, "colour": colour, "task_name": task_name, "budget_name": budget_name}
-    page = environment.get_template("page.html.jinja")
     inside = {"picture": picture(), "plotlyjs": get_plotlyjs(), "paper": PAPER}
-    return page.render(**page_content(study), **words, **inside)
+    return environment.get_template(template).render(**content, **words, **inside)
 
 
 def figure_html(fig: go.Figure) -> str:

@@ -152,6 +152,21 @@ def print_seeds(studies: list[Study]) -> None:
     print(f"all tasks: {out}")
 
 
+def print_languages(leads: pd.DataFrame, page: Path) -> None:
+    """What several languages say together, and where their page is; leads: `leads_over_languages`."""
+    if len(leads):
+        own = leads[leads["baseline"] == leads["baseline"].iloc[0]]
+        table = _compact(own)[
+            ["method", "difference", "95%", "p_holm", "wins", "ties", "losses", "detectable"]
+        ]
+        table.insert(1, "CT", own["ct_tokens"].map(budget_name))
+        seeds = int(own["seeds"].iloc[0])
+        who = f"{int(own['languages'].iloc[0])} languages, {seeds} seed{'s' * (seeds != 1)}"
+        title = f"{who}: merge minus {label(own['baseline'].iloc[0])}, points"
+        _print_frame(table.rename(columns={"difference": "lead", "p_holm": "Holm\np"}), title)
+    print(f"all languages: {page}")
+
+
 def _compact(table: pd.DataFrame) -> pd.DataFrame:
     """The ends of an interval in one column, p-values with three decimals."""
     ends = table[["ci_low", "ci_high"]].itertuples(index=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -433,3 +433,32 @@ def load_study(
     where = f"{lang_yaml} with preset {preset}"
     study = validate(first | later, where)
     return validate(study.declared() | {"ct_budgets": study.budgets_seen()}, where)
+
+
+def load_languages(
+    files: Sequence[Path],
+    preset: str,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> list[Study]:
+    """`load_study` of every language that `files` name: a file each, or one that holds their names.
+
+    UserError for a language that is named twice, and where a file of names holds anything else.
+    """
+    named = [path for file in files for path in _files_of(Path(file))]
+    studies = [load_study(path, preset, overrides, seed) for path in named]
+    langs = [study.lang for study in studies]
+    if twice := sorted({lang for lang in langs if langs.count(lang) > 1}):
+        raise UserError(f"{', '.join(twice)}: given more than once; name every language once")
+    return studies
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file of a language itself; those that `languages: [...]` names, beside the file that does."""
+    if (names := read_yaml(path).get("languages")) is None:
+        return [path]
+    if others := sorted(read_yaml(path).keys() - {"languages"}):
+        raise UserError(f"{path}: languages stands alone in its file; {', '.join(others)} goes with --set")
+    if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: languages: {names!r}; give names of files beside it: [bn, mn]")
+    return [path.with_name(f"{name}.yaml") for name in names]

@@ -165,7 +165,7 @@ def test_estimate_follows_the_formula() -> None:
     assert n == 7_000_000_000
     assert counts["ct"] == study.ct_budgets[-1]
     trained = 6 * n * (counts["ct"] + counts["sft"]) + 2 * n * counts["scoring"]
-    assert estimate.hours(study, 1e15) == pytest.approx(trained / 1e15 / 3600)
+    assert estimate.hours([study], 1e15) == pytest.approx(trained / 1e15 / 3600)
     assert estimate.disk_bytes(study, steps.plan(study).values()) > 20 * 4 * n
     examples = sum(study.sft_mix.values()) * 256
     assert counts["sft"] == examples * (3 + 3 * 2) * (
@@ -325,7 +325,8 @@ def seeds_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seeds that `lrnb run` made: it copies a made run in place of making one; seed 9 fails."""
     made, ran = made_run.write_made_run(tmp_path / "made", n=20), []
 
-    def run_study(study: Study, **_: object) -> list[str]:
+    def run_studies(studies: list[Study], **_: object) -> list[str]:
+        (study,) = studies
         ran.append(study.seed)
         shutil.copytree(made.parent, RunPaths(study).root, dirs_exist_ok=True)
         return ["ct"] if study.seed == 9 else []
@@ -334,7 +335,7 @@ def seeds_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         changes = dict(given[2]) | {"seed": given[3] or 0}
         return made_run.made_study(tmp_path / "runs").model_copy(update=changes)
 
-    monkeypatch.setattr(runner, "run_study", run_study)
+    monkeypatch.setattr(runner, "run_studies", run_studies)
     monkeypatch.setattr("lrnb.study.parameters.load_study", load_study)
     monkeypatch.setattr("lrnb.tasks.loading.require_known", lambda names: None)
     monkeypatch.setattr(main, "instruction_set", lambda: "avx512")

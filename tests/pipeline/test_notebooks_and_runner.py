@@ -21,10 +21,11 @@ from support.pico import pico_model
 
 from lrnb.cli.main import main
 from lrnb.errors import UserError
-from lrnb.pipeline import estimate, freshness, monitor, notebooks, runner
+from lrnb.pipeline import estimate, freshness, graph, monitor, notebooks, runner
 from lrnb.pipeline import steps as plan
 from lrnb.study import files, stages
-from lrnb.study.parameters import ROOT, load_study, read_yaml
+from lrnb.study.parameters import ROOT, Study, load_study, read_yaml
+from lrnb.study.stages import RunPaths
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
@@ -204,7 +205,8 @@ class Checkout:
         self.root, self.lang = root, root / "runs" / "nano" / "qaa"
 
     def start(self, *extra: str, lang: str = "qaa", warm: bool = False) -> subprocess.Popen:
-        command = [sys.executable, "-m", "lrnb", "run", f"params/{lang}.yaml", "--set", "ct_budgets=[1024]"]
+        params = [f"params/{code}.yaml" for code in lang.split()]
+        command = [sys.executable, "-m", "lrnb", "run", *params, "--set", "ct_budgets=[1024]"]
         return subprocess.Popen(
             [*command, *([] if warm else ["--no-warm"]), *extra],
             cwd=self.root,
@@ -623,7 +625,7 @@ def test_full_disk_is_said_before_starting(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "nano" / "qaa").mkdir(parents=True)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
     with pytest.raises(UserError, match="qaa: needs 0.1 GB, the disk has 0.0 GB free. Free space, or use"):
-        runner.require_disk(study, plan.plan(study).values())
+        runner.require_disk([*graph.graph([study]).values()])
 
 
 def test_a_run_asks_the_disk_for_the_steps_that_are_to_run(
@@ -631,8 +633,8 @@ def test_a_run_asks_the_disk_for_the_steps_that_are_to_run(
 ) -> None:
     study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"runs": str(tmp_path)})
 
-    def asked(_: object, steps: list[plan.Step]) -> None:
-        raise UserError(",".join(step.name for step in steps))
+    def asked(nodes: list[graph.Node]) -> None:
+        raise UserError(",".join(node.name for node in nodes))
 
     monkeypatch.setattr(freshness, "sync_stamps", lambda *_: ["scores", "report"])
     monkeypatch.setattr(runner, "require_disk", asked)
@@ -716,6 +718,75 @@ def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> Non
     assert not {"gpu", "gres", "slurm_extra"} & set(profile["default-resources"])
 
 
+# several languages
+
+
+BOTH = "qaa qab"
+
+
+def test_several_languages_are_one_graph_in_which_base_and_sft_are_made_once(tmp_path: Path) -> None:
+    checkout = Checkout(write_checkout(tmp_path / "check {out}"))
+    status, text = checkout.run("--jobs", "3", lang=BOTH)
+    assert status == 0, text
+    own = {f"{lang}/{step}" for lang in BOTH.split() for step in ALL - {"base", "sft"}}
+    assert checkout.steps_run(text) == own | {"shared/base", "shared/sft"}
+    for lang in (BOTH, *BOTH.split()):
+        status, text = checkout.run(lang=lang)
+        assert status == 0
+        assert "Nothing to do" in text, lang
+    assert checkout.outdated("--set", "sft_lr=0.001", "--keep-code") != []
+
+
+def test_a_language_that_fails_leaves_the_others_whole(checkout: Checkout) -> None:
+    checkout.make_trouble("raise")
+    status, text = checkout.run(lang=BOTH)
+    assert status == 1
+    assert "✗ qaa/discarded" in text
+    assert "the shares do not add up" in text
+    assert "Not finished: qaa/discarded, qaa/signs, qaa/saturation, qaa/failures, qaa/report" in text
+    assert (checkout.lang.with_name("qab") / "report.html").is_file()
+    (checkout.lang / "trouble").unlink()
+    status, text = checkout.run(lang=BOTH)
+    assert status == 0, text
+    assert checkout.steps_run(text) == {f"qaa/{step}" for step in {"report"} | ATLAS}
+
+
+def two_studies(**given: object) -> list[Study]:
+    return [load_study(ROOT / "params" / f"{lang}.yaml", "nano", given) for lang in BOTH.split()]
+
+
+def test_the_first_language_is_started_first() -> None:
+    urgent = graph.priorities(graph.graph(two_studies()))
+    later = max(value for name, value in urgent.items() if name.startswith("qab/"))
+    assert later < min(value for name, value in urgent.items() if name.startswith("qaa/"))
+    assert urgent["shared/base"] == max(urgent.values())
+
+
+def test_what_is_shared_must_be_the_same_for_all() -> None:
+    first, second = two_studies()
+    other = second.model_copy(update={"sft_lr": 0.1})
+    with pytest.raises(UserError, match=r"sft is shared by qaa and qab, .*\(sft_lr: 0.0005 and 0.1\)"):
+        graph.graph([first, other])
+
+
+def test_a_run_beside_another_is_held_against_all_its_languages(checkout: Checkout) -> None:
+    with runner.run_lock(checkout.lang):
+        status, text = checkout.run("--set", "dev_limit=7", lang="qab qaa")
+    assert status == 2
+    assert "qaa: another lrnb run is at work there" in text
+    assert not (checkout.lang.with_name("qab") / runner.OWNER).exists()
+
+
+def test_needs_of_several_languages_count_what_they_share_once() -> None:
+    studies = two_studies()
+    one, whole = estimate.tokens(studies[0]), estimate._summed(studies)
+    assert whole["base"] == one["base"]
+    assert whole["ct"] == 2 * one["ct"]
+    assert one["sft"] < whole["sft"] < 2 * one["sft"]
+    asked = dict(estimate.describe(studies, []))
+    assert "world_sums (qaa)" in asked["test tasks"] and "world_sums (qab)" in asked["test tasks"]
+
+
 # what is shown while it runs
 
 
@@ -724,10 +795,13 @@ def board(folder: Path, **states: tuple[str, float, float, dict]) -> monitor.Boa
     now = time.time()
     for name, (state, started, last, progress) in states.items():
         facts = {"state": state, "started": now - started, "time": now - last, "error": ""}
-        (folder / f"{name}.json").write_text(json.dumps(facts))
-        (folder / f"{name}.progress.json").write_text(json.dumps(progress))
-    steps = [plan.Step(name, "", folder, (), cost=10) for name in (*states, "last")]
-    return monitor.Board(folder, steps, started=now - 1000)
+        files.write_text(folder / "nano/qaa/.status" / f"{name}.json", json.dumps(facts))
+        files.write_text(folder / "nano/qaa/.status" / f"{name}.progress.json", json.dumps(progress))
+    home = RunPaths(study := Study(runs=str(folder))).lang
+    nodes = [
+        graph.Node(name, 0, study, plan.Step(name, "", home, (), cost=10), ()) for name in (*states, "last")
+    ]
+    return monitor.Board(nodes, started=now - 1000)
 
 
 def seconds_left(folder: Path, **states: tuple[str, float, float, dict]) -> object:

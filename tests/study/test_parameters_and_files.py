@@ -33,7 +33,7 @@ def test_the_micro_world_resolves(lang: str) -> None:
     ("lang", "preset", "changes", "message"),
     [
         ("bn", "smoll", {}, "unknown preset 'smoll'.*did you mean 'smol'"),
-        ("xx", "smol", {}, r"xx.yaml: no such file. Found beside it: bn, bo"),
+        ("xx", "smol", {}, r"xx.yaml: no such file. Found beside it: all, bn, bo"),
         ("bn", "smol", {"ct_lrr": 1}, "unknown parameter 'ct_lrr'; did you mean 'ct_lr'"),
         ("bn", "smol", {"ct_lr": "fast"}, "ct_lr: Input should be a valid number.*got 'fast'"),
         ("bn", "smol", {"ct_budgets": [5, 3]}, "ct_budgets must be positive and ascending"),
@@ -315,3 +315,34 @@ def test_a_file_system_without_locks_is_told(
     monkeypatch.setattr("filelock.FileLock.acquire", acquire)
     with pytest.raises(UserError, match=r"has no locks .*--set runs=FOLDER"), files.lock(tmp_path / "x"):
         pass
+
+
+def test_a_file_may_name_languages_and_nothing_else(tmp_path: Path) -> None:
+    names = {path.stem for path in (parameters.ROOT / "params").glob("*.yaml")} - {"all"}
+    real = parameters.load_languages([parameters.ROOT / "params" / "all.yaml"], "smol")
+    assert {study.lang for study in real} == names - {*parameters.SYNTHETIC}
+    for name in ("qaa", "qab"):
+        (tmp_path / f"{name}.yaml").write_text(f"lang: {name}\n")
+    both = tmp_path / "both.yaml"
+    both.write_text("languages: [qab, qaa]\n")
+    assert [study.lang for study in parameters.load_languages([both], "nano", seed=2)] == ["qab", "qaa"]
+    with pytest.raises(UserError, match="qaa: given more than once; name every language once"):
+        parameters.load_languages([both, tmp_path / "qaa.yaml"], "nano")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "languages: [qaa]\nct_lr: 1",
+            "both.yaml: languages stands alone in its file; ct_lr goes with --set",
+        ),
+        ("languages: qaa", "languages: 'qaa'; give names of files beside it"),
+        ("languages: []", "give names of files beside it"),
+        ("languages: [zz]", "zz.yaml: no such file. Found beside it: both"),
+    ],
+)
+def test_a_file_of_languages_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "both.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        parameters.load_languages([tmp_path / "both.yaml"], "nano")

@@ -1,0 +1,117 @@
+"""Several studies as one graph: what they share is in it once, all else once for every language.
+
+`lrnb run` of several languages makes it, the Snakefile turns it into rules. Of one study it is its steps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrnb.errors import UserError
+from lrnb.pipeline import freshness
+from lrnb.pipeline.steps import Step, plan, step_params, urgency
+from lrnb.study.parameters import Study
+from lrnb.study.stages import RunPaths
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step in a graph of studies.
+
+    `name`: the step's; in a graph of several studies "<language>/<step>", and "shared/<step>" of one that
+    they share, which belongs to the first of them. `place`: of its study in the command.
+    """
+
+    name: str
+    place: int
+    study: Study
+    step: Step
+    needs: tuple[str, ...]  # names of other nodes
+
+    @property
+    def cost(self) -> float:
+        return self.step.cost
+
+    @property
+    def status(self) -> Path:
+        """Where the step says how it stands, without the ending; see `notebooks.Status`."""
+        return RunPaths(self.study).lang / ".status" / self.step.name
+
+    @property
+    def log(self) -> Path:
+        return RunPaths(self.study).lang / "logs" / f"{self.step.name}.log"
+
+
+def graph(studies: Sequence[Study]) -> dict[str, Node]:
+    """The steps of all studies by name, each after those it needs.
+
+    UserError where studies ask for different things of a step that they share.
+    """
+    nodes: dict[str, Node] = {}
+    for place, study in enumerate(studies):
+        steps = plan(study)
+        names = {name: node_name(study, step, len(studies) > 1) for name, step in steps.items()}
+        for step in steps.values():
+            node = Node(names[step.name], place, study, step, tuple(names[need] for need in step.needs))
+            _refuse_other(nodes.setdefault(node.name, node), node)
+    return nodes
+
+
+def node_name(study: Study, step: Step, several: bool) -> str:
+    """The name of a step in a graph of one study, or of several."""
+    return f"{step.home.name}/{step.name}" if several else step.name
+
+
+def _refuse_other(first: Node, node: Node) -> None:
+    """What is shared must be the same, whichever language makes it."""
+    if first is node:
+        return
+    one, other = (step_params(n.step, n.study) for n in (first, node))
+    if differ := sorted(key for key in one | other if one.get(key) != other.get(key)):
+        told = ", ".join(f"{key}: {one.get(key)} and {other.get(key)}" for key in differ)
+        raise UserError(
+            f"{first.step.name} is shared by {first.study.lang} and {node.study.lang}, which ask for "
+            f"different things ({told}). Give both the same, or run one of them alone with --set runs=OTHER"
+        )
+
+
+def priorities(nodes: Mapping[str, Node]) -> dict[str, int]:
+    """What is started first: languages in the order given, so that the first is done first; in each
+    language the longest chain of steps that waits.
+    """
+    waiting = urgency(nodes)
+    most, last = max(waiting.values()) + 1, max(node.place for node in nodes.values())
+    return {name: waiting[name] + (last - node.place) * most for name, node in nodes.items()}
+
+
+def outdated_nodes(
+    studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False, *, stamps: bool = False
+) -> list[str]:
+    """Names of the nodes that are not up to date, and of all that need them, in order.
+
+    `stamps`: Snakemake's stamps are made to say so, see `freshness.sync_stamps`.
+    """
+    ask = freshness.sync_stamps if stamps else freshness.outdated
+    found = set()
+    for study in studies:
+        steps = plan(study)
+        names = ask(study, steps, keep_code)
+        found |= {node_name(study, steps[name], len(studies) > 1) for name in names}
+    return [name for name in nodes if name in found]
+
+
+def folders_from(studies: Sequence[Study]) -> list[Path]:
+    """The run folder of every study as seen from the first's: "." and "../<lang>"."""
+    places = [RunPaths(study).lang.resolve() for study in studies]
+    return [Path(os.path.relpath(place, places[0])) for place in places]
+
+
+def by_study(nodes: Iterable[Node]) -> dict[int, list[Step]]:
+    """The steps of every study by its place; a shared one under the first's."""
+    found: dict[int, list[Step]] = {}
+    for node in nodes:
+        found.setdefault(node.place, []).append(node.step)
+    return found

@@ -1,0 +1,84 @@
+"""The page of all languages and seeds in a folder of runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from support import made_languages, made_run
+
+from lrnb.cli.main import main
+from lrnb.errors import UserError
+from lrnb.report import languages_page
+from lrnb.study.stages import RunPaths
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("page") / "runs"
+    made_languages.write_made_languages(runs)
+    return runs
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> Path:
+    """A copy, moved elsewhere."""
+    return shutil.copytree(made, tmp_path / "moved")
+
+
+def text_of(runs: Path) -> str:
+    (page,) = languages_page.write_pages(runs)
+    assert page == runs / "nano.html"
+    return " ".join(page.read_text(encoding="utf-8").split())
+
+
+def test_a_folder_of_runs_gets_its_page_by_lrnb_report(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["report", str(runs)]) == 0
+    assert capsys.readouterr().out.strip() == str(runs / "nano.html")
+    text = (runs / "nano.html").read_text(encoding="utf-8")
+    assert 'src="http' not in text and made_run.EVIL not in text
+    for part in ("What the languages say together", "By family of tasks", "over 3 languages and 2 seeds"):
+        assert part in text
+    assert "Missing." not in text and "One seed." not in text
+
+
+def test_what_is_missing_is_said(runs: Path) -> None:
+    shutil.rmtree(runs / "nano-seed1" / "qab" / "scores")
+    shutil.rmtree(runs / "nano-seed1" / "qac")
+    text = text_of(runs)
+    assert "<b>Missing.</b> qab, seed 1 (not finished); qac, seed 1 (not begun)." in text
+    assert "<b>One seed.</b>" in text and "over 3 languages and 1 seed " in text
+
+
+def test_a_run_with_other_parameters_is_left_out(runs: Path) -> None:
+    params = runs / "nano" / "qac" / "params.yaml"
+    params.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"ct_lr": 0.1}))
+    text = text_of(runs)
+    assert "<b>Left out.</b> nano/qac was made with other values of ct_lr." in text
+    assert "(not finished)" not in text
+
+
+def test_one_language_says_nothing_of_languages(runs: Path) -> None:
+    for lang in ("qab", "qac"):
+        for root in ("nano", "nano-seed1"):
+            shutil.rmtree(runs / root / lang)
+    assert "One language is finished: nothing is said of languages together." in text_of(runs)
+
+
+def test_a_page_links_to_the_pages_that_are_there(runs: Path) -> None:
+    (runs / "nano-seed1" / "qab" / "report.html").write_text("its own")
+    text = text_of(runs)
+    assert '<a href="nano-seed1/qab/report.html">seed 1</a>' in text
+    assert 'href="nano/qab/report.html"' not in text
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, runs: Path) -> None:
+    with pytest.raises(UserError, match="no finished run in it. Give a folder of runs"):
+        languages_page.write_pages(tmp_path / "moved" / "nano")
+    for study in languages_page.runs_of(runs, "nano"):
+        shutil.rmtree(RunPaths(study).conflicts)
+    with pytest.raises(UserError, match="no finished run in it"):
+        languages_page.write_pages(runs)
+    assert not (runs / "nano.html").exists()
