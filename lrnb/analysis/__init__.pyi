@@ -41,6 +41,7 @@ from .results import study_models as study_models
 from .results import tasks_in_x as tasks_in_x
 from .results import write_group as write_group
 from .seeds import seeds_summary as seeds_summary
+from .together import score_together as score_together
 from .trust import detectable_differences as detectable_differences
 from .trust import dev_and_test as dev_and_test
 from .trust import marks as marks

@@ -28,11 +28,11 @@ def pooled_leads_by_budget(rows: pd.DataFrame) -> go.Figure:
     _this_run(fig, rows[rows["own"].notna()])
     fig.add_hline(y=0, line={"color": INK, "width": 1}, layer="below")
     seeds = int(rows["seeds"].max()) if len(rows) else 0
-    what, one = f"n = {seeds} seed{'s' * (seeds != 1)}", "runs"
+    name, what, one = "CT-then-SFT", f"{seeds} seed{'s' * (seeds != 1)}", "runs"
     if "languages" in rows:
-        what, one = f"n = {rows['languages'].max()} languages, {what[4:]}", "languages"
-    name = label(rows["baseline"].iloc[0]) if len(rows) else "CT-then-SFT"
-    title = f"Lead over {name}, {what}: 95% interval (thick), 95% of single {one} (thin)"
+        name, one = label(rows["baseline"].iloc[0]), "languages"
+        what = f"{rows['languages'].max()} languages, {what}"
+    title = f"Lead over {name}, n = {what}: 95% interval (thick), 95% of single {one} (thin)"
     return finish(fig, title, "CT tokens (log scale)", "lead (percentage points)", 400)
 
 

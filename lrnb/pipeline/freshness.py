@@ -56,7 +56,7 @@ def data_hash(step: Step, study: Study) -> str:
     if study.preset == "nano":
         return fingerprint(RunPaths(study).world)
     root = RunPaths(study).data_root
-    langs = {step.values.get("lang", study.lang), ENGLISH}
+    langs = {step.values.get("lang", study.lang), ENGLISH, *(lang for lang, _, _ in step.beside)}
     kinds = {"corpus": is_base, "eval": is_base, "sft": True}  # whether all of it counts
     kinds |= {"hub": True} if set(TASK_LISTS) & set(step_params(step, study)) else {}
     found = {
@@ -128,6 +128,8 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
     for need in step.needs:
         for result in steps[need].results:
             key[f"{need}/{result.parent.name}"] = fingerprint(result.parent)
+    for lang, need, result in step.beside:
+        key[f"{lang}/{need}"] = fingerprint(result.parent)
     return key
 
 
@@ -152,6 +154,7 @@ def is_fresh(step: Step, steps: dict[str, Step], study: Study, keep_code: bool =
     With `keep_code` a change of lrnb's own code does not count; the notebook's cells still do.
     """
     made = [result for need in (step.name, *step.needs) for result in steps[need].results]
+    made += [result for _, _, result in step.beside]
     if not step.record.is_file() or not all(path.is_file() for path in made):
         return False
     record = _read_record(step)

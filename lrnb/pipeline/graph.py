@@ -48,16 +48,31 @@ class Node:
 def graph(studies: Sequence[Study]) -> dict[str, Node]:
     """The steps of all studies by name, each after those it needs.
 
-    UserError where studies ask for different things of a step that they share.
+    UserError where studies ask for different things of a step that they share, and where languages are to
+    be merged that are not among them.
     """
+    _refuse_absent(studies)
     nodes: dict[str, Node] = {}
     for place, study in enumerate(studies):
         steps = plan(study)
         names = {name: node_name(study, step, len(studies) > 1) for name, step in steps.items()}
         for step in steps.values():
-            node = Node(names[step.name], place, study, step, tuple(names[need] for need in step.needs))
+            needs = [names[need] for need in step.needs] + [f"{lang}/{need}" for lang, need, _ in step.beside]
+            node = Node(names[step.name], place, study, step, tuple(needs))
             _refuse_other(nodes.setdefault(node.name, node), node)
-    return nodes
+    return dict(
+        sorted(nodes.items(), key=lambda item: bool(item[1].step.beside))
+    )  # those that wait for others
+
+
+def _refuse_absent(studies: Sequence[Study]) -> None:
+    there = [study.lang for study in studies]
+    for langs in studies[0].merge_languages:
+        if missing := [lang for lang in langs if lang not in there]:
+            raise UserError(
+                f"merge_languages: {', '.join(missing)} of {langs} is none of the languages of this command, "
+                f"{', '.join(there)}; name its file too"
+            )
 
 
 def node_name(study: Study, step: Step, several: bool) -> str:
@@ -100,6 +115,11 @@ def outdated_nodes(
         steps = plan(study)
         names = ask(study, steps, keep_code)
         found |= {node_name(study, steps[name], len(studies) > 1) for name in names}
+    for name, node in nodes.items():  # of other languages
+        if name not in found and found & set(node.needs):
+            found.add(name)
+            if stamps:
+                freshness.stamp(node.step, node.study).unlink(missing_ok=True)
     return [name for name in nodes if name in found]
 
 

@@ -18,12 +18,12 @@ from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, Study, budget_name, read_yaml, validate
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
-from lrnb.tuning.search import check_methods, elected, sft_candidates
+from lrnb.tuning.search import check_methods, elected, methods_together, sft_candidates
 
 SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
 PARENTS, ANY_METHOD = ("base", "ct", "sft"), "02_merge/any_method"
 ONE_SFT = 22  # cost of one candidate over `sft_epochs`
-RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device"}
+RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Step:
     cost: float = 10
     gpu: bool = False
     values: dict[str, Any] = field(default_factory=dict)  # parameters that differ from the study's
+    beside: tuple[tuple[str, str, Path], ...] = ()  # (language, step, result) of other languages it needs
 
     @property
     def source(self) -> Path:
@@ -71,7 +72,7 @@ def plan(study: Study) -> dict[str, Step]:
     check_methods(study)
     budgets = study.ct_budgets if study.trains else []
     tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
-    steps = [*_parents(study, budgets), *_merges(study), *_analysis(study, tuned)]
+    steps = [*_parents(study, budgets), *_merges(study), *_analysis(study, tuned), *_together(study)]
     return {step.name: step for step in steps}
 
 
@@ -170,6 +171,27 @@ def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
         _step(paths, "failures", "03_analysis/05_failures", [paths.lang / "failures"], last, 6),
         Step("report", "", paths.lang, (paths.lang / "report.html",), (*last, "failures"), 6),
     ]
+
+
+def _together(study: Study) -> list[Step]:
+    """A step for every set of languages that are merged into one model; it is the last language's."""
+    return [_of_languages(study, langs) for langs in study.merge_languages if langs[-1] == study.lang]
+
+
+def _of_languages(study: Study, langs: list[str]) -> Step:
+    methods, home = methods_together(study, langs), RunPaths(study).together(langs)
+    results = tuple(home / name / MANIFEST for name in (*(f"merge/{m}" for m in methods), "scores"))
+    beside = []
+    for lang in langs[:-1]:
+        other = RunPaths(study.model_copy(update={"lang": lang}))
+        beside += [
+            (lang, "ct", other.ct() / MANIFEST),
+            (lang, "eval_merged", other.scored("merged") / MANIFEST),
+        ]
+    return Step(
+        f"merge_{home.name}", "02_merge/languages", home, results, (*PARENTS, "eval_merged"),
+        20 * len(methods), True, {"merge_languages": [langs]}, tuple(beside),
+    )  # fmt: skip
 
 
 def _step(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrnb.analysis import failures, findings, languages
+from lrnb.analysis import failures, findings, languages, results, together
 from lrnb.analysis.comparisons import ONE_SEED
 from lrnb.analysis.kinds import ordered
 from lrnb.errors import UserError
@@ -114,10 +114,19 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
         "families": _rows(families),
         "slopes": _rows(slopes),
         "shares": _rows(shares),
+        "together": _rows(_together(told)),
         "figures": _figures(
             leads[leads["baseline"] == main], own, points, slopes, shares, RunPaths(first).root
         ),
     }
+
+
+def _together(told: Iterable[Study]) -> pd.DataFrame:
+    """What one model for several languages loses or wins, by seed; means of the tasks in X and in English."""
+    roots = dict.fromkeys((study.seed, RunPaths(study).root) for study in told)
+    tables = [together.read_together(root).assign(seed=seed) for seed, root in roots]
+    found = pd.concat(tables, ignore_index=True)
+    return found[found["task"].isin([results.MEAN, results.MEAN_EN])] if len(found) else found
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -126,6 +126,7 @@ class Study(BaseModel):
     zero_sign: Literal["majority", "positive"] = "majority"
     released_ct: str = ""  # Hub id of the authors' CT weights
     released_sft: str = ""
+    merge_languages: list[list[str]] = []  # whose CT goes into one merge, of one command: [[mn, ug]]
     extra_models: dict[str, str] = {}  # NAME: folder or Hub id; made elsewhere, compared like a merge
 
     # scoring
@@ -192,6 +193,18 @@ class Study(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_merge_languages(self) -> Study:
+        for langs in self.merge_languages:
+            if len(langs) < 2 or len(set(langs)) < len(langs) or not all(map(CODE.fullmatch, langs)):
+                raise ValueError(f"merge_languages: {langs}; give codes of two languages or more, each once")
+        if self.merge_languages and self.extend_vocabulary:
+            raise ValueError(
+                "merge_languages: with extend_vocabulary every language has tokens of its own, which no one "
+                "model has; leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_base(self) -> Study:
         if "base_source" not in self.model_fields_set:  # a notebook that does not read it
             return self
@@ -253,6 +266,7 @@ class Study(BaseModel):
         return self.model_dump(include=self.model_fields_set)
 
 
+CODE = regex.compile(r"[a-z]{2,3}")
 EXTRA_NAME = regex.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 PARENT_KINDS = ("base", "ct", "sft", "ct_then_sft")  # names of models that every study has
 ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked for

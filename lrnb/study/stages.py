@@ -118,6 +118,10 @@ class RunPaths:
     def merge(self, method: str, budget: int | None = None) -> Path:
         return self._budget(f"merge/{method}", budget)
 
+    def together(self, langs: Iterable[str]) -> Path:
+        """Of merges of the CT of several languages with one SFT, beside the languages."""
+        return self.root / "+".join(langs)
+
     def _budget(self, kind: str, budget: int | None) -> Path:
         return self.lang / kind / budget_name(budget) if budget else self.lang / kind
 

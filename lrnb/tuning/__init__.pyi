@@ -1,3 +1,7 @@
+from .for_languages import choose_for_languages as choose_for_languages
+from .for_languages import languages_together as languages_together
+from .for_languages import parents_together as parents_together
+from .for_languages import studies_together as studies_together
 from .live_merge import Playground as Playground
 from .live_merge import Prompt as Prompt
 from .on_dev import TOKENS_AN_ITEM as TOKENS_AN_ITEM
@@ -9,6 +13,7 @@ from .on_dev import parent_folders as parent_folders
 from .on_dev import read_choices as read_choices
 from .on_dev import tried as tried
 from .search import elected as elected
+from .search import methods_together as methods_together
 from .search import searched as searched
 from .search import sft_candidates as sft_candidates
 from .sft_on_dev import SftDevScorer as SftDevScorer

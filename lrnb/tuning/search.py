@@ -8,6 +8,7 @@ candidates are learning rates, then epochs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import isclose, prod
 from typing import Any, NamedTuple, TypeVar
@@ -139,6 +140,33 @@ def elected(study: Study) -> list[str]:
 def merges_on_dev(study: Study) -> int:
     """Merges that are tried on dev, for one budget."""
     return sum(len(candidate_grid(study, method)) for method in study.methods)
+
+
+def methods_together(study: Study, langs: Sequence[str]) -> list[str]:
+    """The study's methods that take the CT of several languages and SFT, each after the one it starts from.
+
+    UserError where none does.
+    """
+    most = {name: find(name).parents[1] for name in study.methods}
+    found = [name for name in METHODS if name in most and not 0 < most[name] <= len(langs)]
+    found = [name for name in found if (after := find(name).after) is None or after.name in found]
+    if not found:
+        raise UserError(
+            f"merge_languages: none of {', '.join(most)} merges {len(langs) + 1} models; add ties"
+        )
+    return found
+
+
+def for_languages(options: Mapping[str, Any], langs: Sequence[str]) -> dict[str, Any]:
+    """The options of a merge of CT and SFT for one of the CT of several languages and SFT.
+
+    The languages share CT's part of an average, by their codes; all else is for each of the parents.
+    """
+    alpha = options.get("alpha")
+    if alpha is None or len(langs) == 1:
+        return dict(options)
+    weights = dict.fromkeys(langs, alpha / len(langs)) | {"sft": 1 - alpha}
+    return {name: value for name, value in options.items() if name != "alpha"} | {"weights": weights}
 
 
 def check_search(study: Study) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support import made_run
+from support import made_languages, made_run
 from support.pico import save_pico
 
 from lrnb.analysis import pool, seeds
@@ -341,6 +341,23 @@ def seeds_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(main, "instruction_set", lambda: "avx512")
     monkeypatch.setattr("lrnb.pipeline.notebooks.visible_gpus", list)
     return ran
+
+
+def test_several_languages_end_with_a_table_and_the_page_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def run_studies(studies: list[Study], **_: object) -> list[str]:
+        assert [study.lang for study in studies] == ["qaa", "qab", "qac"]
+        made_languages.write_made_languages(tmp_path / "runs", seeds=(0,), n=20)
+        return ["qac/saturation", "qac/report"]
+
+    monkeypatch.setattr(runner, "run_studies", run_studies)
+    files = [str(ROOT / "params" / f"{lang}.yaml") for lang in ("qaa", "qab", "qac")]
+    assert run("run", *files, "--set", f"runs={tmp_path / 'runs'}", "--set", "world_languages=3") == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "3 languages, 1 seed: merge minus CT-then-SFT, points" in told
+    assert f"all languages: {tmp_path / 'runs' / 'nano.html'}" in told
+    assert (tmp_path / "runs" / "nano.html").is_file()
 
 
 def test_a_pool_grows_seed_by_seed_and_goes_on_where_it_was(

@@ -179,6 +179,11 @@ def write_report(folder):
     write_text(folder / "report.html", f"<p>mini {seeds}</p>")
     return folder / "report.html"
 """
+PAGE_OF_ALL = """def runs_of(runs, preset):
+    return []
+def finished(studies):
+    return studies
+"""
 
 
 def write_checkout(root: Path) -> Path:
@@ -187,6 +192,7 @@ def write_checkout(root: Path) -> Path:
     shutil.copytree(ROOT / "params", root / "params")
     shutil.copy(ROOT / "Snakefile", root)
     (root / "lrnb" / "report" / "page.py").write_text(REPORT)
+    (root / "lrnb" / "report" / "languages_page.py").write_text(PAGE_OF_ALL)
     for name, (keys, folders) in KEYS.items():
         declared = f"preset = 'nano'\nlang = 'qaa'\nseed = 0\nruns = 'runs'\n{keys}"
         body = WRITE.format(folders=folders or f"[{SFT}]")

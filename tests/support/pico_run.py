@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import yaml
 from support.bpe import byte_level_spec, save_bpe
 
 from lrnb.data import microworld
-from lrnb.study.files import MANIFEST, hashes
+from lrnb.study.files import MANIFEST, hashes, write_text
 from lrnb.study.parameters import Study
 from lrnb.study.stages import RunPaths
 from lrnb.training import base
@@ -18,18 +19,26 @@ BUDGET = 2048
 
 def pico_study(runs: Path) -> Study:
     """Micro-world data, and base, CT and SFT with random task vectors, as the stages leave them."""
+    return pico_studies(runs, "qaa")[0]
+
+
+def pico_studies(runs: Path, *langs: str) -> list[Study]:
+    """The same of several languages, each with its own CT and params.yaml."""
     tasks = ["world_topic", "world_sums"]
     study = Study(runs=str(runs), ct_budgets=[BUDGET], tasks=tasks, script="Georgian")
-    paths = RunPaths(study)
-    world = microworld.make_world(("qaa",))
+    studies = [study.model_copy(update={"lang": lang}) for lang in langs]
+    each, paths = [RunPaths(one) for one in studies], RunPaths(study)
+    world = microworld.make_world(langs)
     microworld.write_world(paths.world, world, base_tokens=200, ct_tokens=200, dev=5, test=12, sft=20)
     tokenizer = microworld.build_tokenizer(world)
-    models = _models(len(tokenizer), tokenizer)
-    for folder, model in zip((paths.base, paths.ct(BUDGET), paths.sft), models, strict=True):
+    folders = (paths.base, *(one.ct(BUDGET) for one in each), paths.sft)
+    for folder, model in zip(folders, _models(len(tokenizer), tokenizer, len(folders)), strict=True):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    _finish(paths)
-    return study
+    for one in each:
+        _finish(one)
+        write_text(one.lang / "params.yaml", yaml.safe_dump(one.study.model_dump()))
+    return studies
 
 
 def byte_study(runs: Path, data_root: Path, lang: str, script: str) -> Study:
@@ -44,10 +53,11 @@ def byte_study(runs: Path, data_root: Path, lang: str, script: str) -> Study:
     return study
 
 
-def _models(vocab_size: int, tokenizer: object, noise: float = 0.02) -> list:
+def _models(vocab_size: int, tokenizer: object, count: int = 3, noise: float = 0.02) -> list:
     import torch
 
-    made = [base.scratch_model(vocab_size=vocab_size, width=32, layers=2, tokenizer=tokenizer) for _ in "123"]
+    shape = {"vocab_size": vocab_size, "width": 32, "layers": 2, "tokenizer": tokenizer}
+    made = [base.scratch_model(**shape) for _ in range(count)]
     for seed, model in enumerate(made[1:]):
         random = torch.Generator().manual_seed(seed)
         for weight in model.parameters():

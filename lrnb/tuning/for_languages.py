@@ -1,0 +1,153 @@
+"""One model for several languages: their CT and one SFT merged, chosen on the dev items of all of them.
+
+As `on_dev` does it for one language; a candidate's dev score is the mean over the languages of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrnb.errors import UserError
+from lrnb.merging.methods import find
+from lrnb.merging.task_vectors import TaskVectors
+from lrnb.merging.whole_models import merge_checkpoints, merge_state
+from lrnb.study.files import atomic_file
+from lrnb.study.parameters import Study, budget_name, read_yaml, validate
+from lrnb.study.progress import Progress
+from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.tuning.on_dev import (
+    Dev,
+    DevScore,
+    dev_items,
+    dev_tasks,
+    mark_chosen,
+    merged_like,
+    open_scorer,
+    parent_folders,
+    score_on_dev,
+)
+from lrnb.tuning.search import (
+    candidate_grid,
+    candidates,
+    for_languages,
+    grid_size,
+    is_default,
+    searched,
+    settings,
+    taken_over,
+)
+
+
+def languages_together(study: Study) -> list[str]:
+    """The languages that a notebook merges into one model. UserError where it is not one set."""
+    if len(study.merge_languages) != 1:
+        raise UserError(
+            f"merge_languages is {study.merge_languages}; here it is one set, such as [['qaa', 'qab']], of "
+            "languages that were run: lrnb run params/qaa.yaml params/qab.yaml --set "
+            "'merge_languages=[[qaa,qab]]'"
+        )
+    return study.merge_languages[0]
+
+
+def studies_together(study: Study) -> list[Study]:
+    """The study of each of these languages, as it was run beside this one. UserError where one is missing."""
+    found = []
+    for lang in languages_together(study):
+        path = RunPaths(study.model_copy(update={"lang": lang})).lang / "params.yaml"
+        if not path.is_file():
+            raise UserError(f"{path} is missing: {lang} was not run here. Run lrnb run params/{lang}.yaml")
+        found.append(validate(read_yaml(path), str(path)).model_copy(update={"runs": study.runs}))
+    return found
+
+
+def parents_together(studies: Sequence[Study], budget: int) -> dict[str, Path]:
+    """{language: its CT at `budget`} and {"sft": SFT-en}, which all have in common."""
+    each = {study.lang: parent_folders(RunPaths(study), budget) for study in studies}
+    return {lang: folders["ct"] for lang, folders in each.items()} | {
+        "sft": current(RunPaths(studies[0]).sft)
+    }
+
+
+def choose_for_languages(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
+    """Search on dev, and write every budget's merge, choices.csv, manifest into `<codes>/merge/<method>/`.
+
+    Returns choices.csv, whose columns are those of `on_dev.score_candidates`. `dev_score`: of
+    `scorer_together`; it is made when not given. Slack protects SFT.
+    """
+    studies, langs = studies_together(study), languages_together(study)
+    folder = RunPaths(study).together(langs) / "merge"
+    after = find(method).after
+    inputs = [RunPaths(study).base, RunPaths(study).sft, *(RunPaths(one).ct() for one in studies)]
+    inputs += [folder / after.name] if after else []
+    with Stage(folder / method, method, study.declared(), inputs) as stage:
+        dev_score, tables = dev_score or scorer_together(studies), []
+        total = len(candidate_grid(study, method)) * len(study.ct_budgets)
+        with Progress(method, total, "candidates") as progress:
+            for budget in study.ct_budgets:
+                fixed = _fixed(study, method, budget, folder)
+                table = _scored(study, studies, method, budget, fixed, dev_score, progress)
+                best = table[table["chosen"]].iloc[0]
+                own = fixed | {name: float(best[name]) for name in candidates(study, method)}
+                report = merge_checkpoints(
+                    method, RunPaths(study).base, parents_together(studies, budget),
+                    stage.draft / budget_name(budget), threads=study.threads, vocabulary=study.vocabulary,
+                    **for_languages(own, langs),
+                )  # fmt: skip
+                stage.facts[str(budget)] = {**own, "report": report}
+                tables.append(table)
+        choices = pd.concat(tables, ignore_index=True)
+        with atomic_file(stage.draft / "choices.csv") as temporary:
+            choices.to_csv(temporary, index=False)
+    return choices
+
+
+def _fixed(study: Study, method: str, budget: int, folder: Path) -> dict[str, Any]:
+    """Options that are not searched; some from what the method before this one chose for these languages."""
+    after, names = find(method).after, taken_over(study, method)
+    best: Mapping[Any, Any] = {}
+    if after and names:
+        table = pd.read_csv(current(folder / after.name) / "choices.csv")
+        best = table[(table["ct_tokens"] == budget) & table["chosen"]].iloc[0].to_dict()
+    return settings(study, method) | {name: float(best[name]) for name in names}
+
+
+def _scored(
+    study: Study, studies: Sequence[Study], method: str, budget: int, fixed: dict[str, Any],
+    dev_score: DevScore, progress: Progress,
+) -> pd.DataFrame:  # fmt: skip
+    langs, grid = languages_together(study), grid_size(study, method)
+    how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
+    vectors = TaskVectors(RunPaths(study).base, parents_together(studies, budget), **how)
+    head = {"preset": study.preset, "lang": "+".join(langs), "method": method, "ct_tokens": budget}
+    rows = []
+    for options in candidate_grid(study, method):
+        named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
+        dev = dev_score(merge_state(method, vectors, **for_languages(fixed | options, langs)))
+        tail = {"grid": grid, "default": is_default(study, method, named)}
+        rows.append(head | named | dev.columns() | tail)
+        progress.update(1)
+    return mark_chosen(pd.DataFrame(rows), searched(study, method))
+
+
+def scorer_together(studies: Sequence[Study]) -> DevScore:
+    """A function from merged weights to the mean over the languages of their `Dev` scores; imports torch."""
+    asked = [dev_items(study, dev_tasks(study)) for study in studies]
+    scorer = open_scorer(studies[0], merged_like(studies[0]))
+
+    def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
+        scorer.load_state(state)
+        return _mean_dev(studies, [score_on_dev(scorer, tasks) for tasks in asked])
+
+    return dev_score
+
+
+def _mean_dev(studies: Sequence[Study], found: Sequence[Dev]) -> Dev:
+    tasks = [f"{study.lang}:{task}" for study, dev in zip(studies, found, strict=True) for task in dev.tasks]
+    error = float(np.sqrt(sum(dev.error**2 for dev in found))) / len(found)
+    score, chance = (float(np.mean([getattr(dev, name) for dev in found])) for name in ("score", "chance"))
+    return Dev(score, sum(dev.n for dev in found), chance, tuple(tasks), error)
