@@ -178,8 +178,10 @@ def bench(given: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     every = crossed_settings() if given.languages else settings()
     for setting in every:
-        one = simulated_crossed if isinstance(setting, Crossed) else simulated
-        row = one(setting, given.simulations)  # type: ignore[operator]
+        if isinstance(setting, Crossed):
+            row = simulated_crossed(setting, given.simulations)
+        else:
+            row = simulated(setting, given.simulations)
         rows.append(row | {"misses": misses(row, given.simulations)})
         print(line(rows[-1]), flush=True)
     missed = sum(bool(row["misses"]) for row in rows)

@@ -57,7 +57,7 @@ def run_conflicts(given: argparse.Namespace) -> int:
     from lrnb.conflicts import atlas, counts
     from lrnb.merging import task_vectors
 
-    options = {"density": DENSITY} | values_of(given, ASKED)
+    options = _whose({"density": DENSITY} | values_of(given, ASKED), list(models))
     refuse_forgotten(SPECS, options, models)
     counts.setting(list(models), **options)  # before any model is opened
     start = time.perf_counter()
@@ -76,6 +76,13 @@ def run_conflicts(given: argparse.Namespace) -> int:
         if given.out:
             print(given.out)
     return 0
+
+
+def _whose(options: dict[str, Any], models: list[str]) -> dict[str, Any]:
+    """Without slack nobody is protected: models need none that is called sft, and the last stands for it."""
+    if options.keys() & {"protect", "slack", "slack_threshold"} or "sft" in models:
+        return options
+    return options | {"protect": models[-1]}
 
 
 def _whole(made: Atlas) -> dict[str, Any]:

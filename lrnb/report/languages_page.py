@@ -124,8 +124,7 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
 def _together(told: Iterable[Study]) -> pd.DataFrame:
     """What one model for several languages loses or wins, by seed; means of the tasks in X and in English."""
     roots = dict.fromkeys((study.seed, RunPaths(study).root) for study in told)
-    tables = [together.read_together(root).assign(seed=seed) for seed, root in roots]
-    found = pd.concat(tables, ignore_index=True)
+    found = results.joined([together.read_together(root).assign(seed=seed) for seed, root in roots])
     return found[found["task"].isin([results.MEAN, results.MEAN_EN])] if len(found) else found
 
 

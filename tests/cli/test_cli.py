@@ -232,6 +232,10 @@ def test_conflicts_of_three_parents(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (made.parents, made.protect) == (["a", "b", "code"], "code")
     assert run("conflicts", "--base", base, *models[:2]) == 2
     assert "conflicts needs two models" in capsys.readouterr().err
+    assert run("conflicts", "--base", base, *models[:4]) == 0  # without slack nobody is protected
+    assert "a discarded, % of its kept" in capsys.readouterr().out
+    assert run("conflicts", "--base", base, *models[:4], "--slack", "0.1") == 2
+    assert "protect: no parent is called 'sft'; give one of a, b" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

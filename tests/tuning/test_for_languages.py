@@ -15,10 +15,11 @@ from lrnb.checkpoints.reading import open_checkpoint
 from lrnb.errors import UserError
 from lrnb.merging.whole_models import merge_state
 from lrnb.pipeline import graph
-from lrnb.pipeline.steps import plan
+from lrnb.pipeline.notebooks import QUIET, exec_notebook
+from lrnb.pipeline.steps import plan, step_params
 from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ROOT, Study, load_study
-from lrnb.study.stages import RunPaths, Stage
+from lrnb.study.stages import RunPaths, Stage, read_manifest
 from lrnb.tuning import for_languages as joint
 from lrnb.tuning.on_dev import Dev, choose_on_dev
 from lrnb.tuning.search import for_languages, methods_together
@@ -89,6 +90,20 @@ def test_it_is_scored_in_every_language_against_its_own_merge(studies: list[Stud
     assert row["score"].iloc[0] == pytest.approx(100 * own["correct"].mean())
     assert len(together.read_together(RunPaths(studies[1]).root)) == len(leads)
     assert together.read_together(home).empty
+
+
+def test_its_notebook_runs_and_ends_with_the_same_results(studies: list[Study], tmp_path: Path) -> None:
+    study = studies[1].model_copy(update={"methods": ["average", "ties"]})
+    step = plan(study)["merge_qaa+qab"]
+    before = {path: read_manifest(path.parent)["outputs"] for path in step.results if "merge" in path.parts}
+    out = exec_notebook(step.source, step_params(step, study), tmp_path / "out.ipynb", QUIET)
+    assert "one set" not in out.read_text(encoding="utf-8")
+    assert all(path.is_file() for path in step.results)
+    leads = pd.read_csv(step.results[-1].parent / "leads.csv")
+    assert set(leads["method"]) == {"average", "ties"} and set(leads["lang"]) == {"qaa", "qab"}
+    after = {path: read_manifest(path.parent)["outputs"] for path in before}
+    weights = [name for name in next(iter(before.values())) if name.endswith(".safetensors")]
+    assert weights and all(before[p][name] == after[p][name] for p in before for name in weights)
 
 
 def test_options_are_shared_out_among_the_languages() -> None:
