@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
         "common": languages.common_seeds(found),
         "budgets": [budget_name(b) for b in first.ct_budgets],
         "missing": missing(there, [*told, *(s for s in there if RunPaths(s).lang.as_posix() in others)]),
-        "others": {Path(name).relative_to(runs.absolute()).as_posix(): keys for name, keys in others.items()},
+        "others": {os.path.relpath(name, runs): keys for name, keys in others.items()},
         "stale": [change for s in told for change in stale(RunPaths(s).scores, RunPaths(s).conflicts)],
         "synthetic": bool(set(found) & set(SYNTHETIC)),
         "margin": first.margin,
@@ -136,8 +137,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _pages(runs: Path, told: Iterable[Study]) -> dict[tuple[str, int], str]:
     """(language, seed) -> the address of its own page from here, where it is there."""
     found = {(s.lang, s.seed): RunPaths(s).lang / "report.html" for s in told}
-    home = runs.absolute()
-    return {k: path.absolute().relative_to(home).as_posix() for k, path in found.items() if path.is_file()}
+    return {key: os.path.relpath(path, runs) for key, path in found.items() if path.is_file()}
 
 
 def _verdicts(rows: pd.DataFrame, margin: float) -> list[str]:
