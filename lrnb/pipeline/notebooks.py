@@ -35,8 +35,9 @@ from lrnb.study.stages import RunPaths
 from lrnb.tuning.search import check_methods
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-THREAD_VARIABLES += ("RAYON_NUM_THREADS",)  # of tokenizers
+THREAD_VARIABLES: tuple[str, ...] = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
+)  # fmt: skip  # the last one is of tokenizers
 EXTENSION = "lrnb.pipeline.offline_figures"  # of IPython: how the kernel keeps figures
 QUIET = {
     "LRNB_HEADLESS": "1",  # figures for widgets: a kept widget holds megabytes and shows nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from support import made_languages, made_run
@@ -72,6 +73,27 @@ def test_a_page_links_to_the_pages_that_are_there(runs: Path) -> None:
     text = text_of(runs)
     assert '<a href="nano-seed1/qab/report.html">seed 1</a>' in text
     assert 'href="nano/qab/report.html"' not in text
+
+
+def test_what_one_model_for_two_languages_loses_stands_on_the_page(runs: Path) -> None:
+    assert "Several languages in one model" not in text_of(runs)
+    row = {"ct_tokens": 16_384, "method": "ties", "baseline": "alone", "task": "mean", "difference": -1.25}
+    row |= {
+        "ci_low": -3.0,
+        "ci_high": 0.5,
+        "p": 0.2,
+        "n": 80,
+        "seeds": 1,
+        "score": 40.0,
+        "score_alone": 41.25,
+    }
+    row |= {"lang": "qab", "p_holm": 0.4, "languages": "qaa+qab"}
+    made_run.manifest(folder := runs / "nano-seed1" / "qaa+qab" / "scores")
+    pd.DataFrame([row, row | {"task": "topic"}]).to_csv(folder / "leads.csv", index=False)
+    text = text_of(runs)
+    shown = "<td>qaa+qab</td><td>qab</td><td>1</td><td>16k</td>"
+    assert text.count(shown) == 1
+    assert "<td>−1.2</td><td>−3.0 to +0.5</td><td>0.400</td>" in text
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, runs: Path) -> None:
