@@ -146,6 +146,39 @@ def findings_of_pool(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
     return [_pooled(row, margin) for row in rows.to_dict("records")]
 
 
+def answer_in_a_sentence(rows: pd.DataFrame, margin: float = 0.0) -> str:
+    """Which merges are better or worse than their baseline, and where, as HTML; rows of one baseline.
+
+    Of a pool (`pool_answers.answer`), or of one run's differences with their `noise` and seeds = 1.
+    """
+    noise = rows["noise"] if "noise" in rows else [WITH_TRAINING] * len(rows)
+    told = zip(rows.to_dict("records"), noise, strict=True)
+    kinds = [verdict_of(row, one, margin) for row, one in told]
+    ahead, behind, same = (
+        _named_at(rows, [kind.startswith(words) for kind in kinds])
+        for words in ((HOLDS, "above"), (FAILS, "below"), "the same")
+    )
+    other, budgets = label(rows["baseline"].iloc[0]), rows["ct_tokens"].nunique()
+    whole = f"no merge is better than {other} at any of the {budgets} CT budgets" if budgets > 1 else (
+        f"no merge is better than {other}")  # fmt: skip
+    parts = [f"better than {other}: {ahead}" if ahead else whole]
+    parts += [f"worse: {behind}"] * bool(behind) + [f"{same_within(margin)}: {same}"] * bool(same)
+    rest = "the rest" if ahead or behind or same else "their differences"
+    parts += [f"{rest} cannot be told from zero"] if OPEN in kinds else []
+    over = "In this one run" if rows["seeds"].max() == 1 else f"Over {_drawn(rows.iloc[0].to_dict())}"
+    return f"{over} {'; '.join(parts)}."
+
+
+def _named_at(rows: pd.DataFrame, where: Sequence[bool]) -> str:
+    """ "TIES and TIES-SV at every budget, average at 262k": the methods of the chosen rows."""
+    every, found = rows["ct_tokens"].nunique(), dict[str, list[str]]()
+    for method, own in rows[list(where)].groupby("method", sort=False):
+        tokens = [budget_name(int(n)) for n in sorted(own["ct_tokens"])]
+        place = "every budget" if 1 < every == len(tokens) else " and ".join(tokens)
+        found.setdefault(place, []).append(label(method))
+    return ", ".join(f"{' and '.join(methods)} at {place}" for place, methods in found.items())
+
+
 def findings_of_fades(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
     """Whether the lead of each merge fades over a pool of seeds; rows: of `pool_answers.pooled_fades`."""
     return [_faded(row, margin) for row in rows.to_dict("records")]

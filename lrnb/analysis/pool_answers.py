@@ -95,10 +95,9 @@ def about(study: Study, pool: Pool | None) -> str:
     if pool is None:
         return f"No pool of seeds is stored for {study.lang} of preset {study.preset}. {alone}"
     if pool.why:
-        return (
-            f"The stored pool of {pool.seeds} seeds does not go with this run: other {'; '.join(pool.why)}. "
-            f"{alone}"
-        )
+        more = f" and {len(pool.why) - 2} more" if len(pool.why) > 3 else ""
+        why = "; ".join(pool.why[: 2 if more else 3])
+        return f"The stored pool of {pool.seeds} seeds does not go with this run: other {why}{more}. {alone}"
     return (
         f"The stored pool has {pool.seeds} seeds, each counted once, on {pool.isa}. What it says depends "
         "neither on this run nor on this machine; this run is one more value beside it." + _on_sets(pool)
@@ -118,6 +117,13 @@ def _on_sets(pool: Pool) -> str:
         f"{said['agree']} of {said['numbers']} numbers; the largest difference is "
         f"{abs(most['difference']):.1f} points ({what})."
     )
+
+
+def mean_shares(lines: Sequence[Line]) -> pd.DataFrame:
+    """ct_tokens, and the means over the runs of a pool's shares (`pool.SHARES`)."""
+    tables = [pd.DataFrame.from_dict(line["shares"], orient="index") for line in lines]
+    found = pd.concat(tables).groupby(level=0).mean().rename_axis("ct_tokens").reset_index()
+    return found.assign(ct_tokens=found["ct_tokens"].astype(int)).sort_values("ct_tokens", ignore_index=True)
 
 
 def pooled_fades(lines: Sequence[Line]) -> pd.DataFrame:

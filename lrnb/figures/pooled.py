@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 import plotly.graph_objects as go
 
 from lrnb.analysis.kinds import KINDS, label
-from lrnb.figures.style import FAINT, INK, blank, colour, error_bars, finish, line_of, marker_of, token_axis
+from lrnb.figures.style import (
+    AXIS,
+    FAINT,
+    INK,
+    OUTCOMES,
+    blank,
+    colour,
+    error_bars,
+    finish,
+    level_line,
+    line_of,
+    marker_of,
+    positions,
+    token_axis,
+)
 
+PUBLISHED = 4.69  # points; the largest mean lead over CT-then-SFT in the paper, below 10B CT tokens
 WIDTH = 0.13  # between the methods of one budget, on the log2 axis
 
 
@@ -33,7 +50,33 @@ def pooled_leads_by_budget(rows: pd.DataFrame) -> go.Figure:
         name, one = label(rows["baseline"].iloc[0]), "languages"
         what = f"{rows['languages'].max()} languages, {what}"
     title = f"Lead over {name}, n = {what}: 95% interval (thick), 95% of single {one} (thin)"
+    if rows["low"].isna().all():
+        title = f"Lead over {name} in this run: 95% interval of its items"
     return finish(fig, title, "CT tokens (log scale)", "lead (percentage points)", 400)
+
+
+def leads_and_discarded(rows: pd.DataFrame, discarded: Mapping[int, float]) -> go.Figure:
+    """`pooled_leads_by_budget` beside the paper's largest lead, and below it, on the same axis, a share.
+
+    discarded: CT tokens to the share of SFT's kept entries that the election discards, in [0, 1].
+    """
+    fig = pooled_leads_by_budget(rows)
+    level_line(fig, PUBLISHED, "4.69, the paper's<br> largest", "dot")
+    places, _ = positions(discarded)
+    shown = [100 * discarded[tokens] for tokens in places]
+    text = [f"{share:.0f}%" for share in shown]
+    fig.add_scatter(
+        x=[*places.values()], y=shown, yaxis="y2", text=text,
+        mode="lines+markers+text", textposition="top center",
+        marker={"symbol": "square", "size": 8}, line={"color": OUTCOMES["discarded"]}, cliponaxis=False,
+        showlegend=False, hovertemplate="%{y:.1f}% of SFT's entries discarded<extra></extra>",
+    )  # fmt: skip
+    below = {"domain": [0, 0.2], "range": [0, max(shown, default=0.0) * 1.5 or 1], "nticks": 3}
+    fig.update_layout(
+        yaxis={"domain": [0.36, 1]}, yaxis2=AXIS | below | {"title": {"text": "SFT discarded<br>(%)"}},
+        xaxis={"anchor": "y2"}, margin={"r": 96}, legend={"y": 1.02, "yanchor": "bottom"},
+    )  # fmt: skip
+    return fig
 
 
 def _single_runs(fig: go.Figure, rows: pd.DataFrame) -> None:

@@ -53,7 +53,8 @@ def model_card(report: Mapping[str, Any], header: str) -> str:
         *recipe,
     ]
     if report["parents"]:
-        lines += ["", "| parent | kept of all | discarded of kept |", "|---|---|---|"]
+        left = " after slack" if "reserved" in report else ""
+        lines += ["", f"| parent | kept of all | discarded of kept{left} |", "|---|---|---|"]
         lines += [
             f"| {plain(name)} | {x['kept_share']:.4f} | {x['discarded_share']:.4f} |"
             for name, x in report["parents"].items()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -23,16 +24,16 @@ from lrnb.analysis import (
     english,
     findings,
     pool_answers,
-    pool_lines,
     results,
     seeds,
     trust,
 )
 from lrnb.analysis.kinds import label, ordered
+from lrnb.analysis.pool_lines import BASELINE
 from lrnb.errors import UserError
 from lrnb.figures.failures import scores_against_kept, shares_by_model
 from lrnb.figures.merging import fates, shares_by, shares_by_budget
-from lrnb.figures.pooled import pooled_leads_by_budget
+from lrnb.figures.pooled import leads_and_discarded
 from lrnb.figures.scores import (
     differences_to_baseline,
     front,
@@ -130,7 +131,10 @@ def page_content(study: Study) -> dict[str, Any]:
     table = pool_answers.with_training(table, pooled, study.seed)
     said = findings.findings_of_scores(scores, items, table, study.margin)
     said += findings.findings_of_shares(shares, scores)
-    answer, both = _answer(study, pooled, table), english.in_both(scores)
+    answer, both = (
+        _answer(study, pooled, table, results.of_the_model(shares, "fixed")),
+        english.in_both(scores),
+    )
     choices = trust.dev_and_test(paths, items)
     frames = {
         "scores": trust.marks(scores, items),
@@ -235,13 +239,16 @@ def _answer_table(items: pd.DataFrame) -> dict[str, Any]:
     return {"tasks": list(dict.fromkeys(table["task"])), "models": _cells(table, "model"), **count}
 
 
-def _answer(study: Study, pooled: pool_answers.Pool | None, table: pd.DataFrame) -> dict[str, Any]:
-    """What the stored pool says, this run in it: rows, sentences on a method, figure; or why not."""
+def _answer(
+    study: Study, pooled: pool_answers.Pool | None, table: pd.DataFrame, shares: pd.DataFrame
+) -> dict[str, Any]:
+    """What the stored pool says, this run in it: rows, sentences, figure; or why not, and this run alone."""
     about = pool_answers.about(study, pooled)
     if pooled is None or pooled.why:
-        return {"about": about, "rows": [], "said": [], "outside": [], "figure": None}
+        alone = {"about": about, "rows": [], "said": [], "outside": [], "detectable": []}
+        return alone | _first(_of_this_run(table), study, shares)
     rows = pool_answers.answer(pooled, table, study.seed)
-    rows = rows[rows["baseline"] == pool_lines.BASELINE]
+    rows = rows[rows["baseline"] == BASELINE]
     said = findings.findings_of_pool(rows, study.margin)
     kinds = [finding["verdict"] for finding in said]
     one = "ties" if "ties" in set(rows["method"]) else rows["method"].iloc[0]
@@ -253,8 +260,23 @@ def _answer(study: Study, pooled: pool_answers.Pool | None, table: pd.DataFrame)
         "rows": rows.assign(verdict=kinds).to_dict("records"),
         "said": first,
         "outside": rows[rows["outside"]].to_dict("records"),
-        "figure": pooled_leads_by_budget(rows),
-    }
+        "detectable": [rows["detectable"].min(), rows["detectable"].max()],
+    } | _first(rows, study, pool_answers.mean_shares(pooled.lines))
+
+
+def _of_this_run(table: pd.DataFrame) -> pd.DataFrame:
+    """The main question's differences of one run, as the pool's answer has them."""
+    baseline = BASELINE if BASELINE in set(table["baseline"]) else "sft"
+    own = table[(table["task"] == results.headline(table)) & (table["baseline"] == baseline)]
+    return own.assign(seeds=1, own=np.nan, low=np.nan, high=np.nan, outside=False)
+
+
+def _first(rows: pd.DataFrame, study: Study, shares: pd.DataFrame) -> dict[str, Any]:
+    """What stands first on the page: a sentence and a figure; shares: sft_discarded_share by ct_tokens."""
+    known = shares.set_index("ct_tokens")["sft_discarded_share"]
+    sentence = findings.answer_in_a_sentence(rows, study.margin) if len(rows) else ""
+    figure = leads_and_discarded(rows, known.to_dict()) if len(rows) else None
+    return {"sentence": sentence, "figure": figure}
 
 
 def _over_seeds(study: Study, pooled: pool_answers.Pool | None, scores: pd.DataFrame) -> list[dict[str, Any]]:

@@ -240,6 +240,35 @@ def test_a_run_far_from_the_others_is_said_to_be_outside(study: Study, line: poo
     assert all("is outside of where 95% of single runs lie" in finding["text"] for finding in said)
 
 
+def test_the_answer_is_a_sentence(study: Study, line: pool_lines.Line) -> None:
+    one = pool_answers.Pool([made_line(line, seed, noise=0.0) for seed in range(1, 9)], "avx512", [])
+    rows = pool_answers.answer(one, differences(study), 0)
+    rows = rows[rows["baseline"] == "ct_then_sft"].assign(p_holm=0.001)
+    better = rows.assign(difference=3.0, ci_low=2.5, ci_high=3.5)
+    assert (said := findings.answer_in_a_sentence(better, 2)).startswith(
+        "Over 8 seeds better than CT-then-SFT: "
+    )
+    assert said.endswith(" at every budget.") and "TIES" in said
+    worse = better.assign(difference=-3.0, ci_low=-3.5, ci_high=-2.5)
+    assert "no merge is better than CT-then-SFT at any of the" in findings.answer_in_a_sentence(worse, 2)
+    assert "; worse: average and task arithmetic" in findings.answer_in_a_sentence(worse, 2)
+    same = better.assign(difference=0.0, ci_low=-1.0, ci_high=1.0, p_holm=1.0)
+    assert "; the same within 2 points: average and" in findings.answer_in_a_sentence(same, 2)
+    open_ = same.assign(ci_low=-9.0, seeds=1, noise=comparisons.ITEMS_ONLY)
+    said = findings.answer_in_a_sentence(open_, 2)
+    assert said.startswith("In this one run no merge") and said.endswith(
+        "their differences cannot be told from zero."
+    )
+
+
+def test_shares_are_means_over_the_seeds(line: pool_lines.Line) -> None:
+    lines = [made_line(line, seed) for seed in range(2)]
+    lines[1]["shares"] = {b: {k: 3 * v for k, v in own.items()} for b, own in lines[0]["shares"].items()}
+    found = pool_answers.mean_shares(lines).set_index("ct_tokens")["sft_discarded_share"]
+    for tokens, own in lines[0]["shares"].items():
+        assert found[int(tokens)] == pytest.approx(2 * own["sft_discarded_share"])
+
+
 def test_a_pool_that_does_not_fit_widens_nothing(study: Study, line: pool_lines.Line) -> None:
     one = pool_answers.Pool(
         [made_line(line, seed) for seed in range(3)], "avx512", ["ct_lr (1 here, 2 in the pool)"]

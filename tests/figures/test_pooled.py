@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
-from lrnb.figures.pooled import pooled_leads_by_budget
+from lrnb.figures.pooled import leads_and_discarded, pooled_leads_by_budget
 from lrnb.figures.style import FAINT, INK
 
 BUDGETS = [16_384, 65_536]
@@ -32,3 +33,19 @@ def test_this_run_is_a_ring_where_it_has_a_value_darker_outside() -> None:
     assert list(ring.marker.line.color) == [FAINT, INK, FAINT]
     alone = pooled_leads_by_budget(rows().assign(own=float("nan")))
     assert "this run" not in {trace.name for trace in alone.data}
+
+
+def test_discarded_shares_stand_below_the_leads_on_the_same_axis() -> None:
+    fig = leads_and_discarded(rows(), {BUDGETS[0]: 0.02, BUDGETS[1]: 0.14})
+    below = fig.data[-1]
+    assert (
+        below.yaxis == "y2" and list(below.y) == pytest.approx([2, 14]) and list(below.text) == ["2%", "14%"]
+    )
+    assert list(below.x) == [14.0, 16.0] == list(fig.layout.xaxis.tickvals)
+    assert fig.layout.yaxis.domain[0] > fig.layout.yaxis2.domain[1]
+    assert any("4.69" in note.text for note in fig.layout.annotations)
+
+
+def test_one_run_is_called_one_run() -> None:
+    alone = rows().assign(own=float("nan"), low=float("nan"), high=float("nan"), seeds=1)
+    assert "in this run: 95% interval of its items" in pooled_leads_by_budget(alone).layout.title.text

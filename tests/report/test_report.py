@@ -69,16 +69,29 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
 
 
 def test_page_holds_every_part(page: str) -> None:
-    for part in ("holds", "scores", "differences", "answers", "failures", "discarded", "training", "chosen"):
+    for part in ("holds", "scores"):
         assert f'<section id="{part}">' in page
-    assert '<section id="details">' in page
+    folded = ("differences", "answers", "failures", "discarded", "training", "data", "chosen", "details")
+    for part in folded:
+        assert f'<details class="part" id="{part}">' in page and f'<a href="#{part}">' in page
+    assert page.count("<details") == page.count("</details>")
+
+
+def test_the_page_begins_with_the_question_the_answer_and_its_figure(page: str) -> None:
+    first = page[page.index("<h1>") : page.index("<nav")]
+    assert "Merge, or train on top?" in first and "In this one run " in first
+    assert "Plotly.newPlot" in first and "paper's" in first and "SFT discarded" in first
+    assert "points to be found four times out of five" in first
+
+
+def test_page_tells_its_run(page: str) -> None:
     assert "synthetic micro-world" in page
     assert "<td>ct_budgets</td>" in page
     assert "0.1.0" in page
 
 
 def test_page_says_what_was_trained_on(page: str) -> None:
-    part = page[page.index('<section id="data">') : page.index('<section id="chosen">')]
+    part = page[page.index('class="part" id="data"') : page.index('class="part" id="chosen"')]
     assert "duplicate 1,500, too short 2, &lt;/script&gt;" in part
     assert "<td>60,000</td><td>3.00</td>" in part and "<td>0.500</td>" in part
     assert "too long 5, held items of topic 2" in part and "<th>qaa</th><th>en</th>" in part
@@ -281,7 +294,7 @@ def test_page_says_what_was_tuned_and_what_can_be_told_apart(made: Path, page: s
 
 def test_page_has_english_beside_x_where_english_is_scored(made: Path, copy: Path, page: str) -> None:
     assert "X against English at each CT budget (n = 120 and 60 items" in page
-    assert page.count('<h3 id="english">English kept</h3>') == 1
+    assert page.count("<h2>English kept</h2>") == 1
     study = report.study_of(copy)
     for name in ("scores.csv", "items.parquet", "differences.csv"):
         path = RunPaths(study).scores / name
