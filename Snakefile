@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from lrnb.pipeline import graph, notebooks, steps, warm
+from lrnb.pipeline.retries import Retries
 from lrnb.study import parameters
 
 RUN = Path.cwd()
@@ -24,6 +25,7 @@ URGENCY = graph.priorities(NODES)
 KEEP_CODE = ["--keep-code"] if config.get("keep_code") else []
 ENVIRONMENT = notebooks.QUIET | notebooks.environment(STUDIES[0])
 NURSERY = warm.start_nursery(ENVIRONMENT) if config.get("warm") else None
+STATUS = {name: notebooks.Status(node.study, node.step.name) for name, node in NODES.items()}
 os.chdir(RUN)
 
 
@@ -59,7 +61,15 @@ for node in NODES.values():
         priority: URGENCY[node.name]
         resources:
             gpu=int(node.step.gpu),
+            tasks=0 if node.step.gpu else 1,  # with a GPU, older plugins would start the step once for each
         params:  # by a function, since Snakemake reads braces in a path as wildcards
             command=lambda wildcards, node=node: command(node),
         shell:
             "{params.command} > {log} 2>&1 && touch {output}"
+
+ASKED = workflow.resource_settings.overwrite_resources  # a profile's set-resources: gpu, cpu, names of steps
+for node in filter(lambda node: workflow.is_rule(node.name), NODES.values()):  # a job has its own rule only
+    made = workflow.get_rule(node.name)
+    for name in ("gpu" if node.step.gpu else "cpu", node.step.name, node.name):
+        made.resources.update(ASKED.get(name, {}))
+    made.restart_times = Retries(lambda: workflow.execution_settings.retries, STATUS[node.name].is_final)

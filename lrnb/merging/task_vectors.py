@@ -24,6 +24,7 @@ from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, check_finite, is_floa
 from lrnb.checkpoints.rows import GatheredRows, placed
 from lrnb.errors import UserError
 from lrnb.merging.cpu import Cpu, Operands, Worker, run_all
+from lrnb.study.environment import cpu_quota
 
 CLUSTER = 64  # entries sampled side by side
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -217,8 +218,9 @@ class TaskVectors:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use, by its affinity and by its control groups."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(there, cpu_quota())))
 
 
 def as_float32(x: np.ndarray) -> np.ndarray:

@@ -33,12 +33,7 @@ class Board:
     def status(self, name: str) -> dict[str, Any]:
         """{"state", "started", "time", "error"}: state pending, waiting, running, done or failed."""
         none: dict[str, Any] = {"state": "pending", "started": 0.0, "time": 0.0, "error": ""}
-        found = _read(self._beside(name, "json")) or none
-        return (
-            found
-            if found["time"] >= self.started or found["state"] == "pending"
-            else {**found, "state": "pending"}
-        )
+        return _read(self._beside(name, "json")) or none
 
     def progress(self, name: str) -> dict[str, Any]:
         return _read(self._beside(name, "progress.json"))
@@ -195,15 +190,22 @@ def notes(board: Board, console: Any) -> None:
             console.print(f"! {status['error']}", markup=False, highlight=False, soft_wrap=True)
 
 
-def failures(board: Board, console: Any) -> list[str]:
-    """Print every failed step's error in full and where its log is; returns the names."""
-    failed = [node for node in board.todo if board.status(node.name)["state"] == "failed"]
-    for node in failed:
+def failures(board: Board, console: Any, reasons: Mapping[str, str] | None = None) -> list[str]:
+    """Print every failed step's error in full and where its log is; returns the names.
+
+    `reasons`: what else ended a step, which counts where it is known.
+    """
+    states, reasons, told = board.states(), reasons or {}, {}
+    for node in board.todo:
+        if states[node.name] == "failed":
+            told[node.name] = board.status(node.name)["error"]
+        if states[node.name] != "done" and node.name in reasons:
+            told[node.name] = reasons[node.name]
+    for node in (node for node in board.todo if node.name in told):
         console.print(f"\n✗ {node.name}", style="bold red", markup=False)
-        error = board.status(node.name)["error"]
-        console.print(error, markup=False, highlight=False, soft_wrap=True)
+        console.print(told[node.name], markup=False, highlight=False, soft_wrap=True)
         console.print(f"log: {node.log}", markup=False, highlight=False, soft_wrap=True)
-    return [node.name for node in failed]
+    return [*told]
 
 
 def print_plan(nodes: Mapping[str, Node], todo: list[str], needs: Iterable[tuple[str, str]]) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -28,7 +28,17 @@ from lrnb.merging.methods import METHODS
 from lrnb.pipeline import freshness, warm
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.steps import Step
-from lrnb.study.files import full_disk, is_full_disk, lock, make_folder, write_text
+from lrnb.study.files import (
+    default_cache,
+    full_disk,
+    is_full_disk,
+    json_object,
+    lock,
+    make_folder,
+    sweep,
+    unfinished,
+    write_text,
+)
 from lrnb.study.parameters import ROOT, Study, validate
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
@@ -47,7 +57,14 @@ QUIET = {
 
 
 class NotebookFailed(Exception):
-    """A cell raised, or the kernel died. The message holds the error in full and where the copy is."""
+    """A cell raised, or the kernel died. The message holds the error in full and where the copy is.
+
+    `is_final`: it was a UserError, so that another attempt would end as this one did.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 def exec_notebook(
@@ -62,7 +79,7 @@ def exec_notebook(
     notebook, out = Path(notebook).resolve(), Path(out).resolve()
     values = check_params(notebook, params)
     make_folder(out.parent)
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}.ipynb")
+    temporary = out.with_name(f"{unfinished(out)}{os.getpid()}.ipynb")
     failed = out.with_name(f"{out.stem}.failed.ipynb")
     try:
         with _environ(QUIET | {"LRNB_NOTEBOOK": _shown(notebook)} | dict(env or {})):
@@ -73,7 +90,8 @@ def exec_notebook(
         kept = _keep(temporary, failed)
         if is_full_disk(error):
             raise NotebookFailed(f"{_shown(notebook)}: {full_disk(out.parent)}\n{kept}") from error
-        raise NotebookFailed(f"{_shown(notebook)}: {_explain(error)}\n{kept}") from error
+        is_final = getattr(error, "ename", "") == "UserError"
+        raise NotebookFailed(f"{_shown(notebook)}: {_explain(error)}\n{kept}", is_final=is_final) from error
     finally:
         temporary.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
@@ -234,16 +252,26 @@ def run_step(study: Study, name: str, *, keep_code: bool = False) -> None:
     if name not in steps:
         raise UserError(f"no step {name!r} in this study; steps are {', '.join(steps)}")
     step, status, note = steps[name], Status(study, name), ""
+    status.progress.unlink(missing_ok=True)
     status.set("waiting")
     try:
         with lock(step.home / ".locks" / name), gpu_slot(step, study) as gpu:
             status.set("running")
+            sweep_left_over(step)
             if not freshness.is_fresh(step, steps, study, keep_code):
                 note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
         status.set("done", note)
     except (Exception, KeyboardInterrupt) as error:
-        status.set("failed", str(error) if isinstance(error, UserError | NotebookFailed) else repr(error))
+        is_final = isinstance(error, UserError) or getattr(error, "is_final", False)
+        told = str(error) if isinstance(error, UserError | NotebookFailed) else repr(error)
+        status.set("failed", told, is_final)
         raise
+
+
+def sweep_left_over(step: Step) -> None:
+    """Remove what killed attempts at a step left half-made, on whichever machine. For who holds its lock."""
+    for path in [*(result.parent for result in step.results), step.record, step.executed]:
+        sweep(path, everywhere=True)
 
 
 def _make_and_record(
@@ -286,15 +314,22 @@ class Status:
     def __init__(self, study: Study, name: str) -> None:
         folder = RunPaths(study).lang.resolve() / ".status"
         self.path, self.progress = folder / f"{name}.json", folder / f"{name}.progress.json"
-        make_folder(folder)
-        self.progress.unlink(missing_ok=True)
 
-    def set(self, state: str, error: str = "") -> None:
+    def forget(self) -> None:
+        """Let a new run find nothing that an older one wrote, whatever the clocks say."""
+        for path in (self.path, self.progress):
+            path.unlink(missing_ok=True)
+
+    def set(self, state: str, error: str = "", is_final: bool = False) -> None:
         """States: waiting (for another study that makes it), running, done, failed."""
         now = time.time()
         self.started = now if state == "running" else getattr(self, "started", now)
-        facts = {"state": state, "started": self.started, "time": now, "error": error}
+        facts = {"state": state, "started": self.started, "time": now, "error": error, "is_final": is_final}
         write_text(self.path, json.dumps(facts))
+
+    def is_final(self) -> bool:
+        """Whether the step failed in a way that only the user can mend."""
+        return bool(json_object(self.path).get("is_final"))
 
 
 def environment(study: Study) -> dict[str, str]:
@@ -313,8 +348,11 @@ def needs_hub(study: Study) -> bool:
 
 @contextlib.contextmanager
 def gpu_slot(step: Step, study: Study) -> Iterator[dict[str, str]]:
-    """CUDA_VISIBLE_DEVICES for a step, one GPU each; waits for a free one. Empty where there are none."""
-    gpus = visible_gpus() if step.gpu and study.device != "cpu" and "SLURM_JOB_ID" not in os.environ else []
+    """CUDA_VISIBLE_DEVICES for a step, one GPU each; waits for a free one. Empty where there are none.
+
+    Free among the steps of this box, or of this job of Slurm: what another job holds has another name there.
+    """
+    gpus = visible_gpus() if step.gpu and study.device != "cpu" else []
     if not gpus:
         yield {}
         return
@@ -326,8 +364,10 @@ def gpu_slot(step: Step, study: Study) -> Iterator[dict[str, str]]:
 
 def _free_gpu(gpus: Iterable[str]) -> tuple[str, AbstractContextManager[Any]] | None:
     """The first GPU that nobody holds, and what gives it back."""
+    folder = make_folder(default_cache() / "gpus")
+    place = f"{os.getuid()}-{platform.node()}-{os.environ.get('SLURM_JOB_ID', '')}"
     for gpu in gpus:
-        path = Path(tempfile.gettempdir()) / f"lrnb-gpu-{os.getuid()}-{gpu.replace('/', '_')}.lock"
+        path = folder / f"{place}-{gpu.replace('/', '_')}.lock"
         with contextlib.suppress(Timeout):
             return gpu, FileLock(path).acquire(timeout=0)
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,10 +17,12 @@ from filelock import FileLock, Timeout
 
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
-from lrnb.pipeline import graph, monitor, preflight
+from lrnb.pipeline import graph, monitor, preflight, slurm
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.estimate import disk_bytes
-from lrnb.pipeline.notebooks import visible_gpus
+from lrnb.pipeline.notebooks import Status, visible_gpus
+from lrnb.pipeline.processes import ended_by_signals, stop, uninterrupted
+from lrnb.pipeline.profiles import BUILT_IN, Profile, find_profile
 from lrnb.study.files import free_space, full_disk, make_folder, need_space, write_text
 from lrnb.study.parameters import ROOT, Study
 from lrnb.study.stages import RunPaths
@@ -30,6 +31,7 @@ LOCK = ".run.lock"
 OWNER = ".run.json"
 LITTLE = 1 << 20  # bytes free on a disk that is full
 FEW = 3  # steps that start sooner than a process has imported everything
+PATIENCE = 30.0  # seconds for Snakemake to cancel what it submitted
 
 
 def run_study(study: Study, **options: Any) -> list[str]:
@@ -52,12 +54,12 @@ def run_studies(
     studies: languages of one folder; what they share is made once. `jobs` notebooks run at once (default:
     as many as the cores allow). `keep_code`: finished steps count as up to date although lrnb's own code
     changed. `warm`: where that is safe and pays, kernels are forked from one process that has imported.
-    UserError when another run is at work in a folder, when one cannot be written, or when the data folder
-    or disk space is missing.
+    UserError when another run is at work in a folder, when one cannot be written, or when the data folder,
+    disk space or what the profile needs is missing.
     """
     from rich.console import Console
 
-    console = console or Console()
+    console, where = console or Console(), find_profile(profile)
     nodes = graph.graph(studies)
     if graph.outdated_nodes(studies, nodes, keep_code):
         preflight.refuse_missing(*studies)
@@ -71,15 +73,17 @@ def run_studies(
                           soft_wrap=True)  # fmt: skip
             return []
         require_disk([nodes[name] for name in todo])
+        for name in todo:
+            Status(nodes[name].study, nodes[name].step.name).forget()
         board = monitor.Board([nodes[name] for name in todo])
         config: dict[str, Any] = {"keep_code": int(keep_code)}
         config["warm"] = int(warm and len(todo) > FEW and can_be_warm(studies[0], profile))
         if others := graph.folders_from(studies)[1:]:
             config["others"] = ",".join(map(str, others))
-        command = snakemake_command(studies[0], jobs, gpus, profile, config)
-        _watch(studies, board, command, console)
+        command = snakemake_command(studies[0], jobs, gpus, where, config)
+        reasons = _watch(studies, board, command, console, where)
         monitor.notes(board, console)
-        monitor.failures(board, console)
+        monitor.failures(board, console, reasons)
         return _conclude(board, _where(studies), console)
 
 
@@ -106,39 +110,49 @@ def default_jobs(study: Study) -> int:
 
 
 def snakemake_command(
-    study: Study, jobs: int | None, gpus: int | None, profile: str, config: Mapping[str, Any]
+    study: Study, jobs: int | None, gpus: int | None, profile: Profile, config: Mapping[str, Any]
 ) -> list[str]:
     """Snakemake's command line; `config`: what the Snakefile asks for.
 
-    Its own lock is off: `run_lock` guards the folder and survives kills.
+    `jobs` and `gpus`, where they are given, win over the profile, and the profile over what is usual. Its own
+    lock is off: `run_lock` guards the folder and survives kills.
     """
-    jobs = jobs or default_jobs(study)
-    gpus = len(visible_gpus()) if gpus is None else gpus
+    folder = RunPaths(study).lang.resolve()
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--nolock"]
-    command += ["--directory", str(RunPaths(study).lang.resolve()), "--keep-going", "--rerun-incomplete"]
-    command += ["--rerun-triggers", "mtime", "--scheduler", "greedy", "--nocolor", "--latency-wait", "20"]
-    command += ["--resources", f"gpu={gpus or jobs}"]  # without GPUs the count limits nothing
+    command += ["--directory", str(folder), "--keep-going", "--rerun-incomplete"]
+    command += ["--rerun-triggers", "mtime", "--nocolor"]
     command += ["--config", *(f"{name}={value}" for name, value in config.items())]
-    if profile:
-        return [*command, "--workflow-profile", str(find_profile(profile)), "--jobs", str(jobs)]
-    return [*command, "--workflow-profile", "none", "--cores", str(jobs * study.threads)]
+    command += ["--workflow-profile", str(profile.folder or "none")]
+    usual = {"scheduler": "greedy", "latency-wait": 20} | _limits(study, jobs, gpus, profile)
+    usual |= slurm.arguments(folder) if profile.executor == "slurm" else {}
+    typed = [*(["jobs", "cores"] if jobs else []), *(["resources"] if gpus else []), slurm.PREFIX]
+    return [*command, *profile.arguments(usual, typed)]
 
 
-def find_profile(profile: str) -> Path:
-    """A folder below profiles/, or a path. UserError naming the known ones."""
-    for folder in (ROOT / "profiles" / profile, Path(profile)):
-        if (folder / "config.yaml").is_file():
-            return folder
-    known = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
-    raise UserError(f"profile {profile!r}: no config.yaml in it; known profiles are {', '.join(known)}")
+def _limits(study: Study, jobs: int | None, gpus: int | None, profile: Profile) -> dict[str, int | str]:
+    """How much may run at once, as Snakemake's options; a cluster has its own limits."""
+    if not profile.is_local:
+        return {"jobs": jobs or "unlimited"} | ({"resources": f"gpu={gpus}"} if gpus else {})
+    at_once = jobs or default_jobs(study)
+    found = len(visible_gpus()) if gpus is None else gpus
+    return {"cores": at_once * study.threads, "resources": f"gpu={found or at_once}"}  # no GPU: no limit
 
 
-def _watch(studies: Sequence[Study], board: monitor.Board, command: list[str], console: Any) -> None:
-    """Start Snakemake, show progress until it ends; stop it with everything it started when interrupted."""
+def _watch(
+    studies: Sequence[Study], board: monitor.Board, command: list[str], console: Any, profile: Profile
+) -> dict[str, str]:
+    """Start Snakemake, show progress until it ends; stop it with everything it started when interrupted.
+
+    Returns why the cluster ended steps, where it was the cluster.
+    """
     folder = RunPaths(studies[0]).lang
     log = folder / "logs" / "snakemake.log"
     make_folder(log.parent)
-    with open(log, "w", encoding="utf-8") as out, monitor.display(board, console) as refresh, _sigterm():
+    with (
+        open(log, "w", encoding="utf-8") as out,
+        monitor.display(board, console) as refresh,
+        ended_by_signals(),
+    ):
         process = subprocess.Popen(
             command,
             stdout=out,
@@ -149,20 +163,25 @@ def _watch(studies: Sequence[Study], board: monitor.Board, command: list[str], c
         )
         try:
             for study in studies:
-                _remember_child(RunPaths(study).lang, process.pid)
+                remember_child(RunPaths(study).lang, process.pid, profile.executor, folder)
             while process.poll() is None:
                 refresh()
                 time.sleep(0.3)
         except BaseException:
-            end_tree(process.pid)
+            end_run(folder, process.pid, profile.executor)
             raise
+    if process.returncode:  # it may have been killed, and its steps work on
+        end_run(folder, process.pid, profile.executor)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    reasons = slurm.reasons(text) if profile.executor == "slurm" else {}
     if process.returncode and free_space(folder) < LITTLE:  # too little to write even what failed
         console.print(str(full_disk(folder)), markup=False, soft_wrap=True)
-    elif process.returncode and not any(state == "failed" for state in board.states().values()):
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-40:])
+    elif process.returncode and not reasons and "failed" not in board.states().values():
+        tail = "\n".join(text.splitlines()[-40:])
         console.print(
             f"Snakemake ended with status {process.returncode}; the end of {log}:\n{tail}", markup=False
         )
+    return reasons
 
 
 def _conclude(board: monitor.Board, folder: Path, console: Any) -> list[str]:
@@ -175,24 +194,6 @@ def _conclude(board: monitor.Board, folder: Path, console: Any) -> list[str]:
             soft_wrap=True,
         )
     return unfinished
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[None]:
-    """Let a polite kill end the run as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -209,7 +210,7 @@ def run_lock(folder: Path) -> Iterator[None]:
             f"Wait for it, or stop it with: kill {pid}"
         ) from None
     try:
-        end_left_over(owner)
+        end_left_over(folder)
         write_text(owner, json.dumps({"pid": os.getpid()}))
         yield
     finally:
@@ -223,27 +224,32 @@ def _owner(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _remember_child(folder: Path, pid: int) -> None:
+def remember_child(folder: Path, pid: int, executor: str, first: Path) -> None:
+    """Note which Snakemake works in a run folder, how, and `first`: the folder that its jobs are named by."""
     with contextlib.suppress(psutil.Error):
         facts = {"pid": os.getpid(), "child": pid, "child_started": psutil.Process(pid).create_time()}
-        write_text(folder / OWNER, json.dumps(facts))
+        write_text(folder / OWNER, json.dumps(facts | {"executor": executor, "first": str(first.resolve())}))
 
 
-def end_left_over(owner: Path) -> None:
-    """After `kill -9` of `lrnb run` its Snakemake works on alone: end it, so that two do not collide."""
-    facts = _owner(owner)
-    with contextlib.suppress(psutil.Error, KeyError):
-        child = psutil.Process(facts["child"])
-        if abs(child.create_time() - facts["child_started"]) < 1:
-            end_tree(child.pid)
-
-
-def end_tree(pid: int) -> None:
-    """End a process and all it started (notebooks, their kernels); returns when they are gone."""
+def end_left_over(folder: Path) -> None:
+    """After `kill -9` of `lrnb run` its Snakemake works on alone, or steps of one that was killed too: end
+    them, so that two do not collide.
+    """
+    facts = _owner(folder / OWNER)
+    if not {"child", "child_started", "executor", "first"} <= facts.keys():
+        return
     with contextlib.suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(family, timeout=10)
+        if abs(psutil.Process(facts["child"]).create_time() - facts["child_started"]) >= 1:
+            facts["child"] = 0  # another process by now
+    end_run(Path(facts["first"]), facts["child"], facts["executor"])
+
+
+def end_run(first: Path, pid: int, executor: str) -> None:
+    """End a Snakemake (0: none) with all it started, on this machine and on the cluster."""
+    if pid:
+        stop(pid, 0 if executor in BUILT_IN else PATIENCE)
+    if executor == "slurm":
+        with uninterrupted():
+            left = slurm.cancel_jobs(first)
+        if left:
+            print(f"lrnb: {first}: {left}", file=sys.stderr)

@@ -79,6 +79,32 @@ def _cpu(key: str) -> str:
     return ""
 
 
+def cpu_quota(tree: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """CPU cores whose time this process may use by its control groups (a container's limit); inf without one.
+
+    `own`: the file with the groups of the process; `tree`: where groups are mounted, of version 1 or 2.
+    """
+    lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
+    found = [float("inf")]
+    for _, kinds, path in (line.split(":", 2) for line in lines):
+        if kinds and "cpu" not in kinds.split(","):
+            continue
+        group = (tree / "cpu" if kinds else tree) / path.lstrip("/")
+        found += [_quota(folder) for folder in (group, *group.parents) if folder.is_relative_to(tree)]
+    return min(found)
+
+
+def _quota(group: Path) -> float:
+    """Cores that one control group allows, by version 2 (`cpu.max`) or 1; inf where it sets no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        if (both := group / "cpu.max").is_file():
+            allowed, period = map(int, both.read_text(encoding="utf-8").split())  # "max 100000": no limit
+        else:
+            allowed, period = (int((group / f"cpu.cfs_{x}_us").read_text()) for x in ("quota", "period"))
+        return allowed / period if allowed > 0 else float("inf")
+    return float("inf")
+
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes `path` when the block ends without an error."""
+    sweep(path)
     temporary = path.with_name(f"{unfinished(path)}{os.getpid()}.tmp")
     try:
         yield temporary
@@ -126,22 +128,27 @@ def visible_files(folder: Path) -> dict[str, Path]:
     return {"/".join(parts): path for parts, path in named.items() if parts not in hidden}
 
 
+UNFINISHED = re.compile(r"(?P<machine>.+)-(?P<pid>\d+)\.(\w+\.)?\w+")  # what follows a name and a dot
+
+
 def unfinished(path: Path) -> str:
     """Start of the names of `path` in the making; a process number of this machine follows, then a dot."""
     return f".{path.name}.{platform.node()}-"
 
 
-def sweep(path: Path) -> None:
+def sweep(path: Path, *, everywhere: bool = False) -> None:
     """Remove what killed processes of this machine left beside `path` while they made it.
 
-    An older `path` that was moved away (.old) goes only where a new one is in place.
+    An older `path` that was moved away (.old) goes only where a new one is in place. `everywhere`: of other
+    machines too, and of living processes; for who holds the lock of what `path` is made under.
     """
     import psutil
 
-    start = unfinished(path)
-    for left in path.parent.glob(f"{glob.escape(start)}*"):
-        pid = left.name.removeprefix(start).partition(".")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)) and (left.suffix == ".tmp" or path.exists()):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if not (made := UNFINISHED.fullmatch(left.name.removeprefix(f".{path.name}."))):
+            continue
+        gone = made["machine"] == platform.node() and not psutil.pid_exists(int(made["pid"]))
+        if (everywhere or gone) and (left.suffix != ".old" or path.exists()):
             remove(left)
 
 

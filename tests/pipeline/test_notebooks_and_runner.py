@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from filelock import Timeout
+from support.mini_checkout import ATLAS, KEYS, SETUP, WRITE, Checkout, gone, write_checkout, write_notebook
 from support.pico import pico_model
 
 from lrnb.cli.main import main
@@ -24,17 +25,8 @@ from lrnb.errors import UserError
 from lrnb.pipeline import estimate, freshness, graph, monitor, notebooks, runner
 from lrnb.pipeline import steps as plan
 from lrnb.study import files, stages
-from lrnb.study.parameters import ROOT, Study, load_study, read_yaml
+from lrnb.study.parameters import ROOT, Study, load_study
 from lrnb.study.stages import RunPaths
-
-
-def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
-    """A notebook with a parameters cell and code cells, as JupyterLab would save it."""
-    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    nb = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nb, path)
-    return path
 
 
 def outputs(path: Path) -> str:
@@ -139,128 +131,7 @@ def test_missing_notebook_and_unwritable_folder(tmp_path: Path) -> None:
 
 # the study's graph, on a checkout whose notebooks only write their artefacts
 
-KEYS = {
-    "01_ct/00_base": ("base_lr = 0.003", "[paths.world, paths.base]"),
-    "01_ct/01_corpus": ("seq_len = 64", "[paths.corpus]"),
-    "01_ct/02_ct": ("ct_lr = 0.0004\nct_budgets = [1024]", "[paths.ct()]"),
-    "01_ct/03_sft": ("sft_lr = 0.0005\nsft_parent = 'base'", None),
-    "02_merge/01_average": ("alphas = [0.5]", "[paths.merge('average'), paths.merge('task_arithmetic')]"),
-    "02_merge/02_ties": ("densities = [0.5]", "[paths.merge('ties')]"),
-    "02_merge/03_ties_sv": ("slacks = [0.1]", "[paths.merge('ties_sv')]"),
-    "02_merge/04_evaluate": ("test_limit = 200\ngroup = 'parents'", "[paths.scored(group)]"),
-    "03_analysis/01_scores": ("ct_budgets = [1024]", "[paths.scores]"),
-    "03_analysis/02_discarded": ("zero_sign = 'majority'", "[paths.conflicts]"),
-    "03_analysis/03_sign_conflicts": ("ct_budgets = [1024]", "[paths.signs]"),
-    "03_analysis/04_saturation": ("ct_budgets = [1024]", "[paths.saturation]"),
-    "03_analysis/05_failures": ("script = 'Georgian'", "[paths.lang / 'failures']"),
-}
-SETUP = """import os, time
-from filelock import Timeout
-
-from lrnb.errors import UserError
-from lrnb.study import Stage, open_notebook, write_text
-study, paths = open_notebook()"""
-TROUBLE = """trouble = paths.lang / 'trouble'
-what = trouble.read_text() if trouble.exists() else ''
-if what == 'raise':
-    raise UserError('the shares do not add up')
-if what == 'kill':
-    os.kill(os.getpid(), 9)
-if what == 'sleep':
-    trouble.with_name('asleep').write_text('')
-    time.sleep(120)"""
-WRITE = """for folder in {folders}:
-    with Stage(folder, 'mini', study.declared()) as stage:
-        write_text(stage.draft / 'out.txt', repr(study.declared()))"""
-SFT = "paths.sft if sft_parent == 'base' else paths.ct_then_sft() / sft_parent.split('/')[1]"
-REPORT = """from lrnb.study import write_text
-def write_report(folder):
-    seeds = [path.read_text() for path in folder.parent.glob("*-seeds.csv")]
-    write_text(folder / "report.html", f"<p>mini {seeds}</p>")
-    return folder / "report.html"
-"""
-PAGE_OF_ALL = """def runs_of(runs, preset):
-    return []
-def finished(studies):
-    return studies
-"""
-
-
-def write_checkout(root: Path) -> Path:
-    """The real package, Snakefile and parameters, with notebooks that compute nothing."""
-    shutil.copytree(ROOT / "lrnb", root / "lrnb", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "params", root / "params")
-    shutil.copy(ROOT / "Snakefile", root)
-    (root / "lrnb" / "report" / "page.py").write_text(REPORT)
-    (root / "lrnb" / "report" / "languages_page.py").write_text(PAGE_OF_ALL)
-    for name, (keys, folders) in KEYS.items():
-        declared = f"preset = 'nano'\nlang = 'qaa'\nseed = 0\nruns = 'runs'\n{keys}"
-        body = WRITE.format(folders=folders or f"[{SFT}]")
-        trouble = [TROUBLE] if name == "03_analysis/02_discarded" else []
-        write_notebook(root / "notebooks" / f"{name}.ipynb", declared, SETUP, *trouble, body)
-    return root
-
-
-class Checkout:
-    """Commands in a miniature checkout, each its own process, as a user starts them.
-
-    Its notebooks import too little for a nursery to pay: runs have one where a test asks for it.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.lang = root, root / "runs" / "nano" / "qaa"
-
-    def start(self, *extra: str, lang: str = "qaa", warm: bool = False) -> subprocess.Popen:
-        params = [f"params/{code}.yaml" for code in lang.split()]
-        command = [sys.executable, "-m", "lrnb", "run", *params, "--set", "ct_budgets=[1024]"]
-        return subprocess.Popen(
-            [*command, *([] if warm else ["--no-warm"]), *extra],
-            cwd=self.root,
-            env=os.environ | {"PYTHONPATH": str(self.root), "COLUMNS": "200"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *extra: str, lang: str = "qaa") -> tuple[int, str]:
-        process = self.start(*extra, lang=lang)
-        text, _ = process.communicate(timeout=300)
-        return process.returncode, text
-
-    def outdated(self, *extra: str) -> list[str]:
-        """Steps that would run."""
-        status, text = self.run("--dry-run", *extra)
-        assert status == 0, text
-        rows = [line.split() for line in text.splitlines() if line.startswith(" ")]  # not the title
-        return [row[0] for row in rows if row[-2:] == ["to", "run"]]
-
-    def steps_run(self, text: str) -> set[str]:
-        lines = [line.split("] ", 1)[-1] for line in text.splitlines()]
-        return {line.split(": ")[0] for line in lines if line.endswith((": done", ": failed"))}
-
-    def owner(self) -> dict:
-        return json.loads((self.lang / runner.OWNER).read_text())
-
-    def make_trouble(self, what: str) -> None:
-        """Let the next run of the step `discarded` raise, die or hang."""
-        (self.lang / "trouble").write_text(what)
-        shutil.rmtree(self.lang / "conflicts")
-        (self.lang / ".status" / "discarded.json").unlink()
-
-    def wait_asleep(self) -> None:
-        for _ in range(600):
-            if (self.lang / "asleep").exists():
-                return
-            time.sleep(0.1)
-        raise AssertionError("the step did not start")
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 ALL = {"base", "corpus", "sft", "ct", "cts_1k", "average", "ties", "ties_sv", "eval_parents"}
-ATLAS = {"discarded", "signs", "saturation", "failures"}  # the first and those that need it
 ALL |= {"eval_merged", "scores", "report"} | ATLAS
 
 
@@ -546,6 +417,22 @@ def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
     assert checkout.steps_run(text) == {"report"} | ATLAS
 
 
+@pytest.mark.parametrize(("trouble", "attempts"), [("raise", 1), ("kill", 2)])
+def test_a_mistake_of_the_user_is_not_tried_again_and_a_killed_kernel_is(
+    checkout: Checkout, trouble: str, attempts: int
+) -> None:
+    checkout.make_trouble(trouble)
+    (checkout.root / "config.yaml").write_text("executor: local\nretries: 1\n")
+    left = checkout.lang / "notebooks" / ".discarded.ipynb.a-node-far-away-17.ipynb"
+    left.touch()
+    status, text = checkout.run("--profile", ".")
+    assert status == 1, text
+    log = (checkout.lang / "logs" / "snakemake.log").read_text()
+    assert log.count("Error in rule discarded:") == attempts
+    assert ("Trying to restart" in log) is (attempts == 2)
+    assert not left.exists()  # what a node left half-made goes with the next attempt
+
+
 def test_second_language_finds_base_and_sft_done(finished: Checkout) -> None:
     status, text = finished.run("--dry-run", lang="qab")
     assert status == 0
@@ -588,12 +475,13 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
     assert gone(child)
 
 
-def test_terminated_run_leaves_no_process_and_says_how_to_continue(checkout: Checkout) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_run_leaves_no_process_and_says_how_to_continue(checkout: Checkout, number: int) -> None:
     checkout.make_trouble("sleep")
     slow = checkout.start(warm=True)
     checkout.wait_asleep()
     family = psutil.Process(slow.pid).children(recursive=True)
-    slow.terminate()
+    slow.send_signal(number)
     text, _ = slow.communicate(timeout=60)
     assert slow.returncode == 130
     assert "continues where it was" in text
@@ -654,7 +542,7 @@ def test_a_run_has_a_nursery_unless_told_otherwise(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(runner, "can_be_warm", lambda *_: True)
-    monkeypatch.setattr(runner, "_watch", lambda _study, _board, command, _console: asked.extend(command))
+    monkeypatch.setattr(runner, "_watch", lambda _study, _board, command, *_: asked.extend(command))
     assert main(["run", str(ROOT / "params/qaa.yaml"), "--set", f"runs={tmp_path}", *options]) == 1
     assert f"warm={warm}" in asked
 
@@ -691,15 +579,35 @@ def test_parameters_of_a_folder_are_counted_in_its_headers(tmp_path: Path, dtype
     assert estimate.parameters(study) == sum(p.numel() for p in model.parameters())
 
 
-def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+CT = plan.plan(load_study(ROOT / "params" / "qaa.yaml", "nano"))["ct"]
+
+
+@pytest.mark.parametrize("job", [None, "17"])  # a box, an allocation of Slurm
+def test_gpus_are_lent_one_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: str | None) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    monkeypatch.setattr(notebooks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", job) if job else monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     study = load_study(ROOT / "params" / "qaa.yaml", "nano")
-    step = plan.plan(study)["ct"]
-    with notebooks.gpu_slot(step, study) as first, notebooks.gpu_slot(step, study) as second:
+    with notebooks.gpu_slot(CT, study) as first, notebooks.gpu_slot(CT, study) as second:
         assert [first, second] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
     with notebooks.gpu_slot(plan.plan(study)["corpus"], study) as none:
         assert none == {}
+    (folder,) = tmp_path.iterdir()  # below the user's cache, not in a /tmp that others write too
+    assert all(str(os.getuid()) in path.name for path in folder.iterdir())
+
+
+def test_a_job_of_slurm_does_not_wait_for_the_gpu_of_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each has its own GPU, and calls it 0."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path))
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with notebooks.gpu_slot(CT, study) as first:
+        monkeypatch.setenv("SLURM_JOB_ID", "18")
+        with notebooks.gpu_slot(CT, study) as second:
+            assert first == second == {"CUDA_VISIBLE_DEVICES": "0"}
 
 
 def test_a_step_that_waits_in_vain_for_something_else_says_so(
@@ -707,21 +615,12 @@ def test_a_step_that_waits_in_vain_for_something_else_says_so(
 ) -> None:
     """Its error was taken for that of a busy GPU, and the step began again on the next one."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setattr(notebooks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "cache"))
     study = load_study(ROOT / "params" / "qaa.yaml", "nano")
-    with pytest.raises(Timeout), notebooks.gpu_slot(plan.plan(study)["ct"], study):
+    with pytest.raises(Timeout), notebooks.gpu_slot(CT, study):
         raise Timeout("a lock of the cache")
     with pytest.raises(Timeout), files.lock(tmp_path / "run"):
         raise Timeout("a lock of the cache")
-
-
-def test_slurm_gets_one_gpu_for_every_step_that_trains_merges_or_scores() -> None:
-    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"ct_budgets": [1024]})
-    without = {step.name for step in plan.plan(study).values() if not step.gpu}
-    assert without == {"corpus", "scores", "report"} | ATLAS
-    profile = read_yaml(ROOT / "profiles" / "slurm" / "config.yaml")
-    assert "set-resources" not in profile  # gpu=1 of the Snakefile holds
-    assert not {"gpu", "gres", "slurm_extra"} & set(profile["default-resources"])
 
 
 # several languages

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from nbformat import NotebookNode
 from support.run_all import Kernel, kernel, with_parameters
+from support.tiny_study import TINY
 
 from lrnb.pipeline.steps import plan, step_params
 from lrnb.study.files import MANIFEST
@@ -16,28 +16,6 @@ from lrnb.study.parameters import ROOT, Study, load_study
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import read_manifest
 
-TASKS = ["world_topic", "world_sums"]
-TINY: dict[str, Any] = {
-    "base_width": 32,
-    "base_layers": 2,
-    "base_heads": 2,
-    "base_tokens": 4096,
-    "world_tokens": 9000,
-    "ct_budgets": [2048, 4096],
-    "heldout_bytes": 500,
-    "sft_mix": dict.fromkeys(TASKS, 16),
-    "tasks": TASKS,
-    "tasks_en": ["world_topic"],
-    "methods": ["average", "task_arithmetic", "ties", "ties_sv", "slerp"],
-    "search": {"slerp": {"t": [0.5]}},
-    "tuning_trials": 2,
-    "alphas": [0.5],
-    "lams": [1.0],
-    "densities": [0.5],
-    "slacks": [0.5],
-    "dev_limit": 5,
-    "test_limit": 12,
-}
 # A micro-world of full size takes half a minute to write; plotly.js comes with a kernel's first figure only.
 PREPARED = """import functools
 from lrnb.data import microworld

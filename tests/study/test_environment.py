@@ -139,3 +139,32 @@ def test_a_home_that_cannot_be_written_is_replaced(
     assert own.stat().st_mode & 0o077 == 0
     assert "HOME '/proc/nowhere' cannot be written" in capsys.readouterr().err
     own.rmdir()
+
+
+QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "cores"),
+    [
+        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("0::/a", {"cpu.max": "400000 100000", "a/cpu.max": "800000 100000"}, 4),
+        (
+            "5:cpuacct,cpu:/x\n1:name=systemd:/",
+            {f"cpu/{QUOTA}": "200000", f"cpu/{PERIOD}": "100000"},
+            2,
+        ),
+        ("5:cpu:/x", {f"cpu/x/{QUOTA}": "-1", f"cpu/x/{PERIOD}": "100000"}, float("inf")),
+        ("5:cpuset:/x\n0::/", {"cpu.max": "nonsense"}, float("inf")),
+        ("", {}, float("inf")),
+    ],
+)
+def test_a_containers_share_of_the_cpu_counts(
+    tmp_path: Path, groups: str, limits: dict[str, str], cores: float
+) -> None:
+    (tmp_path / "own").write_text(groups)
+    for name, text in limits.items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_text(f"{text}\n")
+    assert environment.cpu_quota(tmp_path / "tree", tmp_path / "own") == cores
+    assert environment.cpu_quota(tmp_path / "tree", tmp_path / "not there") == float("inf")

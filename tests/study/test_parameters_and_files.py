@@ -191,6 +191,18 @@ def test_what_a_killed_process_moved_away_stays_until_there_is_a_new_one(tmp_pat
     assert not old.exists()
 
 
+def test_who_holds_the_lock_sweeps_what_other_machines_left(tmp_path: Path) -> None:
+    target = tmp_path / "ct"
+    left = [".ct.gpu-node-7-123.abcd0123.tmp", ".ct.gpu-node-7-5.old", ".ct.x-1.tmp", ".ct.x-1.ipynb"]
+    kept = [".ct.lock", ".ct.x.tmp", "ct.x-1.tmp", ".cts.x-1.tmp", "ct"]
+    for name in left + kept:
+        (tmp_path / name).touch()
+    files.sweep(target)
+    assert len(list(tmp_path.iterdir())) == len(left + kept)
+    files.sweep(target, everywhere=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")

@@ -1,0 +1,28 @@
+"""Parameters of a whole study that takes a minute or two: real notebooks, little of everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TASKS = ["world_topic", "world_sums"]
+TINY: dict[str, Any] = {
+    "base_width": 32,
+    "base_layers": 2,
+    "base_heads": 2,
+    "base_tokens": 4096,
+    "world_tokens": 9000,
+    "ct_budgets": [2048, 4096],
+    "heldout_bytes": 500,
+    "sft_mix": dict.fromkeys(TASKS, 16),
+    "tasks": TASKS,
+    "tasks_en": ["world_topic"],
+    "methods": ["average", "task_arithmetic", "ties", "ties_sv", "slerp"],
+    "search": {"slerp": {"t": [0.5]}},
+    "tuning_trials": 2,
+    "alphas": [0.5],
+    "lams": [1.0],
+    "densities": [0.5],
+    "slacks": [0.5],
+    "dev_limit": 5,
+    "test_limit": 12,
+}
