@@ -674,12 +674,12 @@ def test_what_is_shared_must_be_the_same_for_all() -> None:
         graph.graph([first, other])
 
 
-def test_a_run_beside_another_is_held_against_all_its_languages(checkout: Checkout) -> None:
-    with runner.run_lock(checkout.lang):
-        status, text = checkout.run("--set", "dev_limit=7", lang="qab qaa")
-    assert status == 2
-    assert "qaa: another lrnb run is at work there" in text
-    assert not (checkout.lang.with_name("qab") / runner.OWNER).exists()
+def test_a_run_beside_another_is_held_against_all_its_languages(tmp_path: Path) -> None:
+    first, second = two_studies(runs=str(tmp_path))
+    folder = files.make_folder(RunPaths(first).lang)
+    with runner.run_lock(folder), pytest.raises(UserError, match="qaa: another lrnb run is at work there"):
+        runner.run_studies([second, first])
+    assert not (RunPaths(second).lang / runner.OWNER).exists()
 
 
 def test_needs_of_several_languages_count_what_they_share_once() -> None:
