@@ -57,11 +57,10 @@ for node in NODES.values():
             stamp(node.name),
         log:
             str(FOLDERS[node.place] / "logs" / f"{node.step.name}.log"),
-        threads: node.study.threads
+        threads: notebooks.threads_of(node.step, node.study)
         priority: URGENCY[node.name]
         resources:
-            gpu=int(node.step.gpu),
-            tasks=0 if node.step.gpu else 1,  # with a GPU, older plugins would start the step once for each
+            **notebooks.resources_of(node.step, node.study),
         params:  # by a function, since Snakemake reads braces in a path as wildcards
             command=lambda wildcards, node=node: command(node),
         shell:

@@ -16,7 +16,7 @@ from lrnb.checkpoints.opening import open_source
 from lrnb.data import fineweb
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
-from lrnb.pipeline import speed, supplies
+from lrnb.pipeline import memory, speed, supplies
 from lrnb.pipeline.notebooks import visible_gpus
 from lrnb.pipeline.steps import Step, plan
 from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
@@ -24,7 +24,7 @@ from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
 
 GIB = 1024**3
-PARAMETERS = {"gguf:gemma3-270m": 268_098_176, "gguf:smollm2": 134_515_008}
+PACKED = 8.1  # bytes a token of packed text
 SFT_TOKENS = 256  # of a usual example, prompt and answer
 ITEM_TOKENS = 300  # of a usual test item with its options
 
@@ -35,8 +35,8 @@ def parameters(study: Study) -> int:
     if source == "scratch":
         words = 230 + 105 * study.world_languages
         return 12 * study.base_layers * study.base_width**2 + words * study.base_width
-    if source in PARAMETERS:
-        return PARAMETERS[source]
+    if source in memory.KNOWN:
+        return memory.KNOWN[source].parameters
     if Path(source).is_dir():
         return _entries(source)
     size = re.search(r"(\d+(?:\.\d+)?)([bm])\b", source.lower())
@@ -79,13 +79,14 @@ def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
 
 
 def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
-    """What `steps` write: float32 checkpoints, and CT's resume point with Adam's two moments, old and new.
+    """What `steps` write: packed text, float32 checkpoints, two resume points of CT with Adam's moments.
 
     Where SFT is chosen on dev, a candidate lies beside the best so far, in each step.
     """
     written = {step.name: _models(step, study) for step in steps}
     resume = 2 * 12 if "ct" in written and study.trains else 0
-    return parameters(study) * (4 * sum(written.values()) + resume) + 50_000_000
+    packed = round(PACKED * study.ct_budgets[-1]) if "corpus" in written else 0
+    return parameters(study) * (4 * sum(written.values()) + resume) + packed + 50_000_000
 
 
 def _models(step: Step, study: Study) -> int:
@@ -96,18 +97,26 @@ def _models(step: Step, study: Study) -> int:
     return sum(a_folder.get(path.relative_to(step.home).parts[0], 0) for path in step.results)
 
 
-def memory_bytes(study: Study) -> int:
-    """Training: float32 weights, gradients and Adam's two moments; without training two float32 models."""
-    return parameters(study) * (16 if study.trains else 8) + 2 * GIB
+def _memory(study: Study) -> str:
+    """What the largest step holds: training on each device, merging two float32 models, scoring one."""
+    shape = memory.shape_of(study, parameters(study))
+    if not study.trains:
+        return f"{(8 * parameters(study) + 2 * GIB) / GIB:,.1f} GiB"
+    if shape is None:
+        return f"{16 * parameters(study) / GIB:,.1f} GiB over all devices, and activations"
+    devices = memory.devices_here(study)
+    needed = memory.training_bytes(study, shape, devices * study.nodes)
+    return f"{needed / GIB:,.1f} GiB for training{f', on each of {devices} devices' if devices > 1 else ''}"
 
 
 def hours(studies: Sequence[Study], flops: float) -> float:
     """Hours of computing at `flops` operations a second; what languages of one seed share counts once."""
-    trained = scored = 0.0
-    for n, counts in [(parameters(study), tokens(study, shared=own)) for study, own in _owners(studies)]:
-        trained += n * (counts["base"] + counts["ct"] + counts["sft"])
-        scored += n * counts["scoring"]
-    return (6 * trained + 2 * scored) / flops / 3600
+    total = 0.0
+    for study, own in _owners(studies):
+        counts, passes = tokens(study, shared=own), 8 if study.activation_checkpointing else 6
+        trained = 6 * counts["base"] + passes * (counts["ct"] + counts["sft"])
+        total += parameters(study) * (trained + 2 * counts["scoring"])
+    return total / flops / 3600
 
 
 def _owners(studies: Sequence[Study]) -> list[tuple[Study, bool]]:
@@ -118,7 +127,9 @@ def _owners(studies: Sequence[Study]) -> list[tuple[Study, bool]]:
 
 def _time(studies: Sequence[Study]) -> str:
     """How long studies take on this machine, or how much they compute where their device is not here."""
-    study, counting = studies[0], "training 6 N, scoring 2 N operations a token"
+    study = studies[0]
+    training = "8 N (6 N and activations once more)" if study.activation_checkpointing else "6 N"
+    counting = f"training {training}, scoring 2 N operations a token"
     gpus = len(visible_gpus()) if study.device != "cpu" else 0
     if study.preset in ("paper", "released") and not gpus:
         work = 3600 * hours(studies, 1.0)
@@ -133,6 +144,16 @@ def _time(studies: Sequence[Study]) -> str:
         f"{_duration(hours(studies, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
         f"on this machine; {counting}"
     )
+
+
+def _boxes(studies: Sequence[Study]) -> str:
+    """Whether preset paper fits the boxes that it is sized for, and how long it takes there."""
+    study = studies[0]
+    shape = memory.shape_of(study, parameters(study))
+    if study.preset != "paper" or shape is None:
+        return ""
+    found = memory.on_boxes(study, shape, 3600 * hours(studies, 1.0))
+    return f"{found} (at {memory.SHARE:.0%} of {memory.PEAK:.3g} operations/s each, which is not measured)"
 
 
 def _duration(value: float) -> str:
@@ -191,9 +212,14 @@ def describe(studies: Sequence[Study], todo: Iterable[tuple[Study, Step]]) -> li
     whole, left = _disk(every), _disk(todo)
     sizes = [
         ("parameters", _parameters(study)),
-        ("disk", f"{whole / GIB:,.1f} GiB (float32 checkpoints), {left / GIB:,.1f} GiB of it to be written"),
-        ("memory", f"{memory_bytes(study) / GIB:,.1f} GiB over all devices, and activations"),
+        (
+            "disk",
+            f"{whole / GIB:,.1f} GiB (float32 checkpoints, packed text), {left / GIB:,.1f} GiB of it to be "
+            "written",
+        ),
+        ("memory", _memory(study)),
         ("time", _time(studies)),
+        *([("on GPUs of", boxes)] if (boxes := _boxes(studies)) else []),
     ]
     if not parameters(study):
         sizes = [("size", "unknown: the base is neither a local folder nor named with its size")]

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import random
 import re
 import secrets
 import shutil
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
@@ -182,6 +183,9 @@ def _fits(value: Any, default: Any, name: str = "") -> bool:
         return True
     if isinstance(default, bool) or isinstance(value, bool):
         return type(value) is type(default)
+    if name in Study.model_fields and isinstance(value, str) and not isinstance(default, str):
+        kinds = get_args(Study.model_fields[name].annotation)
+        return any(value in get_args(kind) for kind in kinds)  # a word for a number: auto
     if isinstance(default, int | float):
         return isinstance(
             value, int if isinstance(default, int) and name not in Study.model_fields else int | float
@@ -348,7 +352,7 @@ def needs_hub(study: Study) -> bool:
 
 @contextlib.contextmanager
 def gpu_slot(step: Step, study: Study) -> Iterator[dict[str, str]]:
-    """CUDA_VISIBLE_DEVICES for a step, one GPU each; waits for a free one. Empty where there are none.
+    """CUDA_VISIBLE_DEVICES for a step; waits until as many GPUs as it wants are free. Empty without GPUs.
 
     Free among the steps of this box, or of this job of Slurm: what another job holds has another name there.
     """
@@ -356,21 +360,50 @@ def gpu_slot(step: Step, study: Study) -> Iterator[dict[str, str]]:
     if not gpus:
         yield {}
         return
-    while (slot := _free_gpu(gpus)) is None:
-        time.sleep(1)
-    with slot[1]:
-        yield {"CUDA_VISIBLE_DEVICES": slot[0]}
+    wanted = devices_of(step, study)
+    while len(slots := _free_gpus(gpus, wanted)) < wanted:
+        for held in slots.values():
+            held.__exit__(None, None, None)
+        time.sleep(1 + random.random())  # two that want several do not meet again
+    with contextlib.ExitStack() as stack:
+        for held in slots.values():
+            stack.push(held.__exit__)
+        yield {"CUDA_VISIBLE_DEVICES": ",".join(slots)}
 
 
-def _free_gpu(gpus: Iterable[str]) -> tuple[str, AbstractContextManager[Any]] | None:
-    """The first GPU that nobody holds, and what gives it back."""
+def _free_gpus(gpus: Iterable[str], wanted: int) -> dict[str, AbstractContextManager[Any]]:
+    """The first GPUs that nobody holds, at most as many as wanted, each with what gives it back."""
+    found: dict[str, AbstractContextManager[Any]] = {}
     folder = make_folder(default_cache() / "gpus")
     place = f"{os.getuid()}-{platform.node()}-{os.environ.get('SLURM_JOB_ID', '')}"
     for gpu in gpus:
         path = folder / f"{place}-{gpu.replace('/', '_')}.lock"
         with contextlib.suppress(Timeout):
-            return gpu, FileLock(path).acquire(timeout=0)
-    return None
+            if len(found) < wanted:
+                found[gpu] = FileLock(path).acquire(timeout=0)
+    return found
+
+
+def devices_of(step: Step, study: Study) -> int:
+    """How many devices of a machine a step computes on: `devices` where its notebook trains, else one."""
+    if not (step.notebook and "devices" in notebook_params(step.source) and study.trains):
+        return 1
+    gpus = visible_gpus() if study.device != "cpu" else []
+    return max(1, len(gpus)) if study.devices == "auto" else study.devices
+
+
+def threads_of(step: Step, study: Study) -> int:
+    """CPU threads of all processes of a step."""
+    return study.threads * devices_of(step, study)
+
+
+def resources_of(step: Step, study: Study) -> dict[str, int]:
+    """What Snakemake counts for a step, and Slurm gives it: GPUs over all nodes."""
+    trains = step.notebook and "devices" in notebook_params(step.source) and study.trains
+    nodes = study.nodes if trains else 1
+    gpu = devices_of(step, study) * nodes * step.gpu
+    tasks = 0 if step.gpu else 1  # with a GPU, older plugins would start the step once for each
+    return {"gpu": gpu, "tasks": tasks} | ({"nodes": nodes} if nodes > 1 else {})
 
 
 def visible_gpus() -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from lrnb.checkpoints.opening import HUB_ID, open_source
 from lrnb.data import fineweb, microworld, mongolian
 from lrnb.errors import UserError
-from lrnb.pipeline import supplies
+from lrnb.pipeline import estimate, memory, supplies
+from lrnb.pipeline.notebooks import visible_gpus
 from lrnb.pipeline.supplies import Check
-from lrnb.study.parameters import Study
+from lrnb.study.parameters import Study, batch_shares
 from lrnb.study.stages import RunPaths
 from lrnb.training.gguf import package_of
 
@@ -44,6 +45,7 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
     yield partial(_refuse_base, study.base_source)
     yield partial(_refuse_no_task, study)
     yield partial(_refuse_shapes, study)
+    yield partial(_refuse_devices, study)
     for name, given in study.extra_models.items():
         if hub or Path(given).is_dir() or not HUB_ID.fullmatch(given):
             yield partial(_refuse_extra, name, given)
@@ -71,6 +73,19 @@ def _refuse_shapes(study: Study) -> None:
             "the extra `mongolian` writes words by their shape, which the released weights have not seen: "
             "pip uninstall mongol-norm for preset released"
         )
+
+
+def _refuse_devices(study: Study) -> None:
+    """What CT and SFT cannot share, and GPUs that are not there."""
+    if not study.trains:
+        return
+    gpus, devices = len(visible_gpus()) if study.device != "cpu" else 0, memory.devices_here(study)
+    if gpus and devices > gpus:
+        raise UserError(f"devices {devices}: {gpus} GPUs are visible here; use --set devices=auto, or fewer")
+    for name in ("ct_batch", "sft_batch"):
+        batch_shares(getattr(study, name), study.micro_batch, devices * study.nodes, name)
+    if shape := memory.shape_of(study, estimate.parameters(study)):
+        memory.refuse_small_gpus(study, shape)
 
 
 def _refuse_extra(name: str, given: str) -> None:

@@ -50,6 +50,10 @@ class Study(BaseModel):
     threads: int = Field(1, ge=1)  # CPU threads of one job
     precision: Literal["fp32", "bf16"] = "fp32"  # of the arithmetic in training; weights stay float32
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt | Literal["auto"] = 1  # on which CT and SFT train, a process each; auto: all GPUs
+    nodes: int = Field(1, ge=1)  # machines with as many devices each; by Slurm
+    sharding: Literal["none", "full"] = "none"  # none: each device has all weights; full: a part (FSDP2)
+    activation_checkpointing: bool = False  # in training: less memory, a third more computing
 
     # base
     base_source: str = "scratch"  # scratch | gguf:gemma3-270m | gguf:smollm2 | folder or Hub id
@@ -91,10 +95,10 @@ class Study(BaseModel):
     ct_lr: float = Field(4e-4, gt=0)
     ct_schedule: Literal["constant", "cosine"] = "constant"
     ct_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
-    ct_batch: int = Field(16, ge=1)  # sequences a step
+    ct_batch: int = Field(16, ge=1)  # sequences a step, over all devices
     micro_batch: int = Field(
         0, ge=0
-    )  # sequences at once on a device, the rest accumulates; 0: the whole batch
+    )  # sequences at once on a device, the rest accumulates; 0: its whole share of the batch
     ct_save_tokens: int = Field(65_536, ge=1)  # tokens between resume points
 
     # supervised fine-tuning on English tasks
@@ -103,7 +107,7 @@ class Study(BaseModel):
     sft_epochs: int = Field(1, ge=1)
     sft_lr: float = Field(5e-4, gt=0)
     sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
-    sft_batch: int = Field(64, ge=1)  # examples a step
+    sft_batch: int = Field(64, ge=1)  # examples a step, over all devices
     sft_prompt_weight: float = Field(0.0, ge=0, le=1)  # weight of prompt tokens in the loss
     sft_max_len: int = Field(512, ge=8)  # tokens
 
@@ -275,6 +279,21 @@ ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked 
 def whole_steps(tokens: int, step_tokens: int) -> int:
     """The steps in which at least `tokens` are seen."""
     return -(-tokens // step_tokens)
+
+
+def batch_shares(batch: int, micro: int, devices: int, name: str = "batch") -> tuple[int, int]:
+    """(sequences at once on a device, how often that is accumulated) of a batch that `devices` share.
+
+    micro 0: a device's whole share at once. UserError where they cannot share it evenly.
+    """
+    micro = micro or max(1, batch // devices)
+    if batch % (micro * devices):
+        many = f" on each of {devices} devices" if devices > 1 else ""
+        raise UserError(
+            f"{name} {batch} is no multiple of {micro * devices} (micro_batch {micro}{many}); change one of "
+            "them"
+        )
+    return micro, batch // (micro * devices)
 
 
 UNITS = (  # of budgets' names: letter, size, sizes in powers of two that count as whole too

@@ -28,14 +28,18 @@ def part(place: int, of: int) -> Iterator[None]:
 
 
 class Progress:
-    """Counts `unit`s of one stage. Headless (LRNB_PROGRESS names a file): JSON there; else a tqdm bar."""
+    """Counts `unit`s of one stage. Headless (LRNB_PROGRESS names a file): JSON there; else a tqdm bar.
+
+    Of several processes that train together (torchrun's RANK), only the first tells.
+    """
 
     def __init__(self, stage: str, total: int, unit: str = "tokens") -> None:
         self.stage, self.total, self.unit, self.done = stage, int(total), unit, 0
         self.started = self._written = time.time()
         self._part = _PART.get()
-        self._path = os.environ.get("LRNB_PROGRESS")
-        self._bar = None if self._path else _bar(stage, total, f" {unit}")
+        told = os.environ.get("RANK", "0") == "0"
+        self._path = os.environ.get("LRNB_PROGRESS") if told else None
+        self._bar = _bar(stage, total, f" {unit}") if told and not self._path else None
         self._write()
 
     def update(self, more: int = 1) -> None:

@@ -15,29 +15,45 @@ from trl import SFTConfig, SFTTrainer
 
 from lrnb.errors import UserError
 from lrnb.study.progress import Progress
-from lrnb.training.pretraining import TrainingRecipe, Watch, load_model, save_model
+from lrnb.training.launching import on_devices
+from lrnb.training.pretraining import TrainingRecipe, Watch, load_model, save_trained
+from lrnb.training.processes import mean, world
+from lrnb.training.sharding import Sharding
 
 
-class PromptWeighted(SFTTrainer):
+class PromptWeighted(Sharding, SFTTrainer):
     """An SFTTrainer whose loss is the weighted mean over tokens: answers 1, prompts `loss_weights` < 1."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        counting(self.model)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         weights = inputs["loss_weights"][:, 1:]
-        logits, targets = counted_logits(model, inputs)
+        logits, targets = model(**inputs)
         nll = functional.cross_entropy(logits.float(), targets, reduction="none")
-        total = weights.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (nll * weights[weights > 0]).sum() / total
+        total = weights.sum() if num_items_in_batch is None else num_items_in_batch / world()
+        loss = (nll * weights[weights > 0]).sum() / total  # gradients are averaged over the processes
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
-        """The sum of weights over the micro-batches of a step, so that accumulating them changes nothing."""
-        return torch.stack([batch["loss_weights"][:, 1:].sum() for batch in batch_samples]).sum().to(device)
+        """The sum of weights over all micro-batches of a step, so that neither how they are accumulated nor
+        how many devices share them changes anything.
+        """
+        here = torch.stack([batch["loss_weights"][:, 1:].sum() for batch in batch_samples]).sum().to(device)
+        return here if world() == 1 else self.accelerator.gather(here).sum()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepOrder:
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]  # type: ignore[index]
-        return StepOrder(lengths, _examples_a_step(self.args), self.args.seed)
+        return StepOrder(lengths, _examples_a_step(self.args), self.args.seed, world())
+
+
+def counting(model: Any) -> Any:
+    """`model`, whose call gives its `counted_logits`: what wraps it for several devices sees the call."""
+    model.forward = lambda **inputs: counted_logits(model, inputs)
+    return model
 
 
 def counted_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,31 +63,34 @@ def counted_logits(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]
     the work otherwise.
     """
     ids, counted = inputs["input_ids"], inputs["loss_weights"][:, 1:] > 0
-    bare = getattr(model, "module", model)
-    out = bare.base_model(ids, attention_mask=inputs["attention_mask"], use_cache=False)
-    logits = bare.get_output_embeddings()(out.last_hidden_state[:, :-1][counted])
-    cap = getattr(bare.config, "final_logit_softcapping", None)
+    out = model.base_model(ids, attention_mask=inputs["attention_mask"], use_cache=False)
+    logits = model.get_output_embeddings()(out.last_hidden_state[:, :-1][counted])
+    cap = getattr(model.config, "final_logit_softcapping", None)
     return (cap * torch.tanh(logits / cap) if cap else logits), ids[:, 1:][counted]
 
 
 class StepOrder(torch.utils.data.Sampler):
     """A shuffle for each epoch, then by length inside each step of `batch`: micro-batches pad little.
 
-    Seed and epoch alone decide it, so training that is resumed goes on in the same order.
+    Seed and epoch alone decide it, so training that is resumed goes on in the same order. `devices`, where
+    there are several, must have as many micro-batches each: rows without a target, which is what the last
+    row is then, fill up the last step of an epoch.
     """
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, devices: int = 1) -> None:
         self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+        self.rows = len(lengths) - (devices > 1)
+        self.fill = [self.rows] * (-self.rows % batch) if devices > 1 else []
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer when an epoch begins."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.rows + len(self.fill)
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self)).tolist()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows).tolist() + self.fill
         for first in range(0, len(order), self.batch):
             yield from sorted(order[first : first + self.batch], key=self.lengths.__getitem__)
 
@@ -94,6 +113,7 @@ class Collator:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
 
 
+@on_devices
 def fine_tune(
     parent: Path,
     examples: Sequence[dict[str, str]],
@@ -130,11 +150,25 @@ def fine_tune(
         processing_class=tokenizer,
     )
     prepared: Any = trainer.train_dataset.map(_ended_once, fn_kwargs={"end": tokenizer.eos_token_id})  # type: ignore[union-attr]
-    short = trainer.train_dataset = prepared.filter(lambda row: len(row["input_ids"]) <= max_len)
+    short = prepared.filter(lambda row: len(row["input_ids"]) <= max_len)
     if not len(short):
         raise UserError(f"no SFT example fits sft_max_len {max_len} tokens; raise it or check sft_mix")
+    tokens = epochs * sum(map(len, short["input_ids"]))
+    trainer.train_dataset = short if world() == 1 else _with_filler(short, pad)
     facts = {"examples": len(short), "too_long": len(prepared) - len(short)}
-    return _run(trainer, tokenizer, parent, out, epochs, name) | facts
+    steps = epochs * math.ceil(len(short) / recipe.batch)
+    with Progress(name, tokens) as progress:
+        trainer.add_callback(Watch(progress, tokens // max(steps, 1)))
+        result = trainer.train()
+    save_trained(trainer, tokenizer, out, parent)
+    loss = mean(trainer, result.training_loss)
+    return {"steps": result.global_step, "tokens": tokens, "loss": loss} | facts
+
+
+def _with_filler(rows: Any, pad: int) -> Any:
+    """The rows and, as `StepOrder` wants it, one of a single token, which nothing predicts."""
+    filler = {"input_ids": [pad], "completion_mask": [0]}
+    return datasets.Dataset.from_list([*rows.select_columns([*filler]).to_list(), filler])
 
 
 def _padding(tokenizer: Any, parent: Path) -> int:
@@ -154,14 +188,4 @@ def _ended_once(row: dict[str, Any], end: int) -> dict[str, Any]:
 
 
 def _examples_a_step(arguments: Any) -> int:
-    return arguments.train_batch_size * arguments.gradient_accumulation_steps
-
-
-def _run(trainer: Any, tokenizer: Any, parent: Path, out: Path, epochs: int, name: str) -> dict[str, Any]:
-    tokens = sum(map(len, trainer.train_dataset["input_ids"]))
-    steps = math.ceil(len(trainer.train_dataset) / _examples_a_step(trainer.args)) * epochs
-    with Progress(name, tokens * epochs) as progress:
-        trainer.add_callback(Watch(progress, tokens * epochs // max(steps, 1)))
-        result = trainer.train()
-    save_model(trainer.model, tokenizer, out, parent)
-    return {"steps": result.global_step, "tokens": tokens * epochs, "loss": result.training_loss}
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * world()

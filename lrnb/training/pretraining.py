@@ -29,9 +29,12 @@ from transformers.utils import logging as transformers_logging
 from lrnb.errors import UserError
 from lrnb.study.environment import keep_freed_memory
 from lrnb.study.files import atomic_folder, copy_terms, make_folder, write_text
-from lrnb.study.parameters import budget_name, whole_steps
+from lrnb.study.parameters import batch_shares, budget_name, whole_steps
 from lrnb.study.progress import Progress
 from lrnb.training.bits_per_byte import bits_per_byte
+from lrnb.training.launching import on_devices
+from lrnb.training.processes import is_first, join, wait, whole_state, world
+from lrnb.training.sharding import FULL, Sharding
 
 COMPLETE = "complete"  # written into a resume point when all of it is on disk
 IN_ORDER = "sequential"  # the Trainer's word: a token budget means the same rows always
@@ -40,7 +43,10 @@ HISTORY = ["tokens", "loss", "learning_rate", "bits_per_byte_x", "bits_per_byte_
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How to take steps. `batch` sequences a step, `micro_batch` of them at once (0: all)."""
+    """How to take steps. `batch` sequences a step over all devices, `micro_batch` of them at once on one.
+
+    micro_batch 0: a device's whole share of the batch.
+    """
 
     lr: float
     batch: int
@@ -51,12 +57,14 @@ class TrainingRecipe:
     device: str = "auto"
     seed: int = 0
     threads: int = 1
+    devices: int | str = 1  # processes on a node, one a device; auto: as many as there are GPUs
+    nodes: int = 1
+    sharding: str = "none"  # none: every device has all weights (DDP) | full: each has a part (FSDP2)
+    activation_checkpointing: bool = False  # layers are computed again in the backward pass, not kept
 
     def arguments(self, cls: type[TrainingArguments], folder: Path, **more: Any) -> Any:
         """TrainingArguments (or SFTConfig) for this recipe."""
-        micro = self.micro_batch or self.batch
-        if self.batch % micro:
-            raise UserError(f"batch {self.batch} is no multiple of micro_batch {micro}; change one of them")
+        micro, accumulated = self.shares(world())
         cosine = {
             "lr_scheduler_type": "cosine_with_min_lr",
             "lr_scheduler_kwargs": {"min_lr": self.min_lr or self.lr / 10},
@@ -66,7 +74,7 @@ class TrainingRecipe:
             output_dir=str(folder),
             learning_rate=self.lr,
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=self.batch // micro,
+            gradient_accumulation_steps=accumulated,
             bf16=self.precision == "bf16",
             optim="adamw_torch_fused",
             use_cpu=self.on_cpu(),
@@ -74,17 +82,30 @@ class TrainingRecipe:
             data_seed=self.seed,
             report_to=[],
             disable_tqdm=True,
+            ddp_find_unused_parameters=False,
+            activation_checkpointing=self.activation_checkpointing,
             dataloader_pin_memory=False,
             remove_unused_columns=False,
             **schedule,
+            **(FULL if self.sharding == "full" and world() > 1 else {}),
             **more,
         )
         if arguments.n_gpu > 1:
             raise UserError(
-                f"{arguments.n_gpu} GPUs are visible and one is used: set CUDA_VISIBLE_DEVICES to one of "
-                "them. Otherwise every step would hold a batch for each, and token budgets would be wrong"
+                f"{arguments.n_gpu} GPUs are visible and one is used: give --set devices=auto to train on "
+                "all of them, or set CUDA_VISIBLE_DEVICES to one"
             )
         return arguments
+
+    def count(self) -> int:
+        """How many processes train on a node."""
+        if self.devices != "auto":
+            return int(self.devices)
+        return 1 if self.on_cpu() else max(1, torch.cuda.device_count())
+
+    def shares(self, devices: int) -> tuple[int, int]:
+        """`batch_shares` of this recipe."""
+        return batch_shares(self.batch, self.micro_batch, devices)
 
     def on_cpu(self) -> bool:
         """Whether training runs on the CPU; UserError where a GPU is asked for and there is none."""
@@ -95,8 +116,9 @@ class TrainingRecipe:
         return self.device == "cpu" or not torch.cuda.is_available()
 
     def start(self) -> None:
-        """Seed, thread count, quiet libraries: the same start for every training run."""
+        """Seed, thread count, quiet libraries, processes that met: the same start for every training run."""
         keep_freed_memory()
+        join(self.on_cpu())
         transformers_logging.set_verbosity_error()
         torch.set_num_threads(self.threads)
         set_seed(self.seed)
@@ -108,13 +130,26 @@ def load_model(folder: Path) -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(folder)
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path, parent: Path | None = None) -> None:
-    """Write a complete Hugging Face folder, all of it or nothing, with the parent's terms of use."""
+def save_model(
+    model: Any, tokenizer: Any, folder: Path, parent: Path | None = None, state: dict[str, Any] | None = None
+) -> None:
+    """Write a complete Hugging Face folder, all of it or nothing, with the parent's terms of use.
+
+    state: the weights, where the model itself has only a part of them.
+    """
     with atomic_folder(folder) as temporary:
         if parent is not None:
             copy_terms(parent, temporary)
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state)
         tokenizer.save_pretrained(temporary)
+
+
+def save_trained(trainer: Trainer, tokenizer: Any, folder: Path, parent: Path | None = None) -> None:
+    """`save_model` of what a trainer trains, by the first process; the others wait."""
+    state = whole_state(trainer)
+    if is_first():
+        save_model(trainer.model, tokenizer, folder, parent, state)
+    wait()
 
 
 def packed_rows(path: Path) -> Any:
@@ -143,7 +178,9 @@ class Watch(TrainerCallback):
         self.progress.update(state.global_step * self.step_tokens - self.progress.done)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
+        wait()  # every process writes a part
+        if is_first():
+            write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE, "")
 
 
 class Budgets(TrainerCallback):
@@ -164,7 +201,7 @@ class Budgets(TrainerCallback):
         if state.global_step in self.steps:
             self._measure(model)
             folder = self.out / budget_name(self.steps[state.global_step])
-            save_model(model, self.tokenizer, folder, self.base)
+            save_trained(self.trainer, self.tokenizer, folder, self.base)
 
     def _measure(self, model: Any) -> None:
         logs = {
@@ -192,6 +229,7 @@ def train_scratch(
     save_model(model, tokenizer, out)
 
 
+@on_devices
 def continual_pretrain(
     base: Path,
     packed: Path,
@@ -219,10 +257,12 @@ def continual_pretrain(
             f"ct_budgets {list(budgets)}: a step is {step_tokens:,} tokens; budgets must differ by one step"
         )
     model, tokenizer = load_model(base)
-    work, point = resume_point(out / "work", fingerprint)
-    if point is None:
-        for stale in (path for path in out.iterdir() if path.is_dir() and path != work):
+    work = out / "work"
+    if is_first():
+        point = resume_point(work, fingerprint)
+        for stale in (path for path in out.iterdir() if path.is_dir() and path != work and point is None):
             shutil.rmtree(stale)
+    wait()
     arguments = recipe.arguments(
         TrainingArguments,
         work,
@@ -235,11 +275,12 @@ def continual_pretrain(
     with Progress("ct", last * step_tokens) as progress:
         budget_saver = Budgets(out, base, steps, heldout, tokenizer)
         watch = Watch(progress, step_tokens)
-        trainer = Trainer(model, arguments, collate_packed, rows, callbacks=[watch, budget_saver])
+        trainer = Sharding(model, arguments, collate_packed, rows, callbacks=[watch, budget_saver])
         budget_saver.trainer = trainer
-        trainer.train(resume_from_checkpoint=point)
+        trainer.train(resume_from_checkpoint=newest_point(work))
     history = [{"tokens": row["step"] * step_tokens, **row} for row in trainer.state.log_history]
-    write_history(out / "history.csv", history)
+    if is_first():
+        write_history(out / "history.csv", history)
     return history
 
 
@@ -252,18 +293,26 @@ def _enough(wanted: int, available: int, step_tokens: int, name: str) -> int:
     return wanted
 
 
-def resume_point(work: Path, fingerprint: dict[str, Any]) -> tuple[Path, str | None]:
-    """(work folder, newest complete checkpoint in it or None); a folder of other parameters is emptied."""
+def resume_point(work: Path, fingerprint: dict[str, Any]) -> str | None:
+    """`newest_point` of a work folder that holds nothing else; one of other parameters is emptied."""
     note = work / "fingerprint.json"
     text = json.dumps(fingerprint, sort_keys=True, default=str)
     if not note.is_file() or note.read_text(encoding="utf-8") != text:
         shutil.rmtree(work, ignore_errors=True)
         write_text(note, text)
-    points = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
-    for stale in set(work.glob("checkpoint-*")) - set(points):
+    for stale in set(work.glob("checkpoint-*")) - set(_complete(work)):
         shutil.rmtree(stale)
-    newest = max(points, key=lambda path: int(path.name.split("-")[1]), default=None)
-    return make_folder(work), str(newest) if newest else None
+    return newest_point(make_folder(work))
+
+
+def newest_point(work: Path) -> str | None:
+    """The newest complete checkpoint in a work folder."""
+    newest = max(_complete(work), key=lambda path: int(path.name.split("-")[1]), default=None)
+    return str(newest) if newest else None
+
+
+def _complete(work: Path) -> list[Path]:
+    return [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -565,9 +566,11 @@ def test_disk_is_asked_for_what_is_still_to_be_written() -> None:
     for name, models in written.items():
         asked = estimate.disk_bytes(study, [steps[name]]) - small
         assert asked == models * model + resume.get(name, 0), name
-    assert estimate.disk_bytes(study, steps.values()) == small + 23 * model  # 14 models
+    packed = round(8.1 * 2048)
+    assert estimate.disk_bytes(study, [steps["corpus"]]) == small + packed
+    assert estimate.disk_bytes(study, steps.values()) == small + packed + 23 * model  # 14 models
     alone = study.model_copy(update={"tuning_trials": 1})
-    assert estimate.disk_bytes(alone, steps.values()) == small + 20 * model
+    assert estimate.disk_bytes(alone, steps.values()) == small + packed + 20 * model
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -608,6 +611,39 @@ def test_a_job_of_slurm_does_not_wait_for_the_gpu_of_another(
         monkeypatch.setenv("SLURM_JOB_ID", "18")
         with notebooks.gpu_slot(CT, study) as second:
             assert first == second == {"CUDA_VISIBLE_DEVICES": "0"}
+
+
+def test_a_step_that_trains_on_several_gpus_gets_all_or_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,4")
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path))
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", {"devices": 2})
+    steps, entered = plan.plan(study), []
+    assert [notebooks.devices_of(steps[name], study) for name in ("base", "ct", "sft")] == [1, 2, 2]
+
+    def train() -> None:
+        with notebooks.gpu_slot(steps["ct"], study) as gpus:
+            entered.append(gpus["CUDA_VISIBLE_DEVICES"])
+
+    with notebooks.gpu_slot(steps["base"], study), notebooks.gpu_slot(steps["eval_parents"], study):
+        waiting = threading.Thread(target=train)
+        waiting.start()
+        time.sleep(0.5)
+        with notebooks.gpu_slot(steps["average"], study) as third:  # which it does not keep while it waits
+            assert third == {"CUDA_VISIBLE_DEVICES": "4"} and not entered
+    waiting.join(10)
+    assert entered in (["0,3"], ["0,4"], ["3,4"])
+
+
+def test_snakemake_and_slurm_are_told_all_devices_of_a_step() -> None:
+    values = {"devices": 4, "nodes": 2, "threads": 2}
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano", values)
+    steps = plan.plan(study)
+    assert notebooks.resources_of(steps["ct"], study) == {"gpu": 8, "tasks": 0, "nodes": 2}
+    assert notebooks.resources_of(steps["ties"], study) == {"gpu": 1, "tasks": 0}
+    assert notebooks.resources_of(steps["corpus"], study) == {"gpu": 0, "tasks": 1}
+    assert (notebooks.threads_of(steps["ct"], study), notebooks.threads_of(steps["ties"], study)) == (8, 2)
 
 
 def test_a_step_that_waits_in_vain_for_something_else_says_so(
