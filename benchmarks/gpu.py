@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu --shape 7b            # resident tensors, made on the device
     python -m benchmarks.gpu --shape 7b --files    # besides: `lrnb merge --device cuda` on checkpoints
+    python -m benchmarks.gpu --all                 # merges at 7b, then training at 7b, 1.1b and 270m
 
 A merge of two parents reads three bytes for each one that it writes: GB/s counts all four; a copy counts
 its two. Every method is run once untimed (kernels are compiled then), then in turn with the copy. One
@@ -15,6 +16,7 @@ import argparse
 import gc
 import json
 import math
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +32,12 @@ from lrnb.errors import UserError
 
 COPY_BYTES = 4 << 30  # of the copied buffer, where the shape is not smaller
 SCRATCH = 1.5  # room for the engine's own buffers, on top of three inputs and one output
+TRAINED: tuple[tuple[str, list[str]], ...] = (
+    ("7b", []),
+    ("tinyllama", ["--batch", "8"]),
+    ("tinyllama", ["--batch", "4", "--keep-activations"]),
+    ("270m", ["--batch", "8"]),
+)  # shapes that --all trains, with options of benchmarks.train
 SPOT = "model.layers.0.self_attn.k_proj.weight"  # merged on the CPU too
 State = dict[str, Any]  # name -> torch tensor
 
@@ -121,10 +129,9 @@ def check_room(shape: str, device: str) -> None:
     """UserError where three inputs, one output and scratch space do not fit on the device."""
     import torch
 
+    require_gpu(device)
     if not device.startswith("cuda"):
         return
-    if not torch.cuda.is_available():
-        raise UserError("no GPU: torch sees no CUDA device. Run on a machine with one, or --device cpu")
     largest = 4 * max(map(math.prod, tensor_shapes(SHAPES[shape]).values()))
     need = SCRATCH * 4 * model_bytes(shape) + 4 * largest
     free, _ = torch.cuda.mem_get_info(device)
@@ -133,6 +140,14 @@ def check_room(shape: str, device: str) -> None:
             f"{shape}: {need / 1e9:.0f} GB are needed to keep all on the device, {free / 1e9:.0f} GB are "
             "free. Choose a smaller --shape"
         )
+
+
+def require_gpu(device: str) -> None:
+    """UserError where a GPU is asked for and there is none."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("no GPU: torch sees no CUDA device. Run on a machine with one, or --device cpu")
 
 
 def model_bytes(shape: str) -> int:
@@ -252,11 +267,22 @@ def main(arguments: list[str] | None = None) -> int:
     add("--shape", choices=SHAPES, default="7b")
     add("--rounds", type=int, default=5)
     add("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
+    add("--all", action="store_true", help="training too, by benchmarks.train, each in a process of its own")
     add("--files", action="store_true", help="whole commands on checkpoints too")
     add("--dir", type=Path, help="default $LRNB_BENCH, else ~/.cache/lrnb/bench")
     add("--results", type=Path, default=RESULTS, help="folder for the result files")
     given = top.parse_args(arguments)
-    return measure.status(bench, given)
+    return measure.status(bench_all if given.all else bench, given)
+
+
+def bench_all(given: argparse.Namespace) -> None:
+    """Merges, then training of TRAINED; what a shape has no room for is told and passed over."""
+    bench(given)
+    place = ["--device", given.device, "--results", str(given.results.absolute())]
+    for shape, more in TRAINED:
+        command = [sys.executable, "-m", "benchmarks.train", "--shape", shape, *more, *place]
+        if subprocess.run(command, cwd=ROOT).returncode:
+            print(f"training {shape} {' '.join(more)}: not measured")
 
 
 def bench(given: argparse.Namespace) -> None:

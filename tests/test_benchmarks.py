@@ -18,7 +18,7 @@ from lrnb.study.parameters import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import before, checkpoints, corpus, exact, gpu, intervals, measure, merge, peer, table
+from benchmarks import before, checkpoints, corpus, exact, gpu, intervals, measure, merge, peer, table, train
 
 
 @pytest.fixture(scope="module")
@@ -322,3 +322,23 @@ def test_arms_of_the_simulation_have_the_rate_and_the_spread_that_was_asked_for(
     means = np.array([tasks[0].mean() for tasks in intervals.drawn(given, 0.9, np.random.default_rng(0))])
     assert means.mean() == pytest.approx(0.9, abs=0.01)
     assert means.std() == pytest.approx((0.08**2 + 0.9 * 0.1 / 400) ** 0.5, rel=0.1)
+
+
+def test_training_is_measured_through_the_studys_trainer(tmp_path: Path, capsys) -> None:
+    options = ["--shape", "pico", "--device", "cpu", "--length", "16", "--steps", "2", "--precision", "fp32"]
+    assert train.main([*options, "--results", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*-train-pico-cpu.json")
+    result = json.loads(path.read_text())
+    assert len(result["seconds"]) == 2 and result["peak_bytes"] is None
+    assert result["tokens_per_s"] == pytest.approx(32 / np.median(result["seconds"]), rel=1e-3)
+    assert result["estimated_bytes"] > 16 * result["parameters"]
+    assert "tokens/s" in capsys.readouterr().out
+
+
+def test_training_without_a_gpu_says_so(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert train.main(["--results", str(tmp_path)]) == 2
+    assert "no GPU: torch sees no CUDA device" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

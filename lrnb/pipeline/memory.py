@@ -109,6 +109,9 @@ def training_bytes(study: Study, shape: Shape, devices: int) -> int:
 def _states(study: Study, shape: Shape, devices: int) -> float:
     """Weights, gradients, moments. FSDP2 has two layers whole at once; DDP copies gradients into buckets."""
     rounded = ROUNDED[study.precision]
+    if study.adapter == "lora":
+        entries = 24 * study.lora_rank * shape.hidden * shape.layers  # Llama's matrices have 19 h a rank
+        return (4 + rounded) * shape.parameters + STATES * entries
     if study.sharding == "full" and devices > 1:
         tables = shape.vocabulary * shape.hidden
         layer = (shape.parameters - tables) / shape.layers

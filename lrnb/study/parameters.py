@@ -101,12 +101,18 @@ class Study(BaseModel):
     )  # sequences at once on a device, the rest accumulates; 0: its whole share of the batch
     ct_save_tokens: int = Field(65_536, ge=1)  # tokens between resume points
 
+    # what CT and SFT train
+    adapter: Literal["none", "lora"] = "none"  # all weights, or LoRA, written as dense weights
+    lora_rank: int = Field(64, ge=1)
+    lora_modules: list[str] = []  # names of linear layers: [q_proj, v_proj]; []: all but the head
+
     # supervised fine-tuning on English tasks
     sft_parent: str = "base"  # base | ct/<budget>
     sft_mix: dict[str, PositiveInt] = {}  # task: number of English examples
     sft_epochs: int = Field(1, ge=1)
     sft_lr: float = Field(5e-4, gt=0)
     sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
+    sft_horizon: int = Field(0, ge=0)  # steps of the cosine over sft_epochs, all or more; 0: those taken
     sft_batch: int = Field(64, ge=1)  # examples a step, over all devices
     sft_prompt_weight: float = Field(0.0, ge=0, le=1)  # weight of prompt tokens in the loss
     sft_max_len: int = Field(512, ge=8)  # tokens
@@ -182,6 +188,12 @@ class Study(BaseModel):
             raise ValueError(
                 f"preset nano has only the synthetic languages {SYNTHETIC}; for {self.lang!r} use smol"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> Study:
+        if self.adapter != "none" and self.sharding == "full":
+            raise ValueError("adapter lora goes with sharding=none: its gradients and moments are small")
         return self
 
     @model_validator(mode="after")

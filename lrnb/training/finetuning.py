@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from lrnb.errors import UserError
 from lrnb.study.progress import Progress
 from lrnb.training.launching import on_devices
-from lrnb.training.pretraining import TrainingRecipe, Watch, load_model, save_trained
+from lrnb.training.pretraining import TrainingRecipe, Watch, save_trained
 from lrnb.training.processes import mean, world
 from lrnb.training.sharding import Sharding
 
@@ -27,6 +27,10 @@ class PromptWeighted(Sharding, SFTTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         counting(self.model)
+        self.horizon = 0  # steps of the schedule; 0: those that are taken
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        return super().create_scheduler(self.horizon or num_training_steps, optimizer)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -131,7 +135,7 @@ def fine_tune(
     Raises UserError where nothing is left.
     """
     recipe.start()
-    model, tokenizer = load_model(parent)
+    model, tokenizer = recipe.load(parent)
     pad = _padding(tokenizer, parent)
     arguments = recipe.arguments(
         SFTConfig,
@@ -157,12 +161,22 @@ def fine_tune(
     trainer.train_dataset = short if world() == 1 else _with_filler(short, pad)
     facts = {"examples": len(short), "too_long": len(prepared) - len(short)}
     steps = epochs * math.ceil(len(short) / recipe.batch)
+    trainer.horizon = _horizon(recipe.horizon, steps)
     with Progress(name, tokens) as progress:
         trainer.add_callback(Watch(progress, tokens // max(steps, 1)))
         result = trainer.train()
     save_trained(trainer, tokenizer, out, parent)
     loss = mean(trainer, result.training_loss)
     return {"steps": result.global_step, "tokens": tokens, "loss": loss} | facts
+
+
+def _horizon(asked: int, steps: int) -> int:
+    if 0 < asked < steps:
+        raise UserError(
+            f"sft_horizon {asked}: {steps} steps are taken, and the learning rate would rise again after it; "
+            f"give {steps} or more, or 0"
+        )
+    return asked
 
 
 def _with_filler(rows: Any, pad: int) -> Any:

@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -179,8 +180,6 @@ def _end_with_launcher() -> None:
 
 def launch(folder: str) -> int:
     """Start this node's processes and wait for them; the exit status."""
-    import multiprocessing
-
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -31,6 +31,7 @@ from lrnb.study.environment import keep_freed_memory
 from lrnb.study.files import atomic_folder, copy_terms, make_folder, write_text
 from lrnb.study.parameters import batch_shares, budget_name, whole_steps
 from lrnb.study.progress import Progress
+from lrnb.training.adapters import with_lora
 from lrnb.training.bits_per_byte import bits_per_byte
 from lrnb.training.launching import on_devices
 from lrnb.training.processes import is_first, join, wait, whole_state, world
@@ -61,6 +62,10 @@ class TrainingRecipe:
     nodes: int = 1
     sharding: str = "none"  # none: every device has all weights (DDP) | full: each has a part (FSDP2)
     activation_checkpointing: bool = False  # layers are computed again in the backward pass, not kept
+    adapter: str = "none"  # none: all weights are trained | lora
+    lora_rank: int = 64
+    lora_modules: tuple[str, ...] = ()  # names of linear layers; none: all but the head
+    horizon: int = 0  # steps of SFT's cosine, of which the first are taken; 0: those taken
 
     def arguments(self, cls: type[TrainingArguments], folder: Path, **more: Any) -> Any:
         """TrainingArguments (or SFTConfig) for this recipe."""
@@ -106,6 +111,15 @@ class TrainingRecipe:
     def shares(self, devices: int) -> tuple[int, int]:
         """`batch_shares` of this recipe."""
         return batch_shares(self.batch, self.micro_batch, devices)
+
+    def load(self, folder: Path) -> tuple[Any, Any]:
+        """`load_model`, with an adapter where it is asked for. UserError with sharding, which has none."""
+        model, tokenizer = load_model(folder)
+        if self.adapter == "none":
+            return model, tokenizer
+        if self.sharding == "full":
+            raise UserError("adapter lora goes with sharding=none: its gradients and moments are small")
+        return with_lora(model, self.lora_rank, self.lora_modules), tokenizer
 
     def on_cpu(self) -> bool:
         """Whether training runs on the CPU; UserError where a GPU is asked for and there is none."""
@@ -256,7 +270,7 @@ def continual_pretrain(
         raise UserError(
             f"ct_budgets {list(budgets)}: a step is {step_tokens:,} tokens; budgets must differ by one step"
         )
-    model, tokenizer = load_model(base)
+    model, tokenizer = recipe.load(base)
     work = out / "work"
     if is_first():
         point = resume_point(work, fingerprint)

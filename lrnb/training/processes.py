@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
+from accelerate import PartialState
+
+from lrnb.training.adapters import dense_state
+
 
 def world() -> int:
     """How many processes train together."""
@@ -22,26 +27,22 @@ def is_first() -> bool:
 def join(on_cpu: bool) -> None:
     """Meet the other processes: by gloo on CPUs, by NCCL on GPUs. Nothing where there is one."""
     if world() > 1:
-        from accelerate import PartialState
-
         PartialState(cpu=on_cpu)
 
 
 def wait() -> None:
     """Return when all processes are here."""
     if world() > 1:
-        from torch import distributed
-
-        distributed.barrier()
+        torch.distributed.barrier()
 
 
 def whole_state(trainer: Any) -> dict[str, Any] | None:
     """All weights in the first process, None in the others; to be called in every one.
 
-    None for a model that lies whole in each: it has them.
+    None for a model that lies whole in each and has no LoRA: it has them.
     """
     if not getattr(trainer, "is_fsdp_enabled", False):
-        return None
+        return dense_state(trainer.model)
     state = trainer.accelerator.get_state_dict(trainer.model)
     tied = trainer.model.all_tied_weights_keys  # told by the tensors themselves where they lie whole
     return {name: tensor for name, tensor in state.items() if name not in tied} if is_first() else None
@@ -49,7 +50,5 @@ def whole_state(trainer: Any) -> dict[str, Any] | None:
 
 def mean(trainer: Any, value: float) -> float:
     """The mean of what every process gives."""
-    import torch
-
     given = torch.tensor([value], dtype=torch.float64, device=trainer.args.device)
     return value if world() == 1 else float(trainer.accelerator.gather(given).mean())

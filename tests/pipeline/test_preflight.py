@@ -124,7 +124,7 @@ def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: 
     root = data_root(
         tmp_path, **{"corpus/bn.txt": "a b c d\ne f g h\ni j k l", "corpus/en.txt": "a b c d e f g h"}
     )
-    steps = {"ct_budgets": [10], "seq_len": 10, "ct_batch": 1}
+    steps = {"ct_budgets": [10], "seq_len": 10, "ct_batch": 1, "micro_batch": 0}
     enough = small_study(root, **steps, base_source=str(pico_llama), base_prune=False)
     x, en = supplies.corpus_supplies(enough)
     assert (x.tokens, x.needed, en.needed) == (18, 8, 2)

@@ -359,6 +359,54 @@ def test_the_cosine_ends_where_it_is_told(tmp_path: Path) -> None:
         assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(end)
 
 
+def test_sft_may_stop_before_its_cosine_ends(pico_llama: Path, tmp_path: Path, monkeypatch) -> None:
+    rates: list[float] = []
+
+    def note(self, args, state, control, lr_scheduler=None, **kwargs) -> None:
+        rates.extend(lr_scheduler.get_last_lr()[:1])
+
+    monkeypatch.setattr(pretraining.Watch, "on_step_end", note)
+    fine_tune(pico_llama, tmp_path / "short", horizon=10)  # five steps are taken
+    middle = 1e-3 + (1e-2 - 1e-3) / 2
+    assert len(rates) == 5 and rates[-1] == pytest.approx(middle)
+    fine_tune(pico_llama, tmp_path / "whole")
+    assert rates[-1] == pytest.approx(1e-3)
+    with pytest.raises(UserError, match="sft_horizon 4: 5 steps are taken"):
+        fine_tune(pico_llama, tmp_path / "less", horizon=4)
+
+
+def test_lora_is_trained_resumed_and_written_dense(
+    pico_llama: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = replace(RECIPE, adapter="lora", lora_rank=2, lora_modules=("q_proj", "up_proj"))
+    pretrain(pico_llama, packed, tmp_path / "ct", recipe=lora)
+    before, after = (load_file(d / "model.safetensors") for d in (pico_llama, tmp_path / "ct" / "768"))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        step = after[name] - weight
+        trained = name.endswith(("q_proj.weight", "up_proj.weight"))
+        assert np.abs(step).max() > 1e-3 if trained else not step.any()
+        assert not trained or np.linalg.matrix_rank(step, tol=1e-4) == 2
+    shutil.rmtree(tmp_path / "ct" / "work" / "checkpoint-12")
+    shutil.rmtree(tmp_path / "ct" / "768")
+    pretrain(pico_llama, packed, tmp_path / "ct", recipe=lora)
+    assert all(
+        np.array_equal(after[k], v) for k, v in load_file(tmp_path / "ct/768/model.safetensors").items()
+    )
+    fine_tune(pico_llama, tmp_path / "sft", adapter="lora", lora_rank=2)
+    tuned = load_file(tmp_path / "sft" / "model.safetensors")
+    moved = {name for name, weight in before.items() if not np.array_equal(tuned[name], weight)}
+    assert moved == {name for name in before if name.endswith("_proj.weight")}
+
+
+def test_lora_of_layers_that_are_not_there_is_refused(pico_llama: Path) -> None:
+    lora = replace(RECIPE, adapter="lora", lora_modules=("query",))
+    with pytest.raises(UserError, match=r"lora_modules \['query'\]: no such layer .*q_proj"):
+        lora.load(pico_llama)
+    with pytest.raises(UserError, match="lora goes with sharding=none"):
+        replace(lora, sharding="full").load(pico_llama)
+
+
 def test_training_from_scratch_lowers_the_loss(packed: Path, tmp_path: Path) -> None:
     recipe = pretraining.TrainingRecipe(lr=1e-2, batch=4, schedule="cosine", device="cpu")
     model, tokenizer = pico_model(), pico_tokenizer()
