@@ -17,7 +17,7 @@ from lrnb.errors import UserError
 from lrnb.study.progress import Progress
 from lrnb.training.launching import on_devices
 from lrnb.training.pretraining import TrainingRecipe, Watch, save_trained
-from lrnb.training.processes import mean, world
+from lrnb.training.processes import mean_of_all, world
 from lrnb.training.sharding import Sharding
 
 
@@ -26,7 +26,7 @@ class PromptWeighted(Sharding, SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        counting(self.model)
+        calls_counted(self.model)
         self.horizon = 0  # steps of the schedule; 0: those that are taken
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -54,7 +54,7 @@ class PromptWeighted(Sharding, SFTTrainer):
         return StepOrder(lengths, _examples_a_step(self.args), self.args.seed, world())
 
 
-def counting(model: Any) -> Any:
+def calls_counted(model: Any) -> Any:
     """`model`, whose call gives its `counted_logits`: what wraps it for several devices sees the call."""
     model.forward = lambda **inputs: counted_logits(model, inputs)
     return model
@@ -166,7 +166,7 @@ def fine_tune(
         trainer.add_callback(Watch(progress, tokens // max(steps, 1)))
         result = trainer.train()
     save_trained(trainer, tokenizer, out, parent)
-    loss = mean(trainer, result.training_loss)
+    loss = mean_of_all(trainer, result.training_loss)
     return {"steps": result.global_step, "tokens": tokens, "loss": loss} | facts
 
 

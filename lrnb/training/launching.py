@@ -56,15 +56,16 @@ def on_devices(function: Callable[..., Any]) -> Callable[..., Any]:
         arguments["recipe"].shares(devices * nodes)  # refused here, before processes are started
         call = {"module": function.__module__, "name": function.__name__, "arguments": arguments}
         job = arguments["out"].with_name(f"{arguments['out'].name}.job")
-        return _launched(call | {"devices": devices, "nodes": nodes}, make_folder(job))
+        return _launched(call | {"devices": devices, "nodes": nodes}, job)
 
     return called
 
 
 def _launched(call: dict[str, Any], job: Path) -> Any:
     """The result of a call in a process a device."""
+    remove(job)  # what a kill left
     try:
-        command = _command(job, call["nodes"])
+        command = _command(make_folder(job), call["nodes"])
         write_text(job / "job.json", to_json(call).decode())
         status = _follow(command, job)
         if status or not (job / "result.json").is_file():
@@ -90,7 +91,7 @@ def _command(job: Path, nodes: int) -> list[str]:
 
 def _follow(command: list[str], job: Path) -> int:
     """Run the launcher to its end, printing and counting what it tells; its exit status."""
-    told = {"LRNB_PROGRESS": str((job / "progress.json").resolve())}
+    told = {"LRNB_PROGRESS": str((job / "progress.json").resolve()), "TQDM_DISABLE": "1"}
     told |= {LAUNCHER: f"{platform.node()} {os.getpid()}"}
     process = subprocess.Popen(
         command,

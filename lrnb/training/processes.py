@@ -48,7 +48,7 @@ def whole_state(trainer: Any) -> dict[str, Any] | None:
     return {name: tensor for name, tensor in state.items() if name not in tied} if is_first() else None
 
 
-def mean(trainer: Any, value: float) -> float:
+def mean_of_all(trainer: Any, value: float) -> float:
     """The mean of what every process gives."""
     given = torch.tensor([value], dtype=torch.float64, device=trainer.args.device)
     return value if world() == 1 else float(trainer.accelerator.gather(given).mean())

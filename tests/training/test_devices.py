@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from support import devices
 from support.devices import BUDGETS, RECIPE, furthest
@@ -122,3 +126,44 @@ def test_an_error_of_the_first_process_to_fail_is_told(tmp_path: Path) -> None:
         files.write_text(tmp_path / f"error-{rank}.json", f'{{"user": "{user}", "trace": "Traceback"}}')
     told = launching._failure(tmp_path, 1)
     assert isinstance(told, UserError) and str(told) == "the corpus is empty"
+
+
+SRUN = """#!/bin/sh
+while case "$1" in --*) true ;; *) false ;; esac; do shift; done
+export SLURM_LAUNCH_NODE_IPADDR=127.0.0.1
+"$@" & other=$!
+"$@" && wait $other
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_train_as_one_machine(
+    place: Path, one: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """srun is stood in for by a script that starts the agent twice, here: they meet as on two machines."""
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    devices.pretrain(replace(RECIPE, nodes=2, sharding="full"), **given(place, "nodes-ct"))
+    for budget in BUDGETS:
+        assert furthest(place / "one" / "ct" / str(budget), place / "nodes-ct" / str(budget)) < NEAR
+
+
+def _train_and_wait(place: Path) -> None:
+    devices.pretrain(replace(RECIPE, devices=2, batch=8), **given(place, "orphaned"))
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(place: Path) -> None:
+    starter = multiprocessing.get_context("spawn").Process(target=_train_and_wait, args=(place,))
+    starter.start()
+    deadline = time.time() + 300
+    while not list((place / "orphaned.job").glob("progress.json")) and time.time() < deadline:
+        time.sleep(0.05)
+    family = psutil.Process(starter.pid).children(recursive=True)
+    assert len(family) >= 3  # the agent, and what it started
+    starter.kill()
+    starter.join()
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert not (place / "orphaned" / str(BUDGETS[1])).exists()  # they had not come to the end
