@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
-from pydantic import validate_call
-from pydantic_core import to_json
+from pydantic import TypeAdapter, validate_call
 
 from lrnb.errors import UserError
 from lrnb.study.files import json_object, make_folder, remove, write_text
@@ -66,13 +65,17 @@ def _launched(call: dict[str, Any], job: Path) -> Any:
     remove(job)  # what a kill left
     try:
         command = _command(make_folder(job), call["nodes"])
-        write_text(job / "job.json", to_json(call).decode())
+        write_text(job / "job.json", _json(call))
         status = _follow(command, job)
         if status or not (job / "result.json").is_file():
             raise _failure(job, status)
         return json.loads((job / "result.json").read_text(encoding="utf-8"))
     finally:
         remove(job)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(TypeAdapter(Any).dump_python(value, mode="json"))
 
 
 def _command(job: Path, nodes: int) -> list[str]:
@@ -164,7 +167,7 @@ def work(job: Path) -> None:
         write_text(job / f"error-{rank}.json", json.dumps(told))
         raise
     if rank == "0":
-        write_text(job / "result.json", to_json(result).decode())
+        write_text(job / "result.json", _json(result))
 
 
 def _end_with_launcher() -> None:
