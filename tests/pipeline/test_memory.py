@@ -62,9 +62,9 @@ def test_the_paper_fits_eight_gpus_of_80_gb_and_one_of_141() -> None:
 
 
 def test_a_dry_run_says_on_which_box_it_fits() -> None:
-    told = estimate._boxes(paper())
+    told = estimate._boxes([paper()])
     assert told.startswith("8x80 GB: ") and "; 1x141 GB: " in told and told.count("fits") == 2
-    assert "does NOT fit" in estimate._boxes(paper(micro_batch=16))
+    assert "does NOT fit" in estimate._boxes([paper(micro_batch=16)])
 
 
 def test_gpus_that_are_too_small_are_refused_before_anything_is_computed(
