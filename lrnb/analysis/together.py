@@ -11,7 +11,6 @@ import pandas as pd
 from lrnb.analysis import comparisons
 from lrnb.analysis.comparisons import Right
 from lrnb.analysis.seeds import ITEMS
-from lrnb.scoring.evaluate import ScoredModel, score_models
 from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import Study, budget_name
 from lrnb.study.progress import Progress
@@ -30,6 +29,8 @@ def score_together(study: Study) -> pd.DataFrame:
     Writes scores.csv and items.parquet (with lang) and leads.csv into `<codes>/scores/`; returns the leads,
     see `leads_over_own`.
     """
+    from lrnb.scoring.evaluate import ScoredModel, score_models
+
     langs, studies = languages_together(study), studies_together(study)
     home, methods = RunPaths(study).together(langs), methods_together(study, langs)
     folders = {(m, b): home / "merge" / m / budget_name(b) for m in methods for b in study.ct_budgets}
