@@ -325,7 +325,7 @@ def test_how_traditional_mongolian_is_written_counts_there(monkeypatch: pytest.M
     def key(lang: str, preset: str) -> dict[str, str]:
         study = load_study(ROOT / "params" / f"{lang}.yaml", preset, {"data_root": str(ROOT)})
         steps = plan.plan(study)
-        return freshness.input_key(steps["base"], steps, study)
+        return freshness.input_key(steps["ct"], steps, study)
 
     before = key("mn", "paper"), key("bn", "paper")
     monkeypatch.setattr(freshness, "versions", lambda names: dict.fromkeys(names, "0.0"))
