@@ -7,9 +7,10 @@ STAMP := $(VENV)/.lrnb-setup
 UV_VERSION := 0.13.9
 WORKERS ?= 3
 MAP_SEEDS ?= 32-35
+QUESTION_SEEDS ?= 0-3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow results bench bench-scoring lint format map smol-base lock clean
+.PHONY: help setup study lab test test-slow results bench bench-scoring lint format map questions smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +46,10 @@ map: setup  ## the study over a region, a pool a cell in docs/results/map (hours
 	    --set runs=runs/map-x$$x --set base_bilingual=$$x --set base_alone=0.02 --set "sft_mix=$$mix" \
 	    --set 'ct_budgets=[4096, 16384, 65536, 262144, 1048576]' --set 'methods=[average, task_arithmetic, ties]'; \
 	done; done
+
+questions: setup  ## two open questions of the paper, asked of four seeds' runs (hours; continues where it was)
+	$(BIN)/lrnb run params/qaa.yaml --preset nano --seeds $(QUESTION_SEEDS)
+	$(BIN)/lrnb questions params/qaa.yaml --preset nano --seeds $(QUESTION_SEEDS) --pool docs/results/questions
 
 results: setup  ## docs/results.md, from the files of docs/results
 	$(BIN)/python -m lrnb.report.results_page docs/results > .results.md

@@ -19,6 +19,7 @@ Seed = int | np.random.Generator
 RESAMPLES = 2000
 TINY = 1e-15  # the smallest p that is told
 LEVEL = 0.95
+SAME = 1e-12  # numbers of runs that differ by less do so by rounding
 
 
 class Difference(NamedTuple):
@@ -92,6 +93,23 @@ def over_seeds(
     alone = parts[0] if shared else [values for tasks in parts for values in tasks]
     low, high = _widened(value, ends, alone, level, bounds)
     return Difference(value, low, high, spread.p(scale.to_zero), n)
+
+
+def over_runs(values: Values, *, level: float = LEVEL) -> Difference:
+    """Mean over two or more runs of one number each: interval, and p that it is zero, by Student's t.
+
+    Runs that all have the same number leave no spread to judge by: the interval is that number. ValueError
+    for fewer than two.
+    """
+    seen = _items(values)
+    if len(seen) < 2:
+        raise ValueError(f"at least two runs are needed, got {len(seen)}")
+    value = float(seen.mean())
+    if np.ptp(seen) < SAME:
+        return Difference(value, value, value, float(abs(value) < SAME) or TINY, len(seen))
+    found = scipy_stats.ttest_1samp(seen, 0.0)
+    low, high = found.confidence_interval(level)
+    return Difference(value, float(low), float(high), float(found.pvalue), len(seen))
 
 
 class Scale(NamedTuple):

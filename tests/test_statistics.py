@@ -88,6 +88,18 @@ def test_over_seeds_with_own_items_is_students():
         statistics.over_seeds([[[1.0]]], shared=True)
 
 
+def test_over_runs_is_students_too():
+    """Student 1908, table I: the difference of the two drugs, whose t is 4.06."""
+    drugs = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
+    found = statistics.over_runs(drugs)
+    assert (found.value, found.p, found.n) == (pytest.approx(1.58), pytest.approx(0.002833, abs=1e-6), 10)
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.7001, 2.4599), abs=1e-4)
+    assert statistics.over_runs([2.0, 2.0])[:3] == (2.0, 2.0, 2.0)
+    assert statistics.over_runs([0.0, 0.0]).p == 1
+    with pytest.raises(ValueError, match="at least two runs"):
+        statistics.over_runs([1.0])
+
+
 def test_parts_of_the_variance_are_those_of_the_mean_squares():
     """Of a crossed layout without replication: common is (MS items - MS error) / (S n)."""
     rng = np.random.default_rng(2)

@@ -23,6 +23,17 @@ from .findings import findings_of_failures as findings_of_failures
 from .findings import findings_of_map as findings_of_map
 from .findings import findings_of_scores as findings_of_scores
 from .findings import findings_of_shares as findings_of_shares
+from .question_findings import findings_of_questions as findings_of_questions
+from .question_merges import shown_name as shown_name
+from .questions import cells_of as cells_of
+from .questions import discarded_growth as discarded_growth
+from .questions import discarded_points as discarded_points
+from .questions import plateau_contrasts as plateau_contrasts
+from .questions import plateau_points as plateau_points
+from .questions import price_of_selectors as price_of_selectors
+from .questions import read_questions as read_questions
+from .questions import selector_contrasts as selector_contrasts
+from .questions import selector_points as selector_points
 from .region import BESIDE as BESIDE
 from .region import cell_leads as cell_leads
 from .region import fine_grid as fine_grid

@@ -12,8 +12,9 @@ import functools
 import gzip
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -64,7 +65,19 @@ def run_line(study: Study) -> Line:
     )
     right = comparisons.right_answers(items)
     own = {arm_name(*model): tasks for model, tasks in right.items() if arm_name(*model) in arms(study)}
-    made = read_manifest(paths.scores)
+    return run_head(study, read_manifest(paths.scores)) | {
+        "search": searches(study),
+        "n": {task: len(values) for task, values in next(iter(own.values())).items()},
+        "items": {
+            name: {task: packed(values) for task, values in tasks.items()} for name, tasks in own.items()
+        },
+        "bits": _bits(study),
+        "shares": _shares(study),
+    }
+
+
+def run_head(study: Study, made: Mapping[str, Any]) -> Line:
+    """What a line says of its run before what it holds; made: the manifest of its last stage."""
     return {
         "seed": study.seed,
         "isa": made_on(study),
@@ -73,13 +86,6 @@ def run_line(study: Study) -> Line:
         "world": world_hash(),
         "versions": made["versions"],
         "parameters": counted_parameters(study),
-        "search": searches(study),
-        "n": {task: len(values) for task, values in next(iter(own.values())).items()},
-        "items": {
-            name: {task: packed(values) for task, values in tasks.items()} for name, tasks in own.items()
-        },
-        "bits": _bits(study),
-        "shares": _shares(study),
     }
 
 
@@ -145,14 +151,19 @@ def with_run(lines: Sequence[Line], new: Line) -> list[Line]:
             f"({new['processor']}) than in the pool ({old['processor']}), so no methods can be added. "
             "Run all methods of that line, or give another folder for the pool"
         )
-    both = {part: old.get(part, {}) | new[part] for part in ("search", "items", "bits")}
+    parts = [part for part in ("search", "items", "bits", "counts") if part in new]
+    both = {part: old.get(part, {}) | new[part] for part in parts}
     return [*others, old | both]
 
 
 def add_run(study: Study, path: Path) -> None:
     """Write a finished run into the pool at `path`, with what others have put there meanwhile."""
+    add_line(study, path, run_line(study))
+
+
+def add_line(study: Study, path: Path, new: Line) -> None:
+    """Write what a run of `study` holds into the pool at `path`. UserError where it does not belong there."""
     refuse_misfit(study, path)
-    new = run_line(study)
     if new["recipe"] != RECIPE:
         raise UserError(
             f"{RunPaths(study).lang} was made with recipe {new['recipe']} and the code has {RECIPE}: run it "

@@ -21,6 +21,7 @@ from lrnb.cli.evaluate import evaluate_options, run_evaluate
 from lrnb.cli.importance import importance_options, run_importance
 from lrnb.cli.new import new_options, run_new
 from lrnb.cli.output import refuse_other
+from lrnb.cli.questions import questions_options, run_questions
 from lrnb.cli.vocabulary import run_vocabulary, vocabulary_options
 from lrnb.errors import UserError
 from lrnb.pipeline import warm
@@ -253,6 +254,16 @@ def _anchored(task: str) -> str:
     return str(Path(task).absolute()) if file_of(task) else task
 
 
+def _questions(given: argparse.Namespace) -> int:
+    from lrnb.study.parameters import load_study, parse_override, require_checkout
+
+    require_checkout("questions")
+    overrides = dict(parse_override(text) for text in given.set)
+    seeds = parse_seeds(given.seeds)
+    studies = [anchor(load_study(given.params, given.preset, overrides, seed)) for seed in seeds]
+    return run_questions(studies, given.pool)
+
+
 def _check(given: argparse.Namespace) -> int:
     from lrnb.study.parameters import load_study, parse_override, require_checkout
     from lrnb.tasks import loading
@@ -406,6 +417,12 @@ COMMANDS: list[Command] = [
     ("vocabulary", run_vocabulary, vocabulary_options, "extend a model's vocabulary by a language"),
     ("evaluate", run_evaluate, evaluate_options, "score models, and compare them with the first"),
     ("compare", run_compare, compare_options, "is one model better than another, from scores that are there"),
+    (
+        "questions",
+        _questions,
+        questions_options,
+        "two open questions of the paper, asked of finished runs",
+    ),
     ("conflicts", _conflicts, _conflicts_options, "an atlas of what trimming and election drop"),
     ("report", _report, _report_options, "write report.html of a run, or the page of all runs in a folder"),
     ("lab", _lab, _lab_options, "JupyterLab at the map of the study"),

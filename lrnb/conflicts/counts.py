@@ -17,6 +17,7 @@ import pandas as pd
 from lrnb.conflicts import kernels as loops
 from lrnb.conflicts.magnitudes import Magnitudes
 from lrnb.errors import UserError
+from lrnb.merging import formulas
 from lrnb.merging.cpu import Ballot, Cpu, Operands, Worker
 from lrnb.merging.election import Scope, cuts, quotas, settle_election
 from lrnb.merging.engine import run
@@ -75,22 +76,25 @@ def shares(
     zero_sign: str = "majority",
     at_threshold: str = "keep-all",
     equalise: str = "none",
+    reserve_by: str = "margin",
+    **scores: Any,
 ) -> pd.DataFrame:
     """One row a tensor and one row "(model)"; counts are entries, masses sums of |task vector|.
 
     `base` and each of `parents` are folders or dicts of arrays, or `base` alone a `TaskVectors`, opened once
-    for many calls. Options as of `methods.ties_sv`; protect: the parent that slack wins entries back for.
+    for many calls. Options as of `methods.ties_sv`; protect: the parent that slack wins entries back for;
+    scores: seed and importance, for the `reserve_by` that needs them.
     Columns: tensor, layer (-1 outside layers), module, n; of each parent kept and discarded (by the election
     of plain TIES, before slack); overlap (kept by all); conflicts (some signs differ); reserved (those of
     `protect` discarded that slack wins back); the masses of these, at overlap and conflicts of each parent;
     ceded_mass (what the others give up at the reserved entries); xi (the margin up to which slack wins back,
-    NaN without slack; of the tensor's scope); and shares in [0, 1], see `with_shares`.
+    NaN without slack and by another rule; of the tensor's scope); and shares in [0, 1], see `with_shares`.
     """
     vectors = open_parents(base, parents)
     options = setting(
         vectors.parents, density=density, slack=slack, slack_threshold=slack_threshold, protect=protect,
         trim_scope=trim_scope, weights=weights, zero_sign=zero_sign, at_threshold=at_threshold,
-        equalise=equalise,
+        equalise=equalise, reserve_by=reserve_by, **scores,
     )  # fmt: skip
     return with_shares(with_model(accounts(vectors, options)), protect)
 
@@ -130,12 +134,17 @@ def accounts(vectors: TaskVectors, options: TiesSV, known: Magnitudes | None = N
         return scope
 
     def count(scope: Scope, worker: Worker, span: Span, data: Operands) -> Account:
-        return account_of(data, scope.at(span))
+        ballot = scope.at(span)
+        found = account_of(data, ballot)
+        if scope.choice is None:
+            return found
+        return _with_chosen(found, worker, data, ballot, scope.choice.won(worker, span, data, ballot))
 
     sums: dict[str, list[Account]] = {name: [] for name in vectors.names}
     for span, found in run(vectors, vectors.scopes(options.trim_scope), prepare, count):
         sums[span.name].append(found)
-    rows = [_row(name, vectors, sums[name], scopes[name], options.slack == 0) for name in vectors.names]
+    no_margin = options.slack == 0 or options.reserve_by != "margin"
+    rows = [_row(name, vectors, sums[name], scopes[name], no_margin) for name in vectors.names]
     names = [*PLACE, *count_columns(vectors.parents), *mass_columns(vectors.parents), "xi", "zero"]
     return pd.DataFrame(rows, columns=names)
 
@@ -152,6 +161,18 @@ def account_of(data: Operands, ballot: Ballot) -> Account:
     return Account(counts, masses_of(lanes))
 
 
+def _with_chosen(found: Account, worker: Worker, data: Operands, ballot: Ballot, at: np.ndarray) -> Account:
+    """An account without slack, and the entries `at` won back: their number, and the masses on both sides."""
+    deltas = [worker.deltas_at(data, parent, at) for parent in range(len(data.parents))]
+    taus = formulas.trim_all(deltas, ballot.thresholds)
+    counts, masses = found.counts.copy(), found.masses.copy()
+    counts[2 * len(taus) + loops.RESERVED] += len(at)
+    for parent, tau in enumerate(taus):
+        counted = tau * taus[ballot.own] < 0 if parent != ballot.own else tau != 0
+        masses[parent, loops.MASSES - 1] += abs(tau[counted]).sum(dtype=np.float64)
+    return Account(counts, masses)
+
+
 def masses_of(lanes: np.ndarray) -> np.ndarray:
     """(..., P, MASSES) from sums that were kept beside each other."""
     return lanes.reshape(*lanes.shape[:-1], loops.MASSES, loops.LANES).sum(axis=-1)
@@ -166,7 +187,7 @@ def _brackets(vectors: TaskVectors, names: list[str], options: TiesSV, known: Ma
 
 
 def _row(
-    name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_slack: bool
+    name: str, vectors: TaskVectors, found: list[Account], scope: Scope, no_margin: bool
 ) -> dict[str, Any]:
     p = len(vectors.parents)
     counts = sum((a.counts for a in found), np.zeros(2 * p + loops.SHARED)).astype(np.int64)
@@ -175,7 +196,7 @@ def _row(
     return {
         **place(name, vectors.base[name].size),
         **{column: x.item() for column, x in counted.items()},
-        "xi": float("nan") if no_slack else float(scope.ballot.xi),
+        "xi": float("nan") if no_margin else float(scope.ballot.xi),
         "zero": int(scope.ballot.zero),
     }
 

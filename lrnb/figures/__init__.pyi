@@ -19,6 +19,9 @@ from .merging import shares_along_budgets as shares_along_budgets
 from .merging import shares_by as shares_by
 from .merging import shares_by_budget as shares_by_budget
 from .pooled import pooled_leads_by_budget as pooled_leads_by_budget
+from .questions import discarded_by_evening as discarded_by_evening
+from .questions import gains_by_budget as gains_by_budget
+from .questions import selectors_by_share as selectors_by_share
 from .region import beside_map as beside_map
 from .region import lead_map as lead_map
 from .scores import differences_to_baseline as differences_to_baseline

@@ -20,7 +20,7 @@ from lrnb.pipeline.steps import Step, as_yaml, step_params
 from lrnb.study.environment import versions
 from lrnb.study.files import MANIFEST, digest, sha256, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, TASK_COUNTS, TASK_LISTS, Study
-from lrnb.study.recipe import stored_pool
+from lrnb.study.recipe import stored_pool, stored_questions
 from lrnb.study.stages import RunPaths, fingerprint
 from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import file_of
@@ -123,8 +123,10 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
             key["data"] = data_hash(step, study)
     if step.values.get("script", study.script) == "Mongolian":
         key["text"] = versions(["mongol-norm"]).get("mongol-norm", "as spelt")  # see lrnb/data/mongolian.py
-    if step.name == "report" and (pool := stored_pool(study)).is_file():
-        key["pool"] = sha256(pool)
+    pools = (
+        {"pool": stored_pool(study), "questions": stored_questions(study)} if step.name == "report" else {}
+    )
+    key |= {name: sha256(pool) for name, pool in pools.items() if pool.is_file()}
     for need in step.needs:
         for result in steps[need].results:
             key[f"{need}/{result.parent.name}"] = fingerprint(result.parent)

@@ -23,7 +23,10 @@ from lrnb.analysis import (
     data_tables,
     english,
     findings,
+    pool,
     pool_answers,
+    question_findings,
+    questions,
     results,
     seeds,
     trust,
@@ -34,6 +37,7 @@ from lrnb.errors import UserError
 from lrnb.figures.failures import scores_against_kept, shares_by_model
 from lrnb.figures.merging import fates, shares_by, shares_by_budget
 from lrnb.figures.pooled import leads_and_discarded
+from lrnb.figures.questions import discarded_by_evening, gains_by_budget, selectors_by_share
 from lrnb.figures.scores import (
     differences_to_baseline,
     front,
@@ -43,6 +47,7 @@ from lrnb.figures.scores import (
 )
 from lrnb.figures.style import colour, task_name
 from lrnb.scoring import predictions
+from lrnb.study import recipe
 from lrnb.study.environment import versions
 from lrnb.study.files import write_text
 from lrnb.study.parameters import SYNTHETIC, Study, budget_name, read_yaml, validate
@@ -173,6 +178,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "failures": _failures_of(
             paths, list(dict.fromkeys(items.loc[~predictions.generated(items), "task"]))
         ),
+        "questions": _questions(study),
         "figures": _figures_of(paths, scores, items, table, shares),
     } | _timings(results.finished_stages(paths, study.ct_budgets))
 
@@ -277,6 +283,20 @@ def _first(rows: pd.DataFrame, study: Study, shares: pd.DataFrame) -> dict[str, 
     sentence = findings.answer_in_a_sentence(rows, study.margin) if len(rows) else ""
     figure = leads_and_discarded(rows, known.to_dict()) if len(rows) else None
     return {"sentence": sentence, "figure": figure}
+
+
+def _questions(study: Study) -> dict[str, Any]:
+    """What the stored pool of the open questions says, where it fits the run; else no figures."""
+    stored = pool.read_pool(recipe.stored_questions(study))
+    lines = questions.asked_runs(stored)
+    if len(lines) < 2 or pool.misfits(study, stored, pool.recipe_of(study)):
+        return {"figures": []}
+    figures = [selectors_by_share(questions.selector_points(lines))]
+    if len(questions.budgets_of(lines)) > 1:
+        figures += [discarded_by_evening(questions.discarded_points(lines))]
+        figures += [gains_by_budget(questions.plateau_points(lines))]
+    said = question_findings.findings_of_questions(lines, study.margin)
+    return {"figures": figures, "said": said, "seeds": len(lines)}
 
 
 def _over_seeds(study: Study, pooled: pool_answers.Pool | None, scores: pd.DataFrame) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 `make results` writes it, so that no number is typed by hand. In order of their paths: `<preset>-<lang>.jsonl`
 is a pool (`lrnb.analysis.pool`), a `.md` stands as it is, the folder `map` is one map of pools
-(`lrnb.analysis.region`).
+(`lrnb.analysis.region`), and pools in `questions` are of the open questions (`lrnb.analysis.questions`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,8 @@ from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, resu
 from lrnb.analysis.kinds import label
 from lrnb.analysis.ranking import RIVALS, ranking
 from lrnb.merging.methods import METHODS
+from lrnb.report.markdown import made_with, markdown_table, told_ends, told_p
+from lrnb.report.questions_section import QUESTIONS, questions_section
 from lrnb.study.parameters import Study, budget_name
 
 MAP, NAMED = "map", "ties"  # the folder of a map; the method that its claim is about
@@ -37,6 +39,8 @@ def results_page(folder: Path) -> str:
             parts.append("\n".join(_map_section(path)))
         elif path.suffix == ".md":
             parts.append(path.read_text(encoding="utf-8").strip() + "\n")
+        elif path.suffix == ".jsonl" and path.parent == folder / QUESTIONS:
+            parts.append("\n".join(questions_section(path, MARGIN)))
         elif path.suffix == ".jsonl" and folder / MAP not in path.parents:
             parts.append("\n".join(_pool_section(path)))
     return "\n".join(parts)
@@ -53,7 +57,7 @@ def _map_section(folder: Path) -> Iterator[str]:
     )
     yield from (f"- {found['text']}" for found in findings.findings_of_map(leads, MARGIN))
     yield f"- {findings.finding_of_mechanism(region.foretold(points))['text']}\n"
-    yield from _table(_cells(leads[leads["method"] == NAMED]))
+    yield from markdown_table(_cells(leads[leads["method"] == NAMED]))
 
 
 def _cells(leads: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +84,7 @@ def _pool_section(path: Path) -> Iterator[str]:
     if len(lines) < 2:
         yield "A single seed is no pool yet.\n"
         return
-    yield from _table(_scores(lines))
+    yield from markdown_table(_scores(lines))
     table = ranking(lines)
     if len(table) > len(FOUR):  # the tables below are of the paper's four
         yield "All methods, best mean over the tasks in X and the CT budgets first. Leads in points; wins,"
@@ -88,7 +92,7 @@ def _pool_section(path: Path) -> Iterator[str]:
         yield from ranked(table)
     leads = _of_the_paper(pool_answers.pooled_leads(lines))
     yield "Merge minus CT-then-SFT at the same CT tokens, mean of the tasks in X, points:\n"
-    yield from _table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
+    yield from markdown_table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
     fades = _of_the_paper(pool_answers.pooled_fades(lines))
     yield from (f"- {found['text']}" for found in findings.findings_of_fades(fades, MARGIN))
     yield ""
@@ -104,13 +108,11 @@ def _of_the_paper(table: pd.DataFrame) -> pd.DataFrame:
 def _made_from(lines: list[pool_lines.Line], command: str, folder: str) -> Iterator[str]:
     """The command that makes the pool, and on what it ran."""
     numbers = sorted(line["seed"] for line in lines)
-    versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
     items = sum(n for task, n in lines[0]["n"].items() if not task.endswith("_en"))
     yield (
         f"`{command} --seeds {numbers[0]}-{numbers[-1]} --pool {folder}`: each seed has a world, base and "
-        f"trainings of its own, {items:,} test items in X. Recipe "
-        f"{lines[0]['recipe']}, {lines[0]['isa']}, {versions}. Intervals are of 95%, over seeds and items; "
-        "p after Holm's correction over the merges and budgets.\n"
+        f"trainings of its own, {items:,} test items in X. {made_with(lines[0])}. Intervals are of 95%, over "
+        "seeds and items; p after Holm's correction over the merges and budgets.\n"
     )
 
 
@@ -122,15 +124,15 @@ def _scores(lines: list[pool_lines.Line]) -> pd.DataFrame:
     wide = table.pivot_table(index=keys, columns="task", values="mean", sort=False)
     ends = table[table["task"] == head].set_index(keys)
     shown = wide.map("{:.1f}".format)
-    shown.insert(0, "95%", _ends(ends, "ci_low", "ci_high", "{:.1f}"))
+    shown.insert(0, "95%", told_ends(ends, "ci_low", "ci_high", "{:.1f}"))
     return _named(shown[[head, "95%", *(task for task in shown if task not in (head, "95%"))]].reset_index())
 
 
 def _leads(leads: pd.DataFrame) -> pd.DataFrame:
     """A row a merge and budget: its lead, interval, p, seeds, and what that means."""
-    interval = _ends(leads, "ci_low", "ci_high", "{:+.1f}")
+    interval = told_ends(leads, "ci_low", "ci_high", "{:+.1f}")
     words = [found["word"] for found in findings.findings_of_pool(leads, MARGIN)]
-    p = leads["p_holm"].map(_p)
+    p = leads["p_holm"].map(told_p)
     facts = {"lead": leads["difference"].map("{:+.1f}".format), "95%": interval, "Holm p": p}
     return _named(leads[["method", "ct_tokens"]].assign(**facts, seeds=leads["seeds"], verdict=words))
 
@@ -139,43 +141,23 @@ def ranked(table: pd.DataFrame) -> Iterator[str]:
     """A Markdown table of `ranking.ranking`."""
     shown = {
         "model": table["method"].map(label), "mean": table["mean"].map("{:.1f}".format),
-        "95%": _ends(table, "ci_low", "ci_high", "{:.1f}"), "seeds": table["seeds"],
+        "95%": told_ends(table, "ci_low", "ci_high", "{:.1f}"), "seeds": table["seeds"],
     }  # fmt: skip
     for rival in RIVALS:
         lead, p = table[f"lead_{rival}"], table[f"p_{rival}"]
         known, name = lead.notna(), label(rival)
         shown[f"over {name}"] = lead.map("{:+.1f}".format).where(known, "")
-        shown[f"95% ({name})"] = _ends(table, f"low_{rival}", f"high_{rival}", "{:+.1f}").where(known, "")
-        shown[f"p ({name})"] = p.map(_p).where(known, "")
+        shown[f"95% ({name})"] = told_ends(table, f"low_{rival}", f"high_{rival}", "{:+.1f}").where(known, "")
+        shown[f"p ({name})"] = p.map(told_p).where(known, "")
         shown[f"w / t / l ({name})"] = table[f"record_{rival}"].map(
             lambda x: " / ".join(map(str, x)) if x else ""
         )
-    yield from _table(pd.DataFrame(shown))
-
-
-def _ends(table: pd.DataFrame, low: str, high: str, form: str) -> pd.Series:
-    return table[low].map(form.format) + " to " + table[high].map(form.format)
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    yield from markdown_table(pd.DataFrame(shown))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.assign(method=table["method"].map(label), ct_tokens=table["ct_tokens"].map(budget_name))
     return shown.rename(columns={"method": "model", "ct_tokens": "CT tokens"})
-
-
-def _table(table: pd.DataFrame) -> Iterator[str]:
-    """A Markdown table: words to the left, numbers to the right."""
-    yield _row(str(name).removeprefix("world_") for name in table)
-    yield _row("---" if name in ("model", "verdict") else "---:" for name in table)
-    yield from (_row(row) for row in table.itertuples(index=False))
-    yield ""
-
-
-def _row(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 if __name__ == "__main__":

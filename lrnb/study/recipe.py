@@ -52,3 +52,8 @@ def pool_file(folder: Path, study: Study) -> Path:
 def stored_pool(study: Study) -> Path:
     """The pool that ships with the checkout; it may not be there."""
     return pool_file(ROOT / "docs" / "results" / study.preset, study)
+
+
+def stored_questions(study: Study) -> Path:
+    """The pool of the open questions that ships with the checkout; it may not be there."""
+    return pool_file(ROOT / "docs" / "results" / "questions", study)

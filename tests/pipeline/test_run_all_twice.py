@@ -31,7 +31,7 @@ def study_in(runs: Path) -> Study:
 
 STEPS = {name: step for name, step in plan(study_in(Path("runs"))).items() if step.notebook}
 ALONE = ["00_start_here", "00_ties_by_hand", "explore/playground"]  # no steps of a study
-MAP = "03_analysis/06_map"  # of stored pools; writes nothing, and is run in tests/analysis/test_region.py
+POOLS = ["03_analysis/06_map", "03_analysis/07_questions"]  # write nothing, and run in tests/analysis
 TOGETHER = "02_merge/languages"  # of several languages, and is run in tests/tuning/test_for_languages.py
 
 
@@ -55,7 +55,7 @@ def results(runs: Path) -> dict[str, dict[str, str]]:
 def test_every_notebook_is_run_here() -> None:
     found = (path.relative_to(ROOT / "notebooks") for path in (ROOT / "notebooks").rglob("*.ipynb"))
     names = {str(path.with_suffix("")) for path in found if ".ipynb_checkpoints" not in path.parts}
-    assert names == {step.notebook for step in STEPS.values()} | {*ALONE, MAP, TOGETHER}
+    assert names == {step.notebook for step in STEPS.values()} | {*ALONE, *POOLS, TOGETHER}
 
 
 @pytest.mark.parametrize("name", [*STEPS, *ALONE])

@@ -13,17 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.made_pool import write_made_pool
+from support.made_questions import made_questions_line
 from support.made_run import BUDGETS, EVIL, METHODS, made_shares, made_study, manifest, write_made_run
 
 from lrnb import statistics
-from lrnb.analysis import comparisons, findings, pool_answers, results, seeds, trust
+from lrnb.analysis import comparisons, findings, pool, pool_answers, results, seeds, trust
 from lrnb.errors import UserError
 from lrnb.report import page as report
 from lrnb.report import terminal
 from lrnb.scoring import predictions
-from lrnb.study import stages
+from lrnb.study import recipe, stages
 from lrnb.study.parameters import Study
-from lrnb.study.stages import RunPaths
+from lrnb.study.stages import RunPaths, read_manifest
 from lrnb.tuning import on_dev
 
 
@@ -429,6 +430,19 @@ def test_the_pooled_answer_comes_first_with_this_run_in_it(pooled: Path) -> None
     assert "Lead over CT-then-SFT, n = 6 seeds" in text
     assert "95% interval,<br>items and training" in page
     assert "Over 6 seeds, the stored pool" in text
+
+
+def test_the_open_questions_are_told_from_their_pool(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, path = report.study_of(copy), copy.parents[2] / "questions.jsonl"
+    head = pool.run_head(study, read_manifest(RunPaths(study).scores))
+    lines = [made_questions_line(seed, lambda *_: 0.5, budgets=study.ct_budgets) for seed in range(3)]
+    pool.write_pool(path, [line | head | {"seed": line["seed"]} for line in lines])
+    monkeypatch.setattr(recipe, "stored_questions", lambda study: path)
+    text = " ".join(html.unescape(report.write_report(copy).read_text(encoding="utf-8")).split())
+    assert "From the stored pool of 3 seeds" in text and "won back, minus no slack; n = 3 seeds" in text
+    assert '<span class="chip does">refuted, the same within 2 points</span>' in text
+    monkeypatch.setattr(recipe, "stored_questions", lambda study: copy / "none.jsonl")
+    assert "Two open questions" not in report.write_report(copy).read_text(encoding="utf-8")
 
 
 def test_a_run_that_the_pool_does_not_fit_stands_alone(pooled: Path) -> None:
