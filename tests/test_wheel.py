@@ -20,13 +20,25 @@ from lrnb.study.parameters import LANGUAGES, ROOT, read_yaml
 BYTECODE = shutil.ignore_patterns("__pycache__")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the checkout."""
-    source = tmp_path_factory.mktemp("source")
+def copy_of_the_source(source: Path) -> Path:
+    """What is needed to build, apart, so that nothing is left in the checkout."""
     shutil.copytree(ROOT / "lrnb", source / "lrnb", ignore=BYTECODE)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    return source
+
+
+def new_environment(folder: Path) -> Path:
+    """An environment whose other packages are those of this one, which are the lock's; its bin/."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files are not read
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = copy_of_the_source(tmp_path_factory.mktemp("source"))
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "dist", source)
     (made,) = (source / "dist").glob("*.whl")
     return made
@@ -34,13 +46,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; its other packages are those of this one, which are the lock's."""
-    folder = tmp_path_factory.mktemp("fresh") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    (site / "others.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files are not read
-    pip("--python", folder / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
-    return folder / "bin"
+    """An environment with the wheel."""
+    found = new_environment(tmp_path_factory.mktemp("fresh") / "venv")
+    pip("--python", found / "python", "install", "--no-deps", "--no-index", wheel)
+    return found
 
 
 def pip(*arguments: object) -> None:
@@ -83,6 +92,14 @@ def test_it_merges_and_counts_conflicts_outside_a_checkout(
     counted = run(fresh, tmp_path, "lrnb", "conflicts", *models, "--out", "atlas")
     assert counted.returncode == 0, counted.stderr
     assert (tmp_path / "atlas" / "atlas.json").is_file()
+
+
+def test_a_clone_called_lrnb_does_not_hide_the_package_in_the_folder_around_it(tmp_path: Path) -> None:
+    clone = copy_of_the_source(tmp_path / "lrnb")
+    own = new_environment(tmp_path / "venv")
+    pip("--python", own / "python", "install", "--no-deps", "--no-build-isolation", "--editable", clone)
+    done = run(own, tmp_path, "python", "-c", "from lrnb import merging; print(merging.ties.__name__)")
+    assert (done.stdout, done.stderr) == ("ties\n", "")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The atlases of a study, one a budget, and what changes along CT tokens.
 
-Source of the question: Tao et al. 2024 (arXiv 2407.03994), section 5: with more CT tokens CT's task vector
-grows until it saturates, and with it the share of SFT's entries that the election discards.
+Source of the question: Tao et al. 2024 (arXiv 2407.03994), section 5: with more CT tokens the scores of
+merges stop rising, because CT's task vector grows, and with it what the election discards of SFT.
 """
 
 from __future__ import annotations

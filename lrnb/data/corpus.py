@@ -219,7 +219,7 @@ def _all_dropped(script: str, min_share: float, dropped: Counter[str]) -> str:
     return (
         f"cleaning left no text ({_counted(dropped)}). Documents need {min_share:.0%} of their letters in "
         f"the script {script or 'any'}, and hold no item of an evaluation: give such text, or check "
-        "script in params/<lang>.yaml and script_min_share"
+        "script in the language's file in params/ and script_min_share"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.errors import UserError
+from lrnb.study.notebook_errors import fold_tracebacks
 from lrnb.study.parameters import ROOT, Study, validate
 from lrnb.study.stages import RunPaths
 
@@ -49,6 +50,7 @@ def open_notebook() -> tuple[Study, RunPaths]:
     UserError for a name that is no parameter (with the nearest one), a wrong type or range, no such cell.
     """
     os.chdir(ROOT)
+    fold_tracebacks()
     checked = validate(parameters_of(_cells_run()), f"{_notebook()}: parameters cell", strict=True)
     study = DeclaredStudy.model_construct(checked.model_fields_set, **dict(checked))
     return study, RunPaths(study)

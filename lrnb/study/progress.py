@@ -58,7 +58,10 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """What ended well is shown whole: totals are estimates, and a bar that falls short turns red."""
+        if kind is None and self._bar is not None:
+            self._bar.update(max(self.total - self._bar.n, 0))
         self.close()
 
     def state(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from lrnb.study.files import (
     sha256,
     write_text,
 )
-from lrnb.study.parameters import PRESETS, Study, budget_name, read_yaml, validate
+from lrnb.study.parameters import PRESETS, SYNTHETIC, Study, budget_name, read_yaml, validate
 from lrnb.study.recipe import RECIPE
 
 TIMINGS = ("device", "processor", "isa", "seconds", "finished")  # of a manifest: how it was made, not what
@@ -350,10 +350,16 @@ def _command(path: Path) -> str:
     if found := next((params for params in runs if params.is_file()), None):
         return _again(found)
     if root is None:
-        return "lrnb run params/<lang>.yaml"
+        return f"lrnb run params/{SYNTHETIC[0]}.yaml"
     preset, _, seed = root.name.partition("-seed")
     options = [f"--preset {preset}", *([f"--seed {seed}"] if seed else []), *_elsewhere("runs", root.parent)]
-    return " ".join(["lrnb run params/<lang>.yaml", *options])
+    return " ".join([f"lrnb run params/{_language(path.absolute(), root)}.yaml", *options])
+
+
+def _language(path: Path, root: Path) -> str:
+    """The language whose folder `path` is in; where languages share it, nano's first one or a placeholder."""
+    lang = path.relative_to(root).parts[0]
+    return lang if lang != "shared" else SYNTHETIC[0] if root.name.startswith("nano") else "LANG"
 
 
 def _again(params: Path) -> str:

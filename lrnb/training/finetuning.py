@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from lrnb.errors import UserError
 from lrnb.study.progress import Progress
 from lrnb.training.launching import on_devices
-from lrnb.training.pretraining import TrainingRecipe, Watch, save_trained
+from lrnb.training.pretraining import TrainingRecipe, Watch, save_trained, silenced
 from lrnb.training.processes import mean_of_all, world
 from lrnb.training.sharding import Sharding
 
@@ -164,7 +164,7 @@ def fine_tune(
     trainer.horizon = _horizon(recipe.horizon, steps)
     with Progress(name, tokens) as progress:
         trainer.add_callback(Watch(progress, tokens // max(steps, 1)))
-        result = trainer.train()
+        result = silenced(trainer).train()
     save_trained(trainer, tokenizer, out, parent)
     loss = mean_of_all(trainer, result.training_loss)
     return {"steps": result.global_step, "tokens": tokens, "loss": loss} | facts

@@ -19,6 +19,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -134,8 +135,15 @@ class TrainingRecipe:
         keep_freed_memory()
         join(self.on_cpu())
         transformers_logging.set_verbosity_error()
+        datasets.disable_progress_bars()
         torch.set_num_threads(self.threads)
         set_seed(self.seed)
+
+
+def silenced(trainer: Trainer) -> Trainer:
+    """The trainer without the lines that it prints at every log; the bar and history.csv say the same."""
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def load_model(folder: Path) -> tuple[Any, Any]:
@@ -239,7 +247,7 @@ def train_scratch(
     arguments = recipe.arguments(TrainingArguments, out.parent / "work", **options)
     with Progress("base", steps * step_tokens) as progress:
         trainer = Trainer(model, arguments, collate_packed, rows, callbacks=[Watch(progress, step_tokens)])
-        trainer.train()
+        silenced(trainer).train()
     save_model(model, tokenizer, out)
 
 
@@ -291,7 +299,7 @@ def continual_pretrain(
         watch = Watch(progress, step_tokens)
         trainer = Sharding(model, arguments, collate_packed, rows, callbacks=[watch, budget_saver])
         budget_saver.trainer = trainer
-        trainer.train(resume_from_checkpoint=newest_point(work))
+        silenced(trainer).train(resume_from_checkpoint=newest_point(work))
     history = [{"tokens": row["step"] * step_tokens, **row} for row in trainer.state.log_history]
     if is_first():
         write_history(out / "history.csv", history)

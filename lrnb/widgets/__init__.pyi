@@ -14,6 +14,7 @@ from .explorer import Explorer as Explorer
 from .explorer import Slider as Slider
 from .explorer import explore as explore
 from .explorer import headless as headless
+from .links import run_links as run_links
 from .playground import merge_playground as merge_playground
 from .scoreboard import csv_link as csv_link
 from .scoreboard import score_board as score_board

@@ -147,7 +147,7 @@ def test_cleaning_that_leaves_one_text_is_no_mistake() -> None:
 def test_notebook_run_alone_names_the_one_to_run_first(tmp_path: Path, name: str, message: str) -> None:
     text = run_alone(name, tmp_path / "runs")
     assert message in text
-    assert "lrnb run params/<lang>.yaml" in text
+    assert "lrnb run params/qaa.yaml" in text
     assert "Traceback" not in text
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
 

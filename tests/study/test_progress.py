@@ -88,3 +88,13 @@ def test_a_part_counts_within_the_whole_stage(monkeypatch, tmp_path):
     with progress.Progress("sft", 100) as alone:
         alone.update(40)
     assert json.loads(path.read_text())["total"] == 100
+
+
+def test_what_ended_well_is_shown_whole_and_what_failed_is_not(monkeypatch):
+    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
+    with progress.Progress("sft", 100) as whole:
+        whole.update(96)  # 12 steps of 100 // 12 tokens
+    with pytest.raises(KeyboardInterrupt), progress.Progress("sft", 100) as cut:
+        cut.update(96)
+        raise KeyboardInterrupt
+    assert (whole._bar.n, cut._bar.n) == (100, 96)

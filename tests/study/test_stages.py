@@ -204,9 +204,10 @@ def test_the_remedy_goes_to_the_same_preset_seed_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    language = "lrnb run params/<lang>.yaml --preset"
+    language = "lrnb run params/LANG.yaml --preset"  # pasted into a shell, <lang> would read a file
+    assert command(Path("runs/nano/shared/sft")) == "lrnb run params/qaa.yaml --preset nano"
     assert command(Path("runs/smol/shared/sft")) == f"{language} smol"
-    assert command(Path("runs/smol-seed2/bn/ct/25k")) == f"{language} smol --seed 2"
+    assert command(Path("runs/smol-seed2/bn/ct/25k")) == "lrnb run params/bn.yaml --preset smol --seed 2"
     assert command(Path("my runs/paper/shared/sft")) == f"{language} paper --set 'runs={tmp_path}/my runs'"
     params = run_folder(tmp_path / "runs" / "smol" / "bn", preset="smol", lang="bn")
     assert command(Path("runs/smol/bn/ct")) == f"lrnb run {params} --preset smol"

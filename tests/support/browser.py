@@ -144,6 +144,7 @@ class Notebook(Page):
         cells = [cell for cell in self.page.evaluate(CELLS) if cell["cell_type"] == "code"]
         outputs = [output for cell in cells for output in cell["outputs"]]
         failed = [o["evalue"] for o in outputs if o["output_type"] == "error"]
+        failed += [o["data"]["text/html"] for o in outputs if "lrnb-failed" in str(o.get("data"))]
         assert failed == []
         assert all(cell["execution_count"] for cell in cells if "".join(cell["source"]).strip())
         self.check()

@@ -16,7 +16,7 @@ from lrnb.pipeline.notebooks import QUIET, _environ, _this_python
 from lrnb.study.parameters import ROOT
 
 WIDGET = "application/vnd.jupyter.widget-view+json"  # in a headless run these are progress bars
-TIMES = re.compile(r"\{'train_runtime'.*\}\n|[\d.]+ m?s\b")  # of transformers' trainer, of the playground
+TIMES = re.compile(r"[\d.]+ m?s\b")  # of the playground
 AFRESH = "get_ipython().reset(new_session=True)"  # as a kernel that has just started: no names, no history
 
 

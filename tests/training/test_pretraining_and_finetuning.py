@@ -96,7 +96,9 @@ def test_the_first_token_of_a_document_is_never_a_target() -> None:
     assert (labels[0] == -100).nonzero().flatten().tolist() == [0, 3, 10]
 
 
-def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
+def test_budgets_lie_on_one_trajectory(
+    pico_llama: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     (pico_llama / "NOTICE").write_text("terms of use")
     history = pretrain(pico_llama, packed, tmp_path / "ct")
     pretrain(pico_llama, packed, tmp_path / "short", budgets=[64 * 5])
@@ -105,6 +107,7 @@ def test_budgets_lie_on_one_trajectory(pico_llama: Path, packed: Path, tmp_path:
     assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
     assert (tmp_path / "ct" / "768" / "tokenizer.json").is_file()
     assert (tmp_path / "ct" / "768" / "NOTICE").read_text() == "terms of use"
+    assert capsys.readouterr().out == ""
 
 
 def test_a_budget_is_rounded_up_to_whole_steps_and_keeps_its_name(pico_llama, packed, tmp_path) -> None:
