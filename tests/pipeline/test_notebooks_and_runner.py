@@ -531,9 +531,9 @@ def test_a_run_asks_the_disk_for_the_steps_that_are_to_run(
     def asked(nodes: list[graph.Node]) -> None:
         raise UserError(",".join(node.name for node in nodes))
 
-    monkeypatch.setattr(freshness, "sync_stamps", lambda *_: ["scores", "report"])
+    monkeypatch.setattr(freshness, "sync_stamps", lambda *_: ["failures", "report"])
     monkeypatch.setattr(runner, "require_disk", asked)
-    with pytest.raises(UserError, match="^scores,report$"):
+    with pytest.raises(UserError, match="^failures,report$"):
         runner.run_study(study)
 
 
@@ -665,6 +665,7 @@ def test_a_step_that_waits_in_vain_for_something_else_says_so(
 BOTH = "qaa qab"
 
 
+@pytest.mark.slow
 def test_several_languages_are_one_graph_in_which_base_and_sft_are_made_once(tmp_path: Path) -> None:
     checkout = Checkout(write_checkout(tmp_path / "check {out}"))
     status, text = checkout.run("--jobs", "3", lang=BOTH)
@@ -678,6 +679,7 @@ def test_several_languages_are_one_graph_in_which_base_and_sft_are_made_once(tmp
     assert checkout.outdated("--set", "sft_lr=0.001", "--keep-code") != []
 
 
+@pytest.mark.slow
 def test_a_language_that_fails_leaves_the_others_whole(checkout: Checkout) -> None:
     checkout.make_trouble("raise")
     status, text = checkout.run(lang=BOTH)

@@ -69,11 +69,15 @@ def test_a_second_signal_takes_the_patience_away(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", processes.ENDING)
 def test_signals_count_as_ctrl_c_and_are_put_back(number: int) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), processes.ended_by_signals():
-        os.kill(os.getpid(), number)
-        time.sleep(1)
-    assert signal.getsignal(number) == before
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)  # under nohup it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt), processes.ended_by_signals():
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        assert signal.getsignal(number) == usual
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_is_ignored_stays_so_but_a_child_takes_sigint() -> None:
