@@ -35,7 +35,7 @@ ROWS = 256  # of SFT's English examples, for the scores of entries; the default 
 Place = tuple[Asked, int]  # a merge and the CT tokens of its parent
 
 
-def missing(study: Study, lines: list[Line], isa: str) -> list[Place]:
+def still_to_ask(study: Study, lines: list[Line], isa: str) -> list[Place]:
     """Those that the pool lacks for this seed on this instruction set."""
     known: dict[str, Any] = next((line["items"] for line in lines if key(line) == (study.seed, isa)), {})
     return [
@@ -50,7 +50,7 @@ def add_answers(study: Study, path: Path, isa: str) -> int:
     that the stored answers of this seed come from.
     """
     lines = pool.refuse_misfit(study, path)
-    if not (todo := missing(study, lines, isa)):
+    if not (todo := still_to_ask(study, lines, isa)):
         return 0
     pool.refuse_other_set(study, isa)
     head = _head(study, isa)

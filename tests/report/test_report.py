@@ -423,7 +423,7 @@ def pooled(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_pooled_answer_comes_first_with_this_run_in_it(pooled: Path) -> None:
     page = report.write_report(pooled).read_text(encoding="utf-8")
-    assert page.index('<section id="answer">') < page.index('<div class="picture">')
+    assert page.index('<section id="answer" class="first">') < page.index('<div class="picture">')
     text = " ".join(html.unescape(page).split())
     assert "The stored pool has 6 seeds, each counted once, on avx512." in text
     assert "At 16k CT tokens TIES is" in text and "over 6 seeds (95% interval" in text
