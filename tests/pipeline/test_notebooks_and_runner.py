@@ -476,7 +476,10 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
     assert gone(child)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(x, marks=pytest.mark.slow) for x in (signal.SIGINT, signal.SIGHUP))],
+)
 def test_interrupted_run_leaves_no_process_and_says_how_to_continue(checkout: Checkout, number: int) -> None:
     checkout.make_trouble("sleep")
     slow = checkout.start(warm=True)

@@ -87,7 +87,8 @@ def test_only_the_first_process_writes_and_nothing_is_left_over(place: Path, two
     assert not list(place.glob("*.job"))
 
 
-@pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.slow), "full"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
 def test_a_killed_process_ends_all_and_training_resumes_to_the_same_bytes(
     place: Path, two: dict[str, Any], sharding: str
 ) -> None:
