@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from html import escape
 from math import floor, log10
@@ -116,10 +117,7 @@ class Explorer:
         self._held = False
         self.controls = {key: _control(key, control, w) for key, control in controls.items()}
         self._error, self._text = html_part("", "lrnb-error"), html_part("", "lrnb-numbers")
-        self.figure = go.FigureWidget()
-        self.figure.add_class("lrnb-figure")
-        self._drawn: dict[str, Any] = {"data": [], "layout": {}}
-        self.redraw()
+        self._open_figure()
         for control in self.controls.values():
             control.observe(self._changed, "value")
         layout = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 24px")
@@ -148,9 +146,25 @@ class Explorer:
 
     def redraw(self) -> None:
         """Draw the present state. What `draw` raises stands in the widget; the figure stays as it was."""
-        try:
-            self._transplant(self._draw(**self.state))
+        with self._told():
+            self._transplant(_sized(self._draw(**self.state)))
             self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
+
+    def _open_figure(self) -> None:
+        """The figure opens with its first traces: what is sent while its page still loads can be lost."""
+        first = go.Figure()
+        with self._told():
+            first = _sized(self._draw(**self.state))
+            self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
+        self.figure = go.FigureWidget(first)
+        self.figure.add_class("lrnb-figure")
+        self._drawn = first.to_plotly_json()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A user's mistake within stands in the widget; any other error does so too, and is raised."""
+        try:
+            yield
             self._error.value = ""
         except Exception as error:
             self._error.value = _message(error)
@@ -166,7 +180,6 @@ class Explorer:
 
         Compared with what was drawn last, not with what is shown: a zoom by hand stays.
         """
-        fig.update_layout(width=fig.layout.width or WIDTH)
         new, old = fig.to_plotly_json(), self._drawn
         kinds = [[trace.get("type") for trace in drawn["data"]] for drawn in (old, new)]
         if kinds[0] != kinds[1]:
@@ -178,7 +191,13 @@ class Explorer:
             for i, trace in enumerate(fig.data):
                 _assign(self.figure.data[i], trace, differences(old["data"][i], new["data"][i]))
             _assign(self.figure.layout, fig.layout, differences(old["layout"], new["layout"]))
-        self._drawn = new
+        self._keep(new)
+
+    def _keep(self, drawn: dict[str, Any]) -> None:
+        """What a page draws that comes later or is loaded again: plotly keeps the first figure there."""
+        self._drawn = drawn
+        self.figure._widget_data = deepcopy(self.figure._data)
+        self.figure._widget_layout = deepcopy(self.figure._layout)
 
     def _listen(self) -> None:
         if self._click and self.figure.data:
@@ -190,6 +209,10 @@ class Explorer:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.box._repr_mimebundle_(**options)
+
+
+def _sized(fig: go.Figure) -> go.Figure:
+    return fig.update_layout(width=fig.layout.width or WIDTH)
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

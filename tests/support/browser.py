@@ -42,6 +42,9 @@ QUIET = """([quiet, patience]) => new Promise(done => {
   };
   look();
 })"""
+DRAWN = """() => [...document.querySelectorAll('.lrnb-figure')].every(
+  figure => [figure, ...figure.querySelectorAll('*')].some(element => element._fullData?.length)
+)"""
 POINT = """(figure, [x, y]) => {
   const {xaxis, yaxis} = figure._fullLayout, box = figure.getBoundingClientRect();
   return [box.x + xaxis._offset + xaxis.d2p(x), box.y + yaxis._offset + yaxis.d2p(y)];
@@ -147,7 +150,20 @@ class Notebook(Page):
         failed += [o["data"]["text/html"] for o in outputs if "lrnb-failed" in str(o.get("data"))]
         assert failed == []
         assert all(cell["execution_count"] for cell in cells if "".join(cell["source"]).strip())
+        self.check_figures()
         self.check()
+
+    def reload(self) -> None:
+        """Save, and load the page again, as with F5; the kernel goes on."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.goto(self.page.url.split("?")[0])
+        self.page.wait_for_function(IDLE)
+        self.page.evaluate(LISTEN)
+        self.check_figures()
+
+    def check_figures(self) -> None:
+        """Every widget's figure is drawn, with traces in it."""
+        self.page.wait_for_function(DRAWN)
 
     def settle(self) -> None:
         """Wait until kernel and page have spoken since the last time, or had 5 s to, and then were quiet."""

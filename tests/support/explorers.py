@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import plotly.graph_objects as go
+
 from lrnb import widgets
 
 
@@ -16,7 +18,16 @@ def messages(explorer: widgets.Explorer) -> list[dict]:
 
 def drawn(explorer: widgets.Explorer) -> dict:
     """The living figure, without plotly's names of traces, emptied lists and the width."""
-    fig = explorer.figure.to_plotly_json()
+    return _plain(explorer.figure.to_plotly_json())
+
+
+def kept(explorer: widgets.Explorer) -> dict:
+    """The same of what a page finds that loads the widget from the kernel."""
+    figure = explorer.figure
+    return _plain(go.Figure(figure._widget_data, figure._widget_layout).to_plotly_json())
+
+
+def _plain(fig: dict) -> dict:
     layout = {key: x for key, x in fig["layout"].items() if x != [] and key != "width"}
     traces = [{key: x for key, x in trace.items() if key != "uid"} for trace in fig["data"]]
     return {"data": traces, "layout": layout}

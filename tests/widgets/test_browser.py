@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,27 @@ def test_a_click_on_a_cell_of_a_heatmap_is_heard(parts: Notebook) -> None:
     assert parts.number("cell", ".lrnb-heat") == "cl"
     parts.click_point(".lrnb-heat", "b", "k")
     assert parts.number("cell", ".lrnb-heat") == "bk"
+
+
+def test_a_page_that_is_loaded_again_shows_the_present_figure(parts: Notebook) -> None:
+    parts.press(".lrnb-control-n", "Home")
+    parts.press(".lrnb-control-n", "ArrowRight", 7)
+    parts.reload()
+    assert parts.number("n", ".lrnb-slow") == "7"
+    assert parts.text(".lrnb-slow .gtitle") == "7 of 100"
+
+
+@pytest.mark.slow
+def test_no_first_draw_is_blank_on_a_busy_machine(chrome: Any, lab: Lab) -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        for _ in range(25):  # in each theme
+            notebook = Notebook(chrome, lab, lab.add(HAND))
+            notebook.run()
+            notebook.close()
+    finally:
+        for process in busy:
+            process.kill()
 
 
 def test_the_copy_button_copies_the_text_as_it_is(parts: Notebook) -> None:

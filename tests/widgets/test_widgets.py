@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from support.explorers import drawn, messages
+from support.explorers import drawn, kept, messages
 from support.processes import in_fresh_python
 
 from lrnb import widgets
@@ -45,6 +45,19 @@ def test_only_what_changes_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LRNB_HEADLESS", "somewhere.json")  # nobody is there to move a slider
     assert bar_explorer() == bars(3)
     assert widgets.copy_button("lrnb merge") == "lrnb merge"
+
+
+def test_a_page_that_loads_later_or_again_finds_the_present_figure() -> None:
+    """The first traces are in the state that opens the widget; later ones come into it as well."""
+    explorer = bar_explorer()
+    assert kept(explorer) == bars().to_plotly_json()
+    for heights, many in ((5, False), (5, True), (4, True)):
+        explorer.controls["heights"].value, explorer.controls["many"].value = heights, many
+        assert kept(explorer) == bars(heights, many).to_plotly_json()
+    opened = widgets.explore("bars", "", bars, {"broken": widgets.Choice("word", "no such", ["", "no such"])})
+    assert "no such" in opened.box.children[2].value
+    opened.controls["broken"].value = ""
+    assert kept(opened) == bars().to_plotly_json()
 
 
 def test_other_traces_replace_the_old_ones_and_a_click_is_still_heard() -> None:
