@@ -87,6 +87,12 @@ def in_order(budgets: Iterable[int]) -> list[tuple[Asked, int]]:
     return list(dict.fromkeys((one, budget) for group in groups for budget in budgets for one in group))
 
 
+def published_merges(methods: Iterable[str], budgets: Iterable[int]) -> list[tuple[Asked, int]]:
+    """Every method of these at the settings that its declaration calls published, at all CT budgets."""
+    asked = [Asked(name, tuple(one.options.items())) for name in methods for one in find(name).published]
+    return [(one, budget) for budget in budgets for one in asked]
+
+
 def shown_name(one: Asked) -> str:
     """As a reader sees it: "TIES, evened by norm"."""
     how = dict(one.options).get("equalise", "none")

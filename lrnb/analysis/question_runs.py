@@ -15,7 +15,7 @@ from typing import Any
 
 from lrnb.analysis import comparisons, pool
 from lrnb.analysis.pool_lines import Line, arm_name, key, packed
-from lrnb.analysis.question_merges import Asked, in_order
+from lrnb.analysis.question_merges import Asked, in_order, published_merges
 from lrnb.checkpoints.importance import KINDS
 from lrnb.conflicts import counts
 from lrnb.data.corpus import held_out
@@ -35,25 +35,25 @@ ROWS = 256  # of SFT's English examples, for the scores of entries; the default 
 Place = tuple[Asked, int]  # a merge and the CT tokens of its parent
 
 
-def still_to_ask(study: Study, lines: list[Line], isa: str) -> list[Place]:
+def still_to_ask(study: Study, asked: list[Place], lines: list[Line], isa: str) -> list[Place]:
     """Those that the pool lacks for this seed on this instruction set."""
     known: dict[str, Any] = next((line["items"] for line in lines if key(line) == (study.seed, isa)), {})
-    return [
-        (one, budget) for one, budget in in_order(study.ct_budgets) if arm_name(one.name, budget) not in known
-    ]
+    return [(one, budget) for one, budget in asked if arm_name(one.name, budget) not in known]
 
 
-def add_answers(study: Study, path: Path, isa: str) -> int:
+def add_answers(study: Study, path: Path, isa: str, published: bool = False) -> int:
     """Make, score and store what the pool at `path` lacks for this run; returns how many merges these were.
 
-    UserError where the run's parents are missing, stale, of another recipe or instruction set, or not those
-    that the stored answers of this seed come from.
+    published: the methods of the study at their published settings, beside the finished run's own models,
+    which the pool holds then too; otherwise the merges of the open questions. UserError where the run's
+    parents are missing, stale, of another recipe or instruction set, or not those that the stored answers of
+    this seed come from.
     """
     lines = pool.refuse_misfit(study, path)
-    if not (todo := still_to_ask(study, lines, isa)):
+    if not (todo := still_to_ask(study, asked_of(study, published), lines, isa)):
         return 0
     pool.refuse_other_set(study, isa)
-    head = _head(study, isa)
+    head = _head(study, isa) | (pool.run_line(study) if published else {})
     _refuse_other_parents(lines, head, path)
     with (
         Progress(f"questions, seed {study.seed}", len(todo), "merges") as progress,
@@ -61,9 +61,15 @@ def add_answers(study: Study, path: Path, isa: str) -> int:
     ):
         bench = Bench(study, of)
         for one, budget in todo:
-            pool.add_line(study, path, head | bench.answers(one, budget))
+            pool.add_line(study, path, _with_answers(head, bench.answers(one, budget)))
             progress.update(1)
     return len(todo)
+
+
+def asked_of(study: Study, published: bool) -> list[Place]:
+    """The merges that are asked for."""
+    budgets = study.ct_budgets
+    return published_merges(study.methods, budgets) if published else in_order(budgets)
 
 
 def _head(study: Study, isa: str) -> Line:
@@ -75,9 +81,15 @@ def _head(study: Study, isa: str) -> Line:
     return pool.run_head(study, made) | {"isa": isa, "search": {}, "parents": digest(marks)[:16]}
 
 
+def _with_answers(head: Line, made: dict[str, Any]) -> Line:
+    """A line with what a merge adds to it."""
+    parts = {name: head.get(name, {}) | part for name, part in made.items()}
+    return head | parts
+
+
 def _refuse_other_parents(lines: list[Line], head: Line, path: Path) -> None:
     old = next((line for line in lines if key(line) == key(head)), head)
-    if old["parents"] != head["parents"]:
+    if old.get("parents", head["parents"]) != head["parents"]:
         raise UserError(
             f"{path}: what it has of seed {head['seed']} was merged from other parents than those of this "
             "run. Remove that line, or give another folder: --pool OTHER"

@@ -42,7 +42,7 @@ def _row(method: str, rights: Sequence[Right], budgets: Sequence[int]) -> dict[s
     own = [one for one in rights if budgets and all((method, b) in one for b in budgets)]
     if len(own) < 2:
         return {}
-    score = statistics.over_seeds(_over_budgets(own, method, budgets), shared=False, bounds=(0.0, 1.0))
+    score = statistics.over_seeds(over_budgets(own, method, budgets), shared=False, bounds=(0.0, 1.0))
     ends = {"mean": score.value, "ci_low": score.ci_low, "ci_high": score.ci_high}
     row = {"method": method, "seeds": len(own)} | {name: 100 * x for name, x in ends.items()}
     for rival in RIVALS:
@@ -55,13 +55,13 @@ def _against(rival: str, method: str, own: Sequence[Right], budgets: Sequence[in
     if rival == method or len(both) < 2:
         names = ("lead", "low", "high", "p")
         return {f"{name}_{rival}": np.nan for name in names} | {f"record_{rival}": None}
-    found = statistics.over_seeds(_over_budgets(both, method, budgets, rival), shared=False)
+    found = statistics.over_seeds(over_budgets(both, method, budgets, rival), shared=False)
     points = {"lead": found.value, "low": found.ci_low, "high": found.ci_high}
     told = {f"{name}_{rival}": 100 * x for name, x in points.items()} | {f"p_{rival}": found.p}
     return told | {f"record_{rival}": _record(both, method, budgets, rival)}
 
 
-def _over_budgets(
+def over_budgets(
     own: Sequence[Right], method: str, budgets: Sequence[int], rival: str = ""
 ) -> list[list[pd.Series]]:
     """Of every seed a series a task in X: each item's mean over the budgets, minus the rival's."""

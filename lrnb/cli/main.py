@@ -261,7 +261,7 @@ def _questions(given: argparse.Namespace) -> int:
     overrides = dict(parse_override(text) for text in given.set)
     seeds = parse_seeds(given.seeds)
     studies = [anchor(load_study(given.params, given.preset, overrides, seed)) for seed in seeds]
-    return run_questions(studies, given.pool)
+    return run_questions(studies, given.pool, given.published)
 
 
 def _check(given: argparse.Namespace) -> int:

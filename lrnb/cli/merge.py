@@ -16,7 +16,7 @@ from typing import Any, cast
 from lrnb.errors import UserError, shortened
 from lrnb.merging.by_tensor import BY_TENSOR
 from lrnb.merging.methods import METHODS, find
-from lrnb.merging.registry import Method, Option
+from lrnb.merging.registry import Method, Option, Published
 from lrnb.report.tables import print_facts, print_table
 
 Arguments = Mapping[str, Any]
@@ -132,12 +132,21 @@ def _help_of_method(method: Method) -> str:
     own = argparse.ArgumentParser(
         usage=f"lrnb merge {spoken(method.name)} {models} --out DIR [options]",
         description=f"{method.summary} ({method.source})",
-        epilog="lrnb merge --help has the options of every merge; docs/merging.md more of the method.",
+        epilog=" ".join(
+            [
+                *map(_published, method.published),
+                "lrnb merge --help has the options of every merge; docs/merging.md more of the method.",
+            ]
+        ),
         add_help=False,
     )
     for name, spec in method.fields().items():
         add_option(own, name, {"": spec})
     return own.format_help()
+
+
+def _published(setting: Published) -> str:
+    return f"Published: {setting} ({setting.source})."
 
 
 def method_options() -> dict[str, dict[str, Option]]:

@@ -14,6 +14,9 @@ Makes in memory, and scores on the test items, the merges of two open questions:
 selectors, and whether evened weights remove the plateau. The runs have to have base, corpus, CT and SFT-en;
 make them with lrnb run and the same options first. Each merge is stored when it is scored: the same command
 goes on where it stopped. notebooks/03_analysis/07_questions.ipynb shows what the file says.
+
+With --published it makes the study's methods at the settings that their papers give instead, for finished
+runs: a pool of lrnb run then has both, tuned on dev and published, and docs/results.md compares them.
 """
 
 
@@ -26,6 +29,7 @@ def questions_options(command: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="another value for a parameter, as of lrnb run; repeatable")  # fmt: skip
     add("--seeds", required=True, metavar="N|A-B", help="seeds 0 to N-1, or A to B, one after the other")
+    add("--published", action="store_true", help="the methods at their published settings instead")
     add(
         "--pool",
         type=Path,
@@ -35,16 +39,18 @@ def questions_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run_questions(studies: list[Any], folder: Path, say: Callable[[str], None] = print) -> int:
+def run_questions(
+    studies: list[Any], folder: Path, published: bool = False, say: Callable[[str], None] = print
+) -> int:
     """Run the command for these studies; returns the exit status 0."""
     from lrnb.analysis import question_runs
-    from lrnb.analysis.question_merges import in_order
     from lrnb.pipeline import notebooks
     from lrnb.study.recipe import pool_file
 
     gpu = studies[0].device != "cpu" and notebooks.visible_gpus()
     path, isa = pool_file(folder, studies[0]), "cuda" if gpu else instruction_set()
     for study in studies:
-        made, of = question_runs.add_answers(study, path, isa), len(in_order(study.ct_budgets))
+        made = question_runs.add_answers(study, path, isa, published)
+        of = len(question_runs.asked_of(study, published))
         say(f"{path}: {made} merges of seed {study.seed} added, {of} there")
     return 0

@@ -227,6 +227,20 @@ class Mergekit:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A setting that a paper or its authors' code gives to be used untuned; options: for parents ct and sft.
+
+    source: where it stands, so that it can be looked up.
+    """
+
+    options: Mapping[str, Any]
+    source: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.options.items())
+
+
+@dataclass(frozen=True)
 class Method:
     """The declaration of a merge method.
 
@@ -235,7 +249,8 @@ class Method:
     (least, most), most 0 for any number. base: whether it needs a base; one without takes shapes, dtypes,
     configuration and tokenizer of its first parent, and a base that is given is only compared. after: the
     method whose choice on dev the search starts from, which fixes the options that both search. notebook: the
-    study's, below notebooks/. cost: the usual seconds of its step at preset nano on a quiet core.
+    study's, below notebooks/. cost: the usual seconds of its step at preset nano on a quiet core. published:
+    settings of its paper, none where that tunes on the tasks it is measured on.
     """
 
     name: str
@@ -251,6 +266,7 @@ class Method:
     notebook: str = "02_merge/any_method"
     cost: float = 20
     mergekit: Mergekit | None = None
+    published: tuple[Published, ...] = ()
 
     def fields(self) -> dict[str, Option]:
         """The options by name, in their order."""

@@ -7,6 +7,9 @@ from typing import Any
 
 from lrnb.merging.registry import option
 
+#: a source of `published` settings, for this very job: the commands in the README of the authors' code
+WIDEN = "the authors of WIDEN, arXiv 2408.03092, for Sailor-7B (CT) and Qwen1.5-7B-Chat"
+
 
 def density_option(search: Sequence[float] = (0.2, 0.5, 0.8), **facts: Any) -> Any:
     """The share of entries kept of each parent; search: its candidates on dev."""

@@ -15,6 +15,7 @@ import pandas as pd
 
 from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
+from lrnb.analysis.published import against_published
 from lrnb.analysis.ranking import RIVALS, ranking
 from lrnb.merging.methods import METHODS
 from lrnb.report.markdown import made_with, markdown_table, told_ends, told_p
@@ -90,12 +91,28 @@ def _pool_section(path: Path) -> Iterator[str]:
         yield "All methods, best mean over the tasks in X and the CT budgets first. Leads in points; wins,"
         yield "ties and losses over seeds and budgets; p after Holm's correction over the methods:\n"
         yield from ranked(table)
+    settings = against_published(lines)
+    if len(settings):
+        yield "Methods tuned on dev against their published settings, percent right, mean over the tasks in X"
+        yield "and the CT budgets; p after Holm's correction over the rows (`lrnb questions --published`):\n"
+        yield from markdown_table(_published(settings))
     leads = _of_the_paper(pool_answers.pooled_leads(lines))
     yield "Merge minus CT-then-SFT at the same CT tokens, mean of the tasks in X, points:\n"
     yield from markdown_table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
     fades = _of_the_paper(pool_answers.pooled_fades(lines))
     yield from (f"- {found['text']}" for found in findings.findings_of_fades(fades, MARGIN))
     yield ""
+
+
+def _published(table: pd.DataFrame) -> pd.DataFrame:
+    ends = told_ends(table, "ci_low", "ci_high", "{:+.1f}")
+    return pd.DataFrame({
+        "method": table["method"].map(label), "published setting": table["setting"],
+        "source": table["source"], "seeds": table["seeds"].map(str),
+        "published": table["published"].map("{:.1f}".format), "tuned": table["tuned"].map("{:.1f}".format),
+        "tuned minus published": table["difference"].map("{:+.1f}".format) + " (" + ends + ")",
+        "p": table["p_holm"].map(told_p),
+    })  # fmt: skip
 
 
 def _of_the_paper(table: pd.DataFrame) -> pd.DataFrame:

@@ -110,6 +110,41 @@ def test_other_parents_are_refused(study: Study, tmp_path: Path, monkeypatch: py
         question_runs.add_answers(study, path, instruction_set())
 
 
+def test_published_settings_stand_beside_the_finished_runs_own_models(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line of a finished run, whose scores a pico study lacks, is made up; the merges are real."""
+    path, isa, source = pool_file(tmp_path, study), instruction_set(), tmp_path / "questions.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(question_runs, "in_order", lambda _: [(no_slack(0.5), BUDGET)])
+        question_runs.add_answers(study, source, isa)
+    (line,) = pool.read_pool(source)
+    tuned = {f"average@{BUDGET}": next(iter(line["items"].values()))}
+    own = {name: line[name] for name in ("n", "seed", "isa", "processor", "recipe", "world", "versions")}
+    run = own | {"parameters": line["parameters"], "search": {}, "items": tuned, "bits": {}}
+    monkeypatch.setattr(pool, "run_line", lambda _: run)
+    pool.write_pool(path, [run])
+    averaged = study.model_copy(update={"methods": ["average", "ties"]})
+    assert question_runs.add_answers(averaged, path, isa, published=True) == 3
+    assert question_runs.add_answers(averaged, path, isa, published=True) == 0
+    (found,) = pool.read_pool(path)
+    assert set(found["items"]) == {
+        f"{name}@{BUDGET}"
+        for name in (
+            "average",
+            "average alpha=0.5",
+            "ties density=0.2 lam=1.0",
+            "ties density=0.5 lam=0.5 trim_scope=tensor",
+        )
+    }
+    assert found["items"][f"average@{BUDGET}"] == tuned[f"average@{BUDGET}"]
+    pool.write_pool(path, [found | {"items": found["items"] | {f"average@{BUDGET}": {}}}])
+    with pytest.raises(UserError, match="give other answers here"):
+        question_runs.add_answers(
+            averaged.model_copy(update={"methods": ["widen"]}), path, isa, published=True
+        )
+
+
 def test_a_run_without_parents_says_what_to_run(study: Study, few: list[Asked], tmp_path: Path) -> None:
     other = study.model_copy(update={"runs": str(tmp_path / "nowhere")})
     with pytest.raises(UserError, match=r"01_ct/02_ct"):

@@ -5,29 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from support.made_pool import skilled_line
 
-from lrnb.analysis import pool_lines
 from lrnb.analysis.ranking import RIVALS, ranking
 
-N, BUDGETS = 400, (1000, 2000)
 SKILL = {"ct_then_sft": 0.5, "task_arithmetic": 0.5, "average": 0.6, "ties": 0.4}
 
 
-def line(seed: int, skill: dict[str, float], tasks: tuple[str, ...] = ("one", "two", "two_en")) -> dict:
-    """A seed whose models have that share of the items right; a luck of the seed moves all of them."""
-    rng, items = np.random.default_rng(seed), {}
-    luck = {task: rng.random(N) for task in tasks}
-    for method, share in skill.items():
-        for tokens in BUDGETS:
-            right = {task: pd.Series((values < share).astype(float)) for task, values in luck.items()}
-            items[f"{method}@{tokens}"] = {task: pool_lines.packed(x) for task, x in right.items()}
-    return {"seed": seed, "isa": "avx512", "n": dict.fromkeys(tasks, N), "items": items}
-
-
 def test_methods_stand_by_their_mean_with_paired_leads() -> None:
-    table = ranking([line(seed, SKILL) for seed in range(6)]).set_index("method")
+    table = ranking([skilled_line(seed, SKILL) for seed in range(6)]).set_index("method")
     assert list(table.index) == ["average", "task_arithmetic", "ties"]
     for method in table.index:
         wanted = 100 * SKILL[method]
@@ -45,11 +32,11 @@ def test_methods_stand_by_their_mean_with_paired_leads() -> None:
 
 
 def test_english_tasks_do_not_count_and_a_missing_budget_leaves_a_seed_out() -> None:
-    lines = [line(seed, SKILL) for seed in range(4)]
+    lines = [skilled_line(seed, SKILL) for seed in range(4)]
     del lines[3]["items"]["ties@2000"]
     table = ranking(lines).set_index("method")
     assert table["seeds"].to_dict() == {"average": 4, "task_arithmetic": 4, "ties": 3}
-    only = [line(seed, SKILL, tasks=("one", "two")) for seed in range(4)]
+    only = [skilled_line(seed, SKILL, tasks=("one", "two")) for seed in range(4)]
     again = ranking(only).set_index("method")
     assert again.loc["average", "mean"] == pytest.approx(
         ranking(lines).set_index("method").loc["average", "mean"]
@@ -59,7 +46,7 @@ def test_english_tasks_do_not_count_and_a_missing_budget_leaves_a_seed_out() -> 
 
 def test_p_is_corrected_over_the_methods() -> None:
     leads = (0.08, 0.01, 0.07, 0.03)  # of the average; TIES is as good as CT-then-SFT
-    lines = [line(seed, SKILL | {"average": 0.5 + x, "ties": 0.5}) for seed, x in enumerate(leads)]
+    lines = [skilled_line(seed, SKILL | {"average": 0.5 + x, "ties": 0.5}) for seed, x in enumerate(leads)]
     two = [{**x, "items": {k: v for k, v in x["items"].items() if "ties" not in k}} for x in lines]
     both, alone = (ranking(x).set_index("method")[f"p_{RIVALS[0]}"] for x in (lines, two))
     assert 0.001 < alone["average"] < both["average"]
@@ -68,7 +55,7 @@ def test_p_is_corrected_over_the_methods() -> None:
 def test_the_results_page_ranks_a_pool_of_many_methods(tmp_path: Path) -> None:
     from lrnb.report.results_page import ranked
 
-    shown = "\n".join(ranked(ranking([line(seed, SKILL) for seed in range(6)])))
+    shown = "\n".join(ranked(ranking([skilled_line(seed, SKILL) for seed in range(6)])))
     assert shown.splitlines()[0].startswith("| model | mean | 95% |")
     assert "| average | 59" in shown or "| average | 60" in shown
     assert "12 / 0 / 0" in shown

@@ -10,6 +10,8 @@ import pandas as pd
 from lrnb.analysis import pool, pool_lines
 from lrnb.study.parameters import Study
 
+ITEMS, BUDGETS, TASKS = 400, (1000, 2000), ("one", "two", "two_en")
+
 
 def made_line(line: pool_lines.Line, seed: int, isa: str = "avx512", noise: float = 0.04) -> pool_lines.Line:
     """Another seed of a run: other items, every model a little better or worse; a set moves 1% of them."""
@@ -32,3 +34,16 @@ def write_made_pool(study: Study, path: Path, seeds: int = 6, second: int = 3) -
     lines += [made_line(line, seed, "avx2") for seed in range(second)]
     pool.write_pool(path, lines)
     return lines
+
+
+def skilled_line(
+    seed: int, skill: dict[str, float], tasks: tuple[str, ...] = ("one", "two", "two_en")
+) -> pool_lines.Line:
+    """A seed whose models have that share of the items right; a luck of the seed moves all of them."""
+    rng, items = np.random.default_rng(seed), {}
+    luck = {task: rng.random(ITEMS) for task in tasks}
+    for method, share in skill.items():
+        for tokens in BUDGETS:
+            right = {task: pd.Series((values < share).astype(float)) for task, values in luck.items()}
+            items[f"{method}@{tokens}"] = {task: pool_lines.packed(x) for task, x in right.items()}
+    return {"seed": seed, "isa": "avx512", "n": dict.fromkeys(tasks, ITEMS), "items": items}

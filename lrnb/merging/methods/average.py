@@ -14,7 +14,7 @@ from typing import Any
 
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.linear import OfParents
-from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, no_weight, option
+from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, Published, no_weight, option
 from lrnb.merging.task_vectors import TaskVectors
 
 
@@ -91,4 +91,5 @@ METHOD = Method(
     notebook="02_merge/01_average",
     cost=11,
     mergekit=Mergekit("linear", base="parent", ignored={"int8_mask": "it changes no result"}),
+    published=(Published({"alpha": 0.5}, "Wortsman et al. 2022, the uniform soup"),),
 )

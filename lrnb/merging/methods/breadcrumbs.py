@@ -33,8 +33,8 @@ from lrnb.merging.combining import Combining, empty_shares
 from lrnb.merging.cpu import Formula
 from lrnb.merging.election import cuts
 from lrnb.merging.engine import Tensors, merge_tensors
-from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, option
-from lrnb.merging.shared_options import at_threshold_option, trim_scope_option, trimmed_density_option
+from lrnb.merging.registry import Look, Mergekit, Method, Options, PerParent, Published, option
+from lrnb.merging.shared_options import WIDEN, at_threshold_option, trim_scope_option, trimmed_density_option
 from lrnb.merging.stepwise import Stepwise
 from lrnb.merging.task_vectors import Span, TaskVectors
 from lrnb.merging.thresholds import NEVER, Cut
@@ -129,4 +129,5 @@ METHOD = Method(
     prepare=prepare_band,
     cost=16,
     mergekit=BAND_KIT,
+    published=(Published({"density": 0.9, "gamma": 0.05, "lam": 0.5}, WIDEN),),
 )

@@ -27,7 +27,8 @@ from typing import Any
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.equalising import equalise_option, equalising_factors, equalising_passes
 from lrnb.merging.linear import OfTaskVectors
-from lrnb.merging.registry import Look, Mergekit, Method, Option, Options, PerParent, option
+from lrnb.merging.registry import Look, Mergekit, Method, Option, Options, PerParent, Published, option
+from lrnb.merging.shared_options import WIDEN
 from lrnb.merging.task_vectors import TaskVectors
 
 
@@ -106,5 +107,9 @@ METHOD = Method(
         },
         extra={"lambda": Option("factor on all", 1.0)},
         translate=_from_mergekit,
+    ),
+    published=(
+        Published({"lam": 0.4}, "Yadav et al. 2023, arXiv 2306.01708, where there is no validation set"),
+        Published({"lam": 1.0}, f"Chat Vector, arXiv 2310.04799; {WIDEN}"),
     ),
 )

@@ -19,8 +19,9 @@ import numpy as np
 from lrnb.merging.cpu import Operands, Tally, Worker
 from lrnb.merging.election import Scope, settle_election
 from lrnb.merging.engine import Tensors, merge_tensors
-from lrnb.merging.registry import Look, Mergekit, Method, PerParent
+from lrnb.merging.registry import Look, Mergekit, Method, PerParent, Published
 from lrnb.merging.rounding import cast
+from lrnb.merging.shared_options import WIDEN
 from lrnb.merging.task_vectors import Span, TaskVectors
 from lrnb.merging.trimming import Merging
 
@@ -82,4 +83,8 @@ METHOD = Method(
     notebook="02_merge/02_ties",
     cost=16,
     mergekit=KIT,
+    published=(
+        Published({"density": 0.2, "lam": 1.0}, "Yadav et al. 2023, where there is no validation set"),
+        Published({"density": 0.5, "lam": 0.5, "trim_scope": "tensor"}, WIDEN),
+    ),
 )

@@ -43,7 +43,8 @@ from lrnb.merging.columns import Columns, products
 from lrnb.merging.cpu import Formula
 from lrnb.merging.engine import Tensors, merge_tensors
 from lrnb.merging.layers import is_embedding
-from lrnb.merging.registry import Look, Method, Options, option
+from lrnb.merging.registry import Look, Method, Options, Published, option
+from lrnb.merging.shared_options import WIDEN
 from lrnb.merging.stepwise import Stepwise
 from lrnb.merging.sums import masses
 from lrnb.merging.task_vectors import Span, TaskVectors
@@ -143,4 +144,5 @@ METHOD = Method(
     options=Widen,
     prepare=_prepare,
     cost=15,
+    published=(Published({"above": 1.0, "calibrated": 1.0}, WIDEN),),
 )
