@@ -15,7 +15,7 @@ import pandas as pd
 
 from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
-from lrnb.analysis.published import against_published
+from lrnb.analysis.published_settings import against_published
 from lrnb.analysis.ranking import RIVALS, ranking
 from lrnb.merging.methods import METHODS
 from lrnb.report.markdown import made_with, markdown_table, told_ends, told_p

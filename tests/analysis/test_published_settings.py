@@ -9,7 +9,7 @@ from support.made_pool import BUDGETS, made_line, skilled_line
 from support.made_run import made_study, write_made_run
 
 from lrnb.analysis import pool
-from lrnb.analysis.published import against_published
+from lrnb.analysis.published_settings import against_published
 from lrnb.analysis.question_merges import published_merges
 from lrnb.merging.methods import METHODS
 from lrnb.report.results_page import results_page
