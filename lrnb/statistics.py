@@ -294,6 +294,12 @@ def detectable_over_seeds(
     return _spread(samples, parts, shared).detectable(alpha, power)
 
 
+def detectable_over_runs(values: Values, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true mean that `over_runs` finds with `power`, from the spread of two runs or more."""
+    seen = _items(values)
+    return float(_noncentral(len(seen) - 1, alpha, power) * seen.std(ddof=1) / len(seen) ** 0.5)
+
+
 def _noncentral(df: float, alpha: float, power: float) -> float:
     """The true mean, in standard errors, that a two-sided t test finds with `power`."""
     if not np.isfinite(df):

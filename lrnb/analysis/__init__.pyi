@@ -2,6 +2,8 @@ from .atlases import FIXED_DENSITY as FIXED_DENSITY
 from .atlases import make_atlases as make_atlases
 from .atlases import study_atlases as study_atlases
 from .comparisons import compare_methods as compare_methods
+from .data_tables import bits_by_model as bits_by_model
+from .data_tables import text_for_ct as text_for_ct
 from .english import fronts as fronts
 from .english import in_both as in_both
 from .failures import REPLACEMENT as REPLACEMENT
@@ -23,6 +25,14 @@ from .findings import findings_of_failures as findings_of_failures
 from .findings import findings_of_map as findings_of_map
 from .findings import findings_of_scores as findings_of_scores
 from .findings import findings_of_shares as findings_of_shares
+from .pool import read_pool as read_pool
+from .pool_answers import answer as answer
+from .pool_answers import pool_for as pool_for
+from .pool_answers import pooled_fades as pooled_fades
+from .pool_answers import seed_leads as seed_leads
+from .pool_answers import seed_values as seed_values
+from .pool_lines import headline_lines as headline_lines
+from .published import beside_the_paper as beside_the_paper
 from .question_findings import findings_of_questions as findings_of_questions
 from .question_merges import shown_name as shown_name
 from .questions import cells_of as cells_of

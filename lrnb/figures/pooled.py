@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lrnb.analysis.kinds import KINDS, label
+from lrnb.analysis.published import LARGEST_LEAD
 from lrnb.figures.style import (
     AXIS,
     FAINT,
@@ -24,7 +25,6 @@ from lrnb.figures.style import (
     token_axis,
 )
 
-PUBLISHED = 4.69  # points; the largest mean lead over CT-then-SFT in the paper, below 10B CT tokens
 WIDTH = 0.13  # between the methods of one budget, on the log2 axis
 
 
@@ -61,7 +61,7 @@ def leads_and_discarded(rows: pd.DataFrame, discarded: Mapping[int, float]) -> g
     discarded: CT tokens to the share of SFT's kept entries that the election discards, in [0, 1].
     """
     fig = pooled_leads_by_budget(rows)
-    level_line(fig, PUBLISHED, "4.69, the paper's<br> largest", "dot")
+    level_line(fig, LARGEST_LEAD, f"{LARGEST_LEAD}, the paper's<br> largest", "dot")
     places, _ = positions(discarded)
     shown = [100 * discarded[tokens] for tokens in places]
     text = [f"{share:.0f}%" for share in shown]

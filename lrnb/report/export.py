@@ -14,6 +14,7 @@ from lrnb.report import page
 from lrnb.report.main_table import latex_scores, wide_scores
 from lrnb.study.files import atomic_folder, full_disk_message
 from lrnb.study.parameters import Study
+from lrnb.study.run_folder import study_of
 from lrnb.study.stages import RunPaths
 
 MAIN = "main.tex"  # in every export
@@ -25,7 +26,7 @@ def export_report(folder: Path, out: Path) -> str:
     folder: a run. Returns "" or a sentence on what is missing for the figures; the tables are written anyway.
     UserError names what the run lacks.
     """
-    study = page.study_of(Path(folder))
+    study = study_of(Path(folder))
     content = page.page_content(study)
     figures = dict(named_figures(content))
     with full_disk_message(out), atomic_folder(out) as made:

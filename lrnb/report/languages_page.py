@@ -16,9 +16,10 @@ from lrnb.errors import UserError
 from lrnb.figures.failures import shares_across_languages
 from lrnb.figures.languages import leads_by_knowledge, leads_heatmap, shares_of_languages
 from lrnb.figures.pooled import pooled_leads_by_budget
-from lrnb.report.page import fill, study_of
+from lrnb.report.page import fill
 from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import PRESETS, SYNTHETIC, Study, budget_name
+from lrnb.study.run_folder import study_of
 from lrnb.study.stages import RunPaths, stale
 
 NEEDED = ("scores", "conflicts", "failures")  # folders of a run that the page reads

@@ -50,7 +50,8 @@ from lrnb.scoring import predictions
 from lrnb.study import recipe
 from lrnb.study.environment import versions
 from lrnb.study.files import write_text
-from lrnb.study.parameters import SYNTHETIC, Study, budget_name, read_yaml, validate
+from lrnb.study.parameters import SYNTHETIC, Study, budget_name
+from lrnb.study.run_folder import study_of
 from lrnb.study.stages import RunPaths, require, stale
 
 HERE = Path(__file__).parent
@@ -68,25 +69,6 @@ def write_report(folder: Path) -> Path:
     out = RunPaths(study).lang / "report.html"
     write_text(out, render(study))
     return out
-
-
-def study_of(folder: Path) -> Study:
-    """The parameters of a run folder, with `runs` as it lies now. UserError for a folder that is no run."""
-    path = folder / "params.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: no params.yaml, so this is no run. Give runs/<preset>/<lang>, or "
-            "run the study first: lrnb run params/<lang>.yaml"
-        )
-    study = validate(read_yaml(path), str(path))
-    for home in (folder.absolute(), folder.resolve()):  # the given name, then behind links and ".."
-        here = study.model_copy(update={"runs": str(home.parent.parent)})
-        if RunPaths(here).lang == home:
-            return here
-    raise UserError(
-        f"{path} belongs to a folder {RunPaths(study).root.name}/{study.lang}, and is in "
-        f"{home.parent.name}/{home.name}. Give the folder that name again, with `shared` beside it"
-    )
 
 
 def picture() -> str:

@@ -10,6 +10,7 @@ from .parameters import load_study as load_study
 from .parameters_cell import notebook_params as notebook_params
 from .parameters_cell import open_notebook as open_notebook
 from .progress import Progress as Progress
+from .run_folder import open_run as open_run
 from .stages import RunPaths as RunPaths
 from .stages import Stage as Stage
 from .stages import current as current

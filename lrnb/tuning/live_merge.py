@@ -146,6 +146,16 @@ class Playground:
         found |= {self.method: merged}
         return pd.DataFrame([self._row(model, answer, prompt) for model, answer in found.items()])
 
+    def bits(self, texts: Sequence[str], parent: str = "") -> float:
+        """Bits per byte of texts: of the last merge, or of base, ct or sft."""
+        from lrnb.training.bits_per_byte import bits_per_byte
+
+        if parent:
+            self._show(parent)
+        elif self._shown != (self.method, self.options):
+            self.merge(self.method, **self.options)
+        return bits_per_byte(self.scorer.model, self.scorer.tokenizer, texts)
+
     def numbers(self) -> dict[str, str]:
         """How long the last merge and its answer took, in words for a reader."""
         parents = f"{self.seconds['parents']:.2f} s" if self.seconds["parents"] > 0.01 else "known already"

@@ -8,6 +8,7 @@ from .conflicts import sign_explorer as sign_explorer
 from .conflicts import slack_explorer as slack_explorer
 from .conflicts import start as start
 from .copying import copy_button as copy_button
+from .exercises import exercise as exercise
 from .explorer import Check as Check
 from .explorer import Choice as Choice
 from .explorer import Explorer as Explorer
@@ -16,6 +17,7 @@ from .explorer import explore as explore
 from .explorer import headless as headless
 from .links import run_links as run_links
 from .playground import merge_playground as merge_playground
+from .predictions import Predictions as Predictions
 from .scoreboard import csv_link as csv_link
 from .scoreboard import score_board as score_board
 from .scoreboard import score_table as score_table

@@ -10,11 +10,12 @@ from nbformat import NotebookNode
 from support.run_all import Kernel, kernel, with_parameters
 from support.tiny_study import TINY
 
+from lrnb.pipeline.lesson_run import SHIPPED
 from lrnb.pipeline.steps import plan, step_params
 from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import ROOT, Study, load_study
 from lrnb.study.parameters_cell import notebook_params
-from lrnb.study.stages import read_manifest
+from lrnb.study.stages import RunPaths, read_manifest
 
 # A micro-world of full size takes half a minute to write; plotly.js comes with a kernel's first figure only.
 PREPARED = """import functools
@@ -32,6 +33,7 @@ def study_in(runs: Path) -> Study:
 STEPS = {name: step for name, step in plan(study_in(Path("runs"))).items() if step.notebook}
 ALONE = ["00_start_here", "00_ties_by_hand", "explore/playground"]  # no steps of a study
 POOLS = ["03_analysis/06_map", "03_analysis/07_questions"]  # write nothing, and run in tests/analysis
+LESSON = [f"lesson/{path.stem}" for path in sorted(SHIPPED.parent.glob("*.ipynb"))]  # write nothing
 TOGETHER = "02_merge/languages"  # of several languages, and is run in tests/tuning/test_for_languages.py
 
 
@@ -55,7 +57,7 @@ def results(runs: Path) -> dict[str, dict[str, str]]:
 def test_every_notebook_is_run_here() -> None:
     found = (path.relative_to(ROOT / "notebooks") for path in (ROOT / "notebooks").rglob("*.ipynb"))
     names = {str(path.with_suffix("")) for path in found if ".ipynb_checkpoints" not in path.parts}
-    assert names == {step.notebook for step in STEPS.values()} | {*ALONE, *POOLS, TOGETHER}
+    assert names == {step.notebook for step in STEPS.values()} | {*ALONE, *POOLS, *LESSON, TOGETHER}
 
 
 @pytest.mark.parametrize("name", [*STEPS, *ALONE])
@@ -65,6 +67,15 @@ def test_a_second_run_all_ends_like_the_first(name: str, running: Kernel, runs: 
     running.start_afresh()
     first = running.run_all(notebook), results(runs)
     assert (running.run_all(notebook), results(runs)) == first
+
+
+@pytest.mark.parametrize("name", LESSON)
+def test_the_lesson_reads_the_run_that_ships_and_ones_own(name: str, running: Kernel, runs: Path) -> None:
+    own = {"run": str(RunPaths(study_in(runs)).lang)}
+    running.start_afresh()
+    shown = [running.run_all(with_parameters(name, **given)) for given in ({}, own)]
+    assert shown[0] != shown[1]
+    assert all("Predict: " in "".join(cells) and "no prediction" in cells[-1] for cells in shown)
 
 
 def of_study(name: str, study: Study) -> NotebookNode:
