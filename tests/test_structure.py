@@ -12,7 +12,7 @@ from support.processes import in_fresh_python
 from support.source import FOLDERS, defined, imports, libraries
 from support.source import MODULES as BY_NAME
 
-from lrnb.study.parameters import ROOT, validate
+from lrnb.study.parameters import ROOT, load_study, validate
 from lrnb.study.parameters_cell import notebook_params
 
 # Folders whose modules may load torch when they are imported; everything else starts without it.
@@ -96,6 +96,16 @@ def test_notebook_parameters_are_the_studys_and_papermill_sees_them_all(path: Pa
     assert set(inspect_notebook(str(path))) == set(declared)
     if "open_notebook()" in path.read_text(encoding="utf-8"):
         validate(declared, str(path), strict=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_opened_by_hand_has_the_values_of_preset_nano(path: Path) -> None:
+    declared = notebook_params(path)
+    if "open_notebook()" not in path.read_text(encoding="utf-8"):
+        return
+    study = load_study(ROOT / "params" / "qaa.yaml", "nano").model_dump(mode="json")
+    own = {"00_base": {"lang": "en"}, "any_method": {"method": "slerp"}}.get(path.stem, {})
+    assert {name: value for name, value in declared.items() if study[name] != value} == own
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

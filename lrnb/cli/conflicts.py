@@ -6,10 +6,11 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrnb.cli.merge import VOCABULARY_HELP, add_option, model_options, refuse_forgotten, values_of
+from lrnb.cli.merge import VOCABULARY_HELP, add_option, flag_of, model_options, refuse_forgotten, values_of
 from lrnb.cli.output import print_json, refuse_other
 from lrnb.errors import UserError
 from lrnb.merging.gpu import worker_for
@@ -59,7 +60,7 @@ def run_conflicts(given: argparse.Namespace) -> int:
 
     options = _whose({"density": DENSITY} | values_of(given, ASKED), list(models))
     refuse_forgotten(SPECS, options, models)
-    counts.setting(list(models), **options)  # before any model is opened
+    counts.setting(list(models), spell=partial(flag_of, SPECS), **options)  # before any model is opened
     start = time.perf_counter()
     how: dict[str, Any] = {"method": "conflicts", "threads": threads, "vocabulary": given.vocabulary}
     opened = task_vectors.TaskVectors(given.base, models, **how)

@@ -24,7 +24,7 @@ from lrnb.cli.output import refuse_other
 from lrnb.cli.pool import pool_options, run_pool
 from lrnb.cli.questions import questions_options, run_questions
 from lrnb.cli.vocabulary import run_vocabulary, vocabulary_options
-from lrnb.errors import UserError
+from lrnb.errors import UserError, did_you_mean
 from lrnb.pipeline import warm
 from lrnb.study.environment import instruction_set, usable_home
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     top = parser()
     given, rest = top.parse_known_args(arguments)
     if rest and given.run is not _lab:
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+        given.command.error(f"unrecognized arguments: {' '.join(rest)}{_nearest(rest, given.command)}")
     given.rest = rest
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows ? for what it lacks
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
@@ -67,9 +67,16 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, run, add, text in COMMANDS:
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, command=command)
         command.fill = add
     return top
+
+
+def _nearest(rest: Sequence[str], command: CommandParser) -> str:
+    """The flags of a command that are most like those that it does not know."""
+    flags = {flag for action in command._actions for flag in action.option_strings}
+    wrong = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    return "".join(dict.fromkeys(did_you_mean(word, sorted(flags), str) for word in wrong))
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -233,11 +240,11 @@ def _run_together(studies: list[Study], given: argparse.Namespace) -> bool:
 
 def anchor(study: Study) -> Study:
     """Paths that the user gave count from where the command was typed; notebooks run in the checkout."""
-    from lrnb.study.parameters import ROOT, TASK_COUNTS, TASK_LISTS
+    from lrnb.study.parameters import MODEL_FOLDERS, ROOT, TASK_COUNTS, TASK_LISTS
 
     given = study.data_root or (os.environ.get("LRNB_DATA", "") if study.preset != "nano" else "")
     paths = {"runs": study.runs, "data_root": given}
-    models = {key: getattr(study, key) for key in ("base_source", "released_ct", "released_sft")}
+    models = {key: getattr(study, key) for key in MODEL_FOLDERS}
     paths |= {key: value for key, value in models.items() if value and Path(value).is_dir()}
     if Path.cwd() == ROOT:
         return study.model_copy(update=paths)

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,6 +150,11 @@ def _published(setting: Published) -> str:
     return f"Published: {setting} ({setting.source})."
 
 
+def every_option() -> dict[str, Option]:
+    """What each option is in the first method that has it; its flag is the same in all."""
+    return {name: next(iter(specs.values())) for name, specs in method_options().items()}
+
+
 def method_options() -> dict[str, dict[str, Option]]:
     """{name: {method: what the option is there}}, in the order of the declarations."""
     found: dict[str, dict[str, Option]] = {}
@@ -264,14 +270,24 @@ def _from_options(given: argparse.Namespace) -> dict[str, Any]:
     method, models = find(given.method.replace("-", "_")), given.model or {}
     options = values_of(given, method_options())
     refuse_forgotten(method.fields(), options, models)
+    if models:  # again in the merge, but here in the words of the command
+        who = f"merge {spoken(method.name)}"
+        method.settle([*models], options, who=who, spell=partial(flag_of, every_option()))
     return {"method": method.name, "base": given.base, "models": models, **options}
+
+
+def flag_of(known: Mapping[str, Option], name: str) -> str:
+    """An option as the command line has it, "--trim-scope"; known: the options that may have other flags."""
+    flag = known[name].flag if name in known else ""
+    return f"--{spoken(flag or name)}"
 
 
 def refuse_forgotten(specs: Mapping[str, Option], options: Arguments, models: Iterable[str]) -> None:
     """UserError for a parent that a required option was not given for: methods take it for 1."""
     for name in (name for name, spec in specs.items() if spec.required and options.get(name)):
         if left := [x for x in models if isinstance(options[name], dict) and x not in options[name]]:
-            raise UserError(f"{name}: give it for {', '.join(left)} too, or one number for all")
+            told = f"{flag_of(specs, name)}: give it for {', '.join(left)}"
+            raise UserError(f"{told} too, or one number for all")
 
 
 def values_of(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

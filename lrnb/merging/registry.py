@@ -43,9 +43,9 @@ class Option:
     ends in it, but low itself where `above`. per_parent: one number for all parents, {parent: number} (the
     default, or 1, for those left out), or one a parent in their order. named: commands want it by a parent's
     name, since one for all says nothing. search: its candidates on dev, none where it is not searched;
-    parameter: the study's parameter that holds them. mergekit: its name in a mergekit configuration, ""
-    where that has none. flag: its name as a command's option, where it is another one. label: as sliders and
-    axes call it.
+    parameter: the study's parameter that holds them, a field of `Study`. mergekit: its name in a mergekit
+    configuration, "" where that has none. flag: its name as a command's option, where it is another one.
+    label: as sliders and axes call it.
     """
 
     help: str

@@ -19,14 +19,14 @@ from lrnb.errors import UserError
 from lrnb.pipeline.steps import Step, as_yaml, step_params
 from lrnb.study.environment import versions
 from lrnb.study.files import MANIFEST, digest, sha256, write_text
-from lrnb.study.parameters import ENGLISH, ROOT, TASK_COUNTS, TASK_LISTS, Study
+from lrnb.study.parameters import ENGLISH, MODEL_FOLDERS, ROOT, TASK_COUNTS, TASK_LISTS, Study
 from lrnb.study.recipe import stored_pool, stored_questions
 from lrnb.study.stages import RunPaths, fingerprint
 from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import file_of
 
 PACKAGE = (".py", ".yaml", ".jinja", ".svg")
-MODELS = ("base_source", "released_ct", "released_sft", "extra_models")  # that may name folders
+MODELS = (*MODEL_FOLDERS, "extra_models")
 
 
 @functools.cache

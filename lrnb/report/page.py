@@ -1,13 +1,15 @@
 """One self-contained page per run: table, figures, what holds and what does not, parameters, timings.
 
 The page opens without a network: plotly.js, the picture and all styles are inside. Everything that
-comes from models, corpora or manifests is escaped (by jinja2 here, by plotly in figures). `page_content`
+comes from models, corpora or manifests is escaped (by jinja2, `plain_caption` and plotly). `page_content`
 gathers what the template shows, section by section; a new figure is a line in `_figures_of` and one in the
 template.
 """
 
 from __future__ import annotations
 
+import re
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +102,16 @@ def fill(template: str, content: dict[str, Any], home: Path) -> str:
 def figure_html(fig: go.Figure) -> str:
     """A plotly figure as HTML; its title becomes a caption that wraps on a narrow screen."""
     drawn = fig.to_dict()
-    caption = drawn["layout"].pop("title", {}).get("text", "")
+    caption = plain_caption(drawn["layout"].pop("title", {}).get("text", ""))
     drawn["layout"]["margin"] = drawn["layout"].get("margin", {}) | {"t": 18}
     look = {"displaylogo": False, "responsive": True, "displayModeBar": False}
     body = pio.to_html(drawn, config=look, include_plotlyjs=False, full_html=False, validate=False)
     return f"<figure><figcaption>{caption}</figcaption>{body}</figure>"
+
+
+def plain_caption(title: str) -> str:
+    """A title as HTML, of whose tags those stay that plotly draws in a text; the others are shown as text."""
+    return re.sub(r"&lt;(/?(?:b|i|em|sub|sup)|br ?/?)&gt;", r"<\1>", escape(unescape(title), quote=False))
 
 
 def page_content(study: Study) -> dict[str, Any]:

@@ -30,6 +30,11 @@ ENGLISH = "en"  # the `lang` of stages that all languages share
 PRESETS = ("nano", "smol", "released", "paper")
 TASK_LISTS = ("tasks", "tasks_en", "tasks_written", "dev_tasks")  # names of tasks, or paths of task files
 TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
+MODEL_FOLDERS = (
+    "base_source",
+    "released_ct",
+    "released_sft",
+)  # may be a model's folder, as values of extra_models
 
 
 class Study(BaseModel):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lrnb.errors import UserError
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.tasks import rows
-from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, read_file, spec
+from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, packaged, read_file, spec
 
 if TYPE_CHECKING:
     from lrnb.tasks.harness import KeptTask
@@ -139,12 +139,8 @@ def is_harness(name: str) -> bool:
     if path := file_of(name):
         raw = read_file(path)
         return isinstance(raw, dict) and "include" in raw
-    if not name.startswith(PREFIX):
-        try:
-            spec(name)
-            return False
-        except UserError:
-            pass
+    if packaged(name):
+        return False
     from lrnb.tasks import harness
 
     if not harness.knows(name):

@@ -253,14 +253,19 @@ def spec(name: str) -> TaskSpec:
     """
     if path := file_of(name):
         return read_spec(path)
-    for candidate in (name, name.removesuffix("_en")):
-        if (FOLDER / f"{candidate}.yaml").is_file() and Path(candidate).name == candidate:
-            return read_spec(FOLDER / f"{candidate}.yaml")
+    if path := packaged(name):
+        return read_spec(path)
     raise UserError(
         f"unknown task {name!r}; known: {', '.join(available())} (with _en for English), "
         "or give the path of a task file (.yaml), or harness:NAME for a task of lm-evaluation-harness"
         f"{did_you_mean(name, available())}"
     )
+
+
+def packaged(name: str) -> Path | None:
+    """The package's own file of the task `name` ("topic", "topic_en"), or None."""
+    paths = [FOLDER / f"{n}.yaml" for n in (name, name.removesuffix("_en")) if Path(n).name == n]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def file_of(name: str) -> Path | None:

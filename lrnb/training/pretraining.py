@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class TrainingRecipe:
     min_lr: float = 0  # where the cosine ends; 0: a tenth of lr
     micro_batch: int = 0
     precision: str = "fp32"
+    _: KW_ONLY
     device: str = "auto"
     seed: int = 0
     threads: int = 1

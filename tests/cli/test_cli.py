@@ -88,7 +88,7 @@ def test_help_of_run_names_every_preset(capsys: pytest.CaptureFixture) -> None:
             "limit 0 is out of range",
         ),
         (["report", "{tmp}/none"], "no such run folder"),
-        (["merge", "ties", "--base", "b", "--model", "ct=c", "--out", "o"], "needs density"),
+        (["merge", "ties", "--base", "b", "--model", "ct=c", "--out", "o"], "needs --density"),
         (["conflicts", "--base", "b", "--model", "ct=c"], "needs two models or more, such as --model ct=DIR"),
         (["exec", "{tmp}/none.ipynb"], "no such notebook"),
         (["exec", "notebooks/01_ct/02_ct.ipynb", "-p", "ct_lrr=1"], "unknown parameter 'ct_lrr'"),
@@ -235,19 +235,28 @@ def test_conflicts_of_three_parents(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run("conflicts", "--base", base, *models[:4]) == 0  # without slack nobody is protected
     assert "a discarded, % of its kept" in capsys.readouterr().out
     assert run("conflicts", "--base", base, *models[:4], "--slack", "0.1") == 2
-    assert "protect: no parent is called 'sft'; give one of a, b" in capsys.readouterr().err
+    assert "--protect: no parent is called 'sft'; give one of a, b" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_told_with_the_nearest_one(capsys: pytest.CaptureFixture) -> None:
+    for given, near in ((["merge", "ties", "--densty", "2", "--out", "o"], "--density"),
+                        (["run", "params/qaa.yaml", "--dryrun"], "--dry-run")):  # fmt: skip
+        with pytest.raises(SystemExit, match="2"):
+            run(*given)
+        told = capsys.readouterr().err
+        assert told.startswith(f"usage: lrnb {given[0]}") and told.endswith(f"; did you mean {near}?\n")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--density", "0"], "density must lie in (0, 1]"),
-        (["--density", "ct=0.5"], "density: give it for sft too"),
-        (["--density", "x=0.5"], "density: give it for ct, sft too"),
-        (["--slack", "2"], "slack must lie in [0, 1]"),
+        (["--density", "0"], "conflicts: --density must lie in (0, 1]"),
+        (["--density", "ct=0.5"], "--density: give it for sft too"),
+        (["--density", "x=0.5"], "--density: give it for ct, sft too"),
+        (["--slack", "2"], "--slack must lie in [0, 1]"),
         (
             ["--slack", "0.1", "--slack-threshold", "1"],
-            "one of slack (a share) and slack_threshold",
+            "one of --slack (a share) and --slack-threshold",
         ),
         (["--threads", "-1"], "threads must be 0 (all cores) or more"),
         (["--protect", "code"], "protect: no parent is called 'code'; give one of ct, sft"),

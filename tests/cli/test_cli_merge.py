@@ -140,41 +140,47 @@ def test_a_file_is_a_configuration_unless_it_is_called_like_a_method(pico: Path)
     [
         ("tise {models}", "unknown merge method 'tise'; methods are average, "),
         ("none.yaml", "none.yaml: cannot be read as YAML: [Errno 2] No such file"),
-        ("average {models} --density 0.5", "average has no density; its options are alpha, norm"),
-        ("average {models} --trim-scope model", "average has no trim_scope"),
+        ("average {models} --density 0.5", "merge average has no --density; its options are --alpha, --norm"),
+        ("average {models} --trim-scope model", "merge average has no --trim-scope"),
         (
             "task-arithmetic {models} --weight ct=1",
-            "task_arithmetic has no weights; its options are e",
+            "merge task-arithmetic has no --weight; its options are --e",
         ),
-        ("ties {models} --density 1 --slack 0.1", "ties has no slack"),
-        ("ties {models} --density 1 --alpha 1", "ties has no alpha"),
-        ("ties {models} --density 1 --protect ct", "ties has no protect"),
-        ("ties {models}", "ties needs density, the share of entries kept"),
+        ("ties {models} --density 1 --slack 0.1", "merge ties has no --slack"),
+        ("ties {models} --density 1 --alpha 1", "merge ties has no --alpha"),
+        ("ties {models} --density 1 --protect ct", "merge ties has no --protect"),
+        ("ties {models}", "merge ties needs --density, the share of entries kept"),
         (
             "ties {models} --density ct=0.5",
-            "density: give it for sft too, or one number for all",
+            "lrnb: --density: give it for sft too, or one number for all",
         ),
-        ("ties {models} --density it=0.5", "density: give it for ct, sft too"),
+        ("ties {models} --density it=0.5", "lrnb: --density: give it for ct, sft too"),
         ("ties {models} --density 0.5 --density 0.6", "--density 0.6: given twice; keep one"),
         ("ties {models} --density ct=1 --density ct=1", "--density ct: given twice; keep one"),
         ("ties {models} --density half", "argument --density: invalid number value: 'half'"),
-        ("ties {models} --density 1 --lam ct=1", "ties: lam: expected a number, got {'ct': 1.0}"),
+        ("ties {models} --density 1 --lam ct=1", "merge ties: --lam: expected a number, got {'ct': 1.0}"),
         ("ties {models} --density 1 --weight 2", "argument --weight: 2: expected NAME=N"),
-        ("ties-sv {models} --density 1", "ties_sv needs one of slack (a share) and slack_threshold"),
-        ("ties-sv {models} --density 1 --slack 0.1 --slack-threshold 1", "ties_sv needs one of slack"),
+        (
+            "ties-sv {models} --density 1",
+            "merge ties-sv needs one of --slack (a share) and --slack-threshold",
+        ),
+        (
+            "ties-sv {models} --density 1 --slack 0.1 --slack-threshold 1",
+            "merge ties-sv needs one of --slack",
+        ),
         (
             "ties-sv {models} --density 1 --slack 1 --protect it",
-            "protect: no parent is called 'it'; give one of ct, sft",
+            "merge ties-sv: --protect: no parent is called 'it'; give one of ct, sft",
         ),
         (
             "ties-sv --base b --model a=a --density 1 --slack 1",
-            "protect: no parent is called 'sft'; give one of a",
+            "merge ties-sv: --protect: no parent is called 'sft'; give one of a",
         ),
         (
             "average {models} --alpha 1 --weight ct=1",
-            "average takes alpha for two parents, without weights",
+            "merge average takes --alpha for two parents, without --weight",
         ),
-        ("average {models} --model it=i --alpha 1", "average takes alpha for two parents"),
+        ("average {models} --model it=i --alpha 1", "merge average takes --alpha for two parents"),
         ("average {models} --tokenizer it", "tokenizer: no model 'it'; give one of base, ct, sft"),
         ("average {models} --threads -1", "threads must be 0 (all cores) or more, got -1"),
         ("average {models} --model ct=d", "--model ct: given twice; keep one"),
@@ -298,7 +304,7 @@ def test_dry_run_shows_plan_and_needs_and_writes_nothing(pico: Path, capsys: pyt
 
 def test_dry_run_refuses_what_a_merge_would(pico: Path, capsys: pytest.CaptureFixture) -> None:
     assert run("ties", *MODELS, "--density", "2", "--out", "out", "--dry-run") == 2
-    assert "density must lie in" in capsys.readouterr().err
+    assert "merge ties: --density must lie in" in capsys.readouterr().err
     assert run("average", *MODELS, "--model", "x=none", "--out", "out", "--dry-run") == 2
     assert "none" in capsys.readouterr().err
 
@@ -363,5 +369,5 @@ def test_help_takes_a_fraction_of_a_second_and_loads_nothing_big() -> None:
     assert printed.splitlines()[-1] == "['numpy']"
     assert "usage: lrnb merge METHOD --base DIR" in printed
     assert "--at-threshold" in printed and len(printed.splitlines()) < 110
-    assert seconds < 3.5 * cpu_seconds("import numpy")[0]
+    assert seconds < 8 * cpu_seconds("import numpy")[0]  # torch takes thirty times as much
     assert cpu_seconds(code.format(given=["--help"]))[1].splitlines()[-1] == "[]"

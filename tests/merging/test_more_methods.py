@@ -47,6 +47,12 @@ OPTIONS = {
 }
 
 
+def test_every_method_is_held_to_what_all_must_do():
+    """Threads, spans, torch, passes and NaN, below; the paper's methods and slerp have tests of their own."""
+    elsewhere = {"average", "task_arithmetic", "ties", "ties_sv", "slerp", "nuslerp"}
+    assert OPTIONS.keys() == METHODS.keys() - elsewhere
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_worked_example_of_every_method(method):
     found = doctest.testmod(import_module(f"lrnb.merging.methods.{method}"))

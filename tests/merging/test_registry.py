@@ -18,7 +18,7 @@ from lrnb.analysis.kinds import KINDS
 from lrnb.errors import UserError
 from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import LARGEST, Option
-from lrnb.study.parameters import ROOT
+from lrnb.study.parameters import ROOT, Study
 
 BOTH = ["ct", "sft"]
 
@@ -100,6 +100,7 @@ def test_a_declaration_says_what_everything_reads(method):
         assert option.kind in ("number", "switch", "choice", "folder", "parent")
         assert bool(option.choices) == (option.kind == "choice")
         assert wide or option.kind == "number"
+        assert not option.parameter or option.parameter in Study.model_fields, name
         for candidate in option.search:
             assert option.read(name, candidate) == candidate
         if option.kind == "number" and option.default is not None and not option.required:

@@ -182,6 +182,7 @@ def test_a_what_if_that_fails_leaves_the_good_run(tmp_path: Path) -> None:
     assert before["outputs"] == files.hashes(folder)
 
 
+@pytest.mark.slow
 def test_a_base_that_cannot_be_made_leaves_the_good_run(tmp_path: Path) -> None:
     """A shape that is refused changes no file."""
     given = {"base_width": 16, "base_layers": 1, "base_tokens": 1024, "world_tokens": 1000}

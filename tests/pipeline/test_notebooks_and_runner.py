@@ -154,6 +154,7 @@ def test_a_record_that_cannot_be_read_counts_as_none(checkout: Checkout, text: s
     assert "scores" in checkout.outdated()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_utf8_shows_what_it_can(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ def test_changed_parameter_runs_only_what_depends_on_it(checkout: Checkout) -> N
     assert (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout) -> None:
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run()
@@ -231,6 +233,7 @@ def test_code_counts_and_the_parameters_cell_does_not(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow
 def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Checkout) -> None:
     result = checkout.lang / "conflicts" / "out.txt"
     result.touch()
@@ -399,7 +402,11 @@ def test_after_a_failure_no_old_table_is_printed(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "message"), [("raise", "the shares do not add up"), ("kill", "kernel was killed")]
+    ("trouble", "message"),
+    [
+        ("raise", "the shares do not add up"),
+        pytest.param("kill", "kernel was killed", marks=pytest.mark.slow),
+    ],
 )
 def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
     checkout: Checkout, trouble: str, message: str
@@ -418,7 +425,9 @@ def test_failure_is_shown_in_full_the_rest_runs_and_the_rerun_continues(
     assert checkout.steps_run(text) == {"report"} | ATLAS
 
 
-@pytest.mark.parametrize(("trouble", "attempts"), [("raise", 1), ("kill", 2)])
+@pytest.mark.parametrize(
+    ("trouble", "attempts"), [("raise", 1), pytest.param("kill", 2, marks=pytest.mark.slow)]
+)
 def test_a_mistake_of_the_user_is_not_tried_again_and_a_killed_kernel_is(
     checkout: Checkout, trouble: str, attempts: int
 ) -> None:

@@ -107,6 +107,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[stages.RunPaths,
     return stages.RunPaths(load_study(BN, "released", values)), text
 
 
+@pytest.mark.slow  # a whole run, nothing of it trained
 def test_released_trains_nothing_and_takes_the_given_weights(released: tuple) -> None:
     paths, text = released
     assert not paths.corpus.exists()
@@ -119,6 +120,7 @@ def test_released_trains_nothing_and_takes_the_given_weights(released: tuple) ->
     assert "TIES-SV" in text or "ties_sv" in text
 
 
+@pytest.mark.slow  # a whole run, nothing of it trained
 def test_released_scores_have_every_model_but_ct_then_sft(released: tuple) -> None:
     paths, _ = released
     scores = pd.read_csv(paths.scores / "scores.csv")
@@ -131,6 +133,7 @@ def test_released_scores_have_every_model_but_ct_then_sft(released: tuple) -> No
     assert scores["value"].between(0, 100).all()
 
 
+@pytest.mark.slow  # a whole run, nothing of it trained
 def test_released_merges_are_compared_with_sft_and_base_on_the_same_items(released: tuple) -> None:
     paths, _ = released
     items = pd.read_parquet(paths.scores / "items.parquet")
@@ -147,6 +150,7 @@ def test_released_merges_are_compared_with_sft_and_base_on_the_same_items(releas
         assert row.ct_tokens == 10**10
 
 
+@pytest.mark.slow  # a whole run, nothing of it trained
 def test_released_conflicts_are_counted_and_the_report_says_what_is_missing(released: tuple) -> None:
     paths, _ = released
     shares = pd.read_csv(paths.conflicts / "shares.csv")

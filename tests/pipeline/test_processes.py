@@ -20,10 +20,10 @@ child = os.fork()
 folder = pathlib.Path(sys.argv[1])
 if child == 0:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    time.sleep(60)
-(folder / 'child').write_text(str(child))
+    time.sleep(600)
 try:
-    time.sleep(60)
+    (folder / 'child').write_text(str(child))
+    time.sleep(600)
 except KeyboardInterrupt:
     time.sleep(float(sys.argv[2]))
     (folder / 'cancelled').touch()
@@ -42,7 +42,7 @@ def started(folder: Path, seconds: float) -> tuple[subprocess.Popen, int]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "patience", "cancelled"), [(0.2, 20, True), (40, 1, False), (0, 0, False)]
+    ("seconds", "patience", "cancelled"), [(0.2, 200, True), (400, 1, False), (0, 0, False)]
 )
 def test_a_process_gets_time_to_cancel_and_no_more(
     tmp_path: Path, seconds: float, patience: float, cancelled: bool
@@ -50,7 +50,7 @@ def test_a_process_gets_time_to_cancel_and_no_more(
     process, child = started(tmp_path, seconds)
     before = time.monotonic()
     processes.stop(process.pid, patience)
-    assert time.monotonic() - before < 15
+    assert time.monotonic() - before < 100
     assert (tmp_path / "cancelled").exists() is cancelled
     assert gone(process.pid)
     assert gone(child)  # where its parent has ended by itself, as one of the session

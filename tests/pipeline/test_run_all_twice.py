@@ -60,7 +60,10 @@ def test_every_notebook_is_run_here() -> None:
     assert names == {step.notebook for step in STEPS.values()} | {*ALONE, *POOLS, *LESSON, TOGETHER}
 
 
-@pytest.mark.parametrize("name", [*STEPS, *ALONE])
+SLOW = pytest.param("explore/playground", marks=pytest.mark.slow)  # three quarters of a minute
+
+
+@pytest.mark.parametrize("name", [*STEPS, *ALONE[:-1], SLOW])
 def test_a_second_run_all_ends_like_the_first(name: str, running: Kernel, runs: Path) -> None:
     study, step = study_in(runs), STEPS.get(name)
     notebook = with_parameters(step.notebook, **step_params(step, study)) if step else of_study(name, study)

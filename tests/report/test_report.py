@@ -518,3 +518,11 @@ def test_nothing_is_claimed_of_a_mechanism_where_no_score_is_above_chance(made: 
     one = scores.assign(ci_low=scores["ci_low"].where(scores["task"] == "topic", 0.0))
     assert findings.findings_of_shares(made_shares(), one)[0]["verdict"] == findings.HERE
     assert findings.findings_of_scores(one, items, table)[-1]["text"].startswith("At 65k CT tokens TIES-SV")
+
+
+def test_a_caption_keeps_the_tags_that_plotly_draws_and_shows_all_others() -> None:
+    title = 'SFT <b>kept</b>, n<sub>1</sub> &amp; 2<br>of <script>alert("x")</script><b onclick="y">task</b>'
+    assert report.plain_caption(title) == (
+        'SFT <b>kept</b>, n<sub>1</sub> &amp; 2<br>of &lt;script&gt;alert("x")&lt;/script&gt;'
+        '&lt;b onclick="y"&gt;task</b>'
+    )

@@ -404,3 +404,14 @@ def test_a_harness_task_without_its_data_says_where_they_go(tmp_path):
     message = r"the data of harness task .* \(me/nowhere\) cannot be had .*files into .*hub/me/nowhere$"
     with pytest.raises(UserError, match=message):
         loading.load_tasks([str(path)], "ta", tmp_path)
+
+
+def test_a_packaged_file_that_is_wrong_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a task that nobody knows."""
+    text = (task_file.FOLDER / "next_passage.yaml").read_text(encoding="utf-8")
+    (tmp_path / "antonyms.yaml").write_text(text.replace("family: ", "family: lexical  # "))
+    monkeypatch.setattr(task_file, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"antonyms.yaml: .*family must be one of"):
+        loading.load_tasks(["antonyms"], "bn", tmp_path)

@@ -199,6 +199,7 @@ def test_an_absent_browser_skips_here_and_fails_in_ci(monkeypatch: pytest.Monkey
         chromium()
 
 
+@pytest.mark.slow  # test_study has one in CI
 def test_the_export_of_an_executed_notebook_draws_its_figures_without_a_network(
     chrome: Any, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from lrnb.study.stages import RunPaths
 from lrnb.tuning.live_merge import Playground, Prompt
 from lrnb.widgets.scoreboard import rows_shown
 
+pytestmark = pytest.mark.slow  # minutes; CI has the browser in test_browser, the notebook in test_live_merge
 PLAY, NAME = ".lrnb-merge-playground", "explore/playground"
 EVIL = "<img src=x onerror=\"document.title='evil'\"> topic :"
 

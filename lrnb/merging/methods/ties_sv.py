@@ -15,8 +15,9 @@ are reserved; of equal delta those with the lowest index. rho = 0 is TIES bit fo
 SFT wins every conflict. An exact tie (delta = 0) that the zero-sign rule gave to CT belongs to D
 and comes first; this is how "SFT wins every conflict" holds for ties too.
 
-This file finds xi; `reserve_by` is another choice of the same number of entries. It is applied to each entry
-in `merging/kernels.py`: `_elect`, then `_win_back`.
+This file finds xi; `reserve_by` is another choice of the same number of entries. In `merging/kernels.py` xi
+is applied to each entry by `_elect`, then `_win_back`, and another choice by `won` in `merge_ties`; on a GPU
+in `Torch` of `merging/gpu.py`. A change there goes into `formulas.won_back` too.
 
 Six numbers, density 1, weights 1, base 0. Conflicts are entries 0, 1, 2 and 4; CT wins 0, 1 and 2
 by deltas 2, 1 and 5, SFT wins 4:
