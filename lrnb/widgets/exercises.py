@@ -26,14 +26,14 @@ def exercise(key: str) -> Any:
         raise UserError(f"no exercise is called {key!r}{hint}")
     if headless():
         return print(_printed(exercises[key]))
-    return Asked(key, exercises[key])
+    return ExerciseBox(key, exercises[key])
 
 
 def _printed(one: Exercise) -> str:
     return "\n".join([f"Exercise: {one.question}", *(f"  ( ) {option}" for option in one.options)])
 
 
-class Asked:
+class ExerciseBox:
     """An exercise on the page: options or a field for a number, a button, and what is said to the answer.
 
     Classes in the page: `lrnb-exercise-<key>`, `lrnb-answer`, `lrnb-check`, `lrnb-verdict`. Shows
@@ -58,7 +58,7 @@ class Asked:
 
     def check(self) -> None:
         """Say whether the answer that is there is right; after a wrong one the next hint."""
-        given = self.answer.value if self.one.options else number(self.answer.value)
+        given = self.answer.value if self.one.options else typed_number(self.answer.value)
         if given is None:
             return self._say(
                 "", "Choose one first." if self.one.options else "Give a number first, such as 0.5."
@@ -87,7 +87,7 @@ def choices(options: tuple[str, ...]) -> Any:
     return w.RadioButtons(options=options, value=None, layout={"width": "auto", "max_width": "820px"})
 
 
-def number(text: str) -> float | None:
+def typed_number(text: str) -> float | None:
     """The number that a person typed, a decimal comma included; None for anything else."""
     try:
         found = float(text.strip().rstrip("%").replace(",", ".").replace("−", "-"))

@@ -50,7 +50,7 @@ class Predictions:
             raise UserError(
                 f"nothing was asked as {key!r}{did_you_mean(key, self.questions)}: run the cells above"
             )
-        rows = [("asked", "you predicted", "the run says")]
+        rows = [("asked", "you predicted", "what was found")]
         rows += [(self.questions[key], self.said.get(key, NONE), str(value)) for key, value in found.items()]
         return HTML(
             f'<table class="lrnb-predictions" style="max-width:960px">{"".join(map(_row, rows))}</table>'

@@ -53,6 +53,17 @@ def test_what_a_t_test_over_runs_detects_is_found_four_times_out_of_five() -> No
     assert (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.01)
 
 
+def test_sft_after_ct_costs_and_gains_what_the_lines_say(lines: list[pool_lines.Line]) -> None:
+    table = pool_answers.sft_after_ct(lines)
+    last = max(int(budget) for budget in lines[0]["shares"])
+    bits = lines[0]["bits"]
+    cost = bits[f"ct_then_sft@{last}"]["qaa"] - bits[f"ct@{last}"]["qaa"]
+    assert table["cost"].tolist() == pytest.approx([cost] * 5)
+    values = pool_answers.seed_values(lines).query("task == 'mean' and ct_tokens == @last")
+    wide = values.pivot(index="seed", columns="method", values="value")
+    assert table["gain"].tolist() == pytest.approx((wide["ct_then_sft"] - wide["ct"]).tolist())
+
+
 @pytest.mark.parametrize("points", [0.52, 4.69])
 def test_so_many_items_find_the_papers_number(points: float) -> None:
     n = published.items_needed(points, discordant=0.1)

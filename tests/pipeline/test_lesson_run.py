@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.made_run import made_study, write_made_run
 
+from lrnb import analysis
 from lrnb.errors import UserError
 from lrnb.pipeline import lesson_run
 from lrnb.pipeline.lesson_run import LARGEST, SHIPPED, ship
@@ -44,6 +45,12 @@ def test_the_files_that_are_there_are_those_that_were_made(home: Path) -> None:
     made = read_manifest(home)["outputs"]
     there = {name: home / name for name in made if (home / name).is_file()}
     assert {name: sha256(path) for name, path in there.items()} == {name: made[name] for name in there}
+
+
+def test_its_atlas_names_the_models_that_ship() -> None:
+    study = study_of(RUN)
+    facts = analysis.atlas_at(study, study.ct_budgets[-1]).facts
+    assert all((Path(facts[name]) / "model.safetensors").is_file() for name in ("base", "ct", "sft"))
 
 
 def test_what_is_not_finished_is_not_shipped(tmp_path: Path) -> None:

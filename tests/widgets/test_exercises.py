@@ -11,7 +11,7 @@ from lrnb import widgets
 from lrnb.errors import UserError
 from lrnb.merging import by_hand
 from lrnb.study.parameters import ROOT
-from lrnb.widgets.exercises import Asked, number
+from lrnb.widgets.exercises import ExerciseBox, typed_number
 from lrnb.widgets.lesson import LESSON, Exercise, solutions
 
 ALL = {key: one for lesson in LESSON.values() for key, one in lesson.items()}
@@ -23,7 +23,7 @@ def somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LRNB_HEADLESS", raising=False)
 
 
-def asked(key: str) -> Asked:
+def asked(key: str) -> ExerciseBox:
     return widgets.exercise(key)
 
 
@@ -83,7 +83,7 @@ def test_an_exercise_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize(("text", "found"), [("−0,3", -0.3), (" 50 %", 50), ("a half", None), ("inf", None)])
 def test_numbers_are_read_as_people_type_them(text: str, found: float | None) -> None:
-    assert number(text) == found
+    assert typed_number(text) == found
 
 
 @pytest.mark.parametrize("name", LESSON)
