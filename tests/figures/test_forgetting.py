@@ -25,6 +25,7 @@ def test_every_model_of_the_budget_stands_beside_the_base() -> None:
         assert [trace.y[1] for trace in stems] == names
         assert [trace.x for trace in stems] == [(values[0], value) for value in values]
         assert [trace.text[1] for trace in stems] == [f"{value:.3f}" for value in values]
+    assert [(line.xref, line.x0) for line in fig.layout.shapes] == [("x", 0.2), ("x2", 0.3)]
     low, high = fig.layout.xaxis.range
     assert low < 0.1 - 0.02
     assert high > 0.3 + 0.02

@@ -27,6 +27,10 @@ def asked(key: str) -> ExerciseBox:
     return widgets.exercise(key)
 
 
+def test_every_exercise_has_a_key_of_its_own() -> None:
+    assert len(ALL) == sum(map(len, LESSON.values())) >= 12
+
+
 def test_numbers_are_those_of_a_calculation_by_hand() -> None:
     told = {key: one.answer() for key, one in ALL.items() if callable(one.answer)}
     by_hand_too = {
