@@ -1,6 +1,6 @@
 """What the paper published (Tao et al. 2024), beside what a pool of seeds says, and what each could detect.
 
-The paper prints each of these as one number without an interval.
+The paper gives each of these as one number.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ class ExerciseBox:
     def __init__(self, key: str, one: Exercise) -> None:
         import ipywidgets as w
 
-        self.one, self.wrong = one, 0
+        self.one = one
+        self.wrong: list[str | float] = []  # what was answered wrongly, each once
         question = html_part(
             f'<div style="{FRAME}"><b>Exercise.</b> {escape(one.question)}</div>', "lrnb-question"
         )
@@ -51,13 +52,15 @@ class ExerciseBox:
         self.answer.add_class("lrnb-answer")
         self.button = w.Button(description="Check").add_class("lrnb-check")
         self.button.on_click(lambda _: self.check())
+        if not one.options:
+            self.answer.observe(lambda _: self.check(), "value")  # Enter, and when the field is left
         self.verdict = html_part("", "lrnb-verdict")
         self.box = w.VBox([question, self.answer, self.button, self.verdict]).add_class(
             f"lrnb-exercise-{key}"
         )
 
     def check(self) -> None:
-        """Say whether the answer that is there is right; after a wrong one the next hint."""
+        """Say whether the answer that is there is right; after another wrong one the next hint."""
         given = self.answer.value if self.one.options else typed_number(self.answer.value)
         if given is None:
             return self._say(
@@ -65,8 +68,9 @@ class ExerciseBox:
             )
         if self.one.is_right(given):
             return self._say("success", f"✓ Right. {self.one.why}")
-        hint = self.one.hints[min(self.wrong, len(self.one.hints) - 1)]
-        self.wrong += 1
+        if given not in self.wrong:
+            self.wrong.append(given)
+        hint = self.one.hints[min(len(self.wrong), len(self.one.hints)) - 1]
         return self._say("error", f"✗ Not so. Hint: {hint}")
 
     def _say(self, colour: str, text: str) -> None:
@@ -77,7 +81,7 @@ class ExerciseBox:
         return self.box._repr_mimebundle_(**options)
 
 
-NUMBER: dict[str, Any] = {"description": "answer", "layout": {"width": "260px"}}
+NUMBER: dict[str, Any] = {"description": "answer", "continuous_update": False, "layout": {"width": "260px"}}
 
 
 def choices(options: tuple[str, ...]) -> Any:

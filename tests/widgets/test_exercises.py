@@ -59,6 +59,16 @@ def test_a_wrong_answer_gets_the_next_hint_and_a_right_one_the_reason() -> None:
         assert escape(said) in found.verdict.value
 
 
+def test_enter_checks_a_number_and_the_same_answer_again_uses_up_no_hint() -> None:
+    found, one = asked("detectable"), ALL["detectable"]
+    found.answer.value = "5"  # as Enter sends it
+    for _ in range(3):
+        assert escape(one.hints[0]) in found.verdict.value
+        found.button.click()
+    found.answer.value = "2.2"
+    assert "✓ Right" in found.verdict.value
+
+
 def test_an_option_is_chosen_first_and_then_checked() -> None:
     found, one = asked("task_vector"), ALL["task_vector"]
     found.button.click()
