@@ -47,7 +47,8 @@ def steps(kept: int = 5, weight: float = 1.0, lam: float = 1.0, slack: float = 0
     given, weights = (TAU_CT, TAU_SFT), (1.0, weight)
     t_ct, t_sft = (float(np.sort(np.abs(tau))[-kept]) for tau in given)
     ct, sft = taus = formulas.trim_all(given, (t_ct, t_sft))
-    gamma = formulas.elect(taus, weights, zero=-1)  # no sum of these numbers is 0 but of zeros
+    majority = np.sign(formulas.weighted_sum(taus, weights)).sum()
+    gamma = formulas.elect(taus, weights, zero=1 if majority > 0 else -1)  # a sum of 0: as most others
     lost = formulas.discarded(sft, gamma) & formulas.conflict(taus)
     delta = np.where(lost, formulas.margin(taus, weights), np.nan)
     reserved = np.zeros(6, bool)

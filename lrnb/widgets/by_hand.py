@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,12 +14,58 @@ from lrnb.widgets.explorer import Choice, Slider, explore, headless
 
 KEPT = Slider("entries kept, of six", 5, 1, 6, 1)
 WEIGHT = Slider("weight of SFT", 1.0, 0.25, 2.0, 0.25)
+LAM = Slider("λ", 1.0, 0.0, 1.5, 0.1)
+SLACK = Slider("slack ρ", 0.5, 0.0, 1.0, 0.05)
+CONTROLS: dict[str, dict[str, Slider]] = {
+    "trim": {"kept": KEPT},
+    "elect": {"kept": KEPT, "weight": WEIGHT},
+    "merge": {"kept": KEPT, "lam": LAM},
+    "slack": {"slack": SLACK},
+}
 UNSAID = "?"
 FIGURES: dict[str, Callable[..., go.Figure]] = {
     "trim": drawn.trimmed_by_hand,
     "elect": drawn.elected_by_hand,
     "merge": drawn.merged_by_hand,
     "slack": drawn.slackened_by_hand,
+}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What is asked before a step is shown, and where to look afterwards."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    hint: str
+
+
+GUESSES = {
+    "trim": Guess(
+        "Five of six entries of each parent stay. Which go?",
+        ("p6 of CT, p2 of SFT", "p4 of CT, p6 of SFT", "p6 of both"),
+        "p6 of CT, p2 of SFT",
+        "move the slider: which entry is the last to stay?",
+    ),
+    "elect": Guess(
+        "Five kept, weight 1: which entries does SFT lose?",
+        ("none", "p4", "p1 and p5", "p1, p4 and p5"),
+        "p1 and p5",
+        "find the smallest weight with which SFT loses nothing.",
+    ),
+    "merge": Guess(
+        "Five kept: what is p6 of the merged τ?",
+        ("0.10", "0.20", "0.30"),
+        "0.30",
+        "keep all six: what happens to p6?",
+    ),
+    "slack": Guess(
+        "Which of these slacks is the smallest that wins p1 back?",
+        ("0.25", "0.5", "0.75", "1"),
+        "0.75",
+        "move ρ up from 0: which defeat comes back first, and what does CT lose?",
+    ),
 }
 
 
@@ -34,10 +81,7 @@ def trim_by_hand() -> Any:
         }
         return {"threshold of CT": f"{t[0]:.2f}", "threshold of SFT": f"{t[1]:.2f}"} | gone
 
-    question = "Five of six entries of each parent stay. Which go?"
-    options = ["p6 of CT, p2 of SFT", "p4 of CT, p6 of SFT", "p6 of both"]
-    hint = "Guess first; then move the slider: which entry is the last to stay?"
-    return _guess_first("trim", hint, question, options, options[0], numbers, kept=KEPT)
+    return _guess_first("trim", numbers)
 
 
 def elect_by_hand() -> Any:
@@ -47,11 +91,7 @@ def elect_by_hand() -> Any:
         steps = by_hand.steps(kept, weight)
         return {"SFT loses": by_hand.names(steps.sft_lost), "CT loses": by_hand.names(steps.ct_lost)}
 
-    options = ["none", "p4", "p1 and p5", "p1, p4 and p5"]
-    hint = "Guess first; then find the smallest weight with which SFT loses nothing."
-    question = "Five kept, weight 1: which entries does SFT lose?"
-    controls = {"kept": KEPT, "weight": WEIGHT}
-    return _guess_first("elect", hint, question, options, options[2], numbers, **controls)
+    return _guess_first("elect", numbers)
 
 
 def merge_by_hand() -> Any:
@@ -61,11 +101,7 @@ def merge_by_hand() -> Any:
         steps = by_hand.steps(kept, lam=lam)
         return {name: f"{x:.2f}" for name, x in zip(by_hand.NAMES, steps.tau, strict=True)}
 
-    options = ["0.10", "0.20", "0.30"]
-    question = "Five kept: what is p6 of the merged τ?"
-    hint = "Guess first; then keep all six: what happens to p6?"
-    controls = {"kept": KEPT, "lam": Slider("λ", 1.0, 0.0, 1.5, 0.1)}
-    return _guess_first("merge", hint, question, options, options[2], numbers, **controls)
+    return _guess_first("merge", numbers)
 
 
 def slack_by_hand() -> Any:
@@ -76,23 +112,12 @@ def slack_by_hand() -> Any:
         back = {"won back": by_hand.names(steps.reserved), "SFT loses": by_hand.names(steps.sft_lost)}
         return back | {"ξ": f"{drawn.xi(steps):.2f}", "CT loses": by_hand.names(steps.ct_lost)}
 
-    options = ["0.25", "0.5", "0.75", "1"]
-    question = "Which of these slacks is the smallest that wins p1 back?"
-    hint = "Guess first; then move ρ up from 0: which defeat comes back first, and what does CT lose?"
-    slack = Slider("slack ρ", 0.5, 0.0, 1.0, 0.05)
-    return _guess_first("slack", hint, question, options, "0.75", numbers, slack=slack)
+    return _guess_first("slack", numbers)
 
 
-def _guess_first(
-    name: str,
-    hint: str,
-    question: str,
-    options: list[str],
-    answer: str,
-    numbers: Callable[..., dict[str, str]],
-    **controls: Slider,
-) -> Any:
-    """The figure without its answer until one of `options` is chosen; headless with it."""
+def _guess_first(name: str, numbers: Callable[..., dict[str, str]]) -> Any:
+    """The figure without its answer until one of the guess's options is chosen; headless with it."""
+    asked = GUESSES[name]
 
     def draw(guess: str, **state: Any) -> go.Figure:
         return FIGURES[name](**state, reveal=guess != UNSAID)
@@ -100,7 +125,9 @@ def _guess_first(
     def told(guess: str, **state: Any) -> dict[str, str]:
         if guess == UNSAID:
             return {"your guess": "none yet"}
-        return {"your guess": "right" if guess == answer else f"not so: {answer}"} | numbers(**state)
+        verdict = "right" if guess == asked.answer else f"not so: {asked.answer}"
+        return {"your guess": verdict} | numbers(**state)
 
-    first = Choice(question, answer if headless() else UNSAID, [UNSAID, *options], own_row=True)
-    return explore(f"{name}-by-hand", hint, draw, {"guess": first, **controls}, numbers=told)
+    said, options = asked.answer if headless() else UNSAID, [UNSAID, *asked.options]
+    first, hint = Choice(asked.question, said, options, own_row=True), f"Guess first; then {asked.hint}"
+    return explore(f"{name}-by-hand", hint, draw, {"guess": first, **CONTROLS[name]}, numbers=told)
