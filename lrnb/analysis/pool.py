@@ -144,10 +144,9 @@ def with_run(lines: Sequence[Line], new: Line) -> list[Line]:
     others = [line for line in lines if key(line) != key(new)]
     if old is None or old["items"].keys() <= new["items"].keys():
         return [*others, new]
-    if moved := [arm for arm in old["items"].keys() & new["items"].keys()
-                 if old["items"][arm] != new["items"][arm]]:  # fmt: skip
+    if moved := _moved(new, old):
         raise UserError(
-            f"seed {new['seed']} on {new['isa']}: {', '.join(sorted(moved))} give other answers here "
+            f"seed {new['seed']} on {new['isa']}: {', '.join(moved)} give other answers here "
             f"({new['processor']}) than in the pool ({old['processor']}), so no methods can be added. "
             "Run all methods of that line, or give another folder for the pool"
         )
@@ -174,6 +173,42 @@ def add_line(study: Study, path: Path, new: Line) -> None:
         write_pool(path, with_run(read_pool(path), new))
 
 
+def add_pools(path: Path, files: Sequence[Path]) -> None:
+    """Write the runs of several pools of one study into the pool at `path`, each once.
+
+    UserError names the file whose runs do not go with those before it, or hold other answers of one of them.
+    """
+    make_folder(path.parent)
+    with lock(path):
+        joined = read_pool(path)
+        for file in files:
+            joined = _joined(joined, file)
+        write_pool(path, joined)
+
+
+def _joined(lines: Sequence[Line], file: Path) -> list[Line]:
+    """The runs of a pool, and those of a file."""
+    joined = list(lines)
+    if not (more := read_pool(file)):
+        raise UserError(f"{file}: no runs are in it. Give files that lrnb run --pool has written")
+    for line in more:
+        name = f"{file}: seed {line['seed']} on {line['isa']}"
+        if why := mismatches(line | {"parameters": with_defaults(line["parameters"])}, joined):
+            raise UserError(f"{name} was made with other {'; '.join(why)}. Leave the file out")
+        if moved := _moved(line, next((old for old in joined if key(old) == key(line)), line)):
+            raise UserError(
+                f"{name} has other answers of {', '.join(moved)} than a file before it: two runs that should "
+                "be the same. Leave one out, or run it again without --keep-code"
+            )
+        joined = with_run(joined, line)
+    return joined
+
+
+def _moved(new: Line, old: Line) -> list[str]:
+    """The models of which two lines hold other answers."""
+    return sorted(a for a in old["items"].keys() & new["items"].keys() if old["items"][a] != new["items"][a])
+
+
 @functools.cache
 def world_hash() -> str:
     """Hash of the text and items of a small micro-world of seed 0, as the code makes it now.
@@ -194,20 +229,30 @@ def _text(path: Path) -> str:
 
 def misfits(study: Study, lines: Sequence[Line], recipe: int | None = RECIPE) -> list[str]:
     """In what a study, run with `recipe`, differs from the runs of a pool, in words; [] where it fits."""
+    if not lines:
+        return []
+    made = {"parameters": counted_parameters(study), "search": searches(study)}
+    return mismatches(made | {"world": world_hash(), "recipe": recipe}, lines)
+
+
+def mismatches(own: Line, lines: Sequence[Line]) -> list[str]:
+    """In what `own` (parameters, search, world, recipe) differs from the runs of a pool, in words."""
     found = []
     for line in lines[:1]:
-        here, there = counted_parameters(study), with_defaults(line["parameters"])
+        here, there = own["parameters"], with_defaults(line["parameters"])
         names = [name for name in here | line["parameters"] if here.get(name) != there.get(name)]
         found += [f"{name} ({here.get(name)} here, {there.get(name)} in the pool)" for name in names]
-        if line["world"] != world_hash():
+        if line["world"] != own["world"]:
             found.append("text and items of the world")
-        if line["recipe"] != recipe:
+        if line["recipe"] != (recipe := own["recipe"]):
             told = "not recorded" if recipe is None else recipe
             found.append(
                 f"recipe of training, merging and judging ({told} here, {line['recipe']} in the pool)"
             )
-    own = searches(study)
-    others = [name for line in lines for name in own if line["search"].get(name, own[name]) != own[name]]
+    tried = own["search"]
+    others = [
+        name for line in lines for name in tried if line["search"].get(name, tried[name]) != tried[name]
+    ]
     return found + [f"search of {name}" for name in dict.fromkeys(others)]
 
 

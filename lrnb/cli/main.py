@@ -21,6 +21,7 @@ from lrnb.cli.evaluate import evaluate_options, run_evaluate
 from lrnb.cli.importance import importance_options, run_importance
 from lrnb.cli.new import new_options, run_new
 from lrnb.cli.output import refuse_other
+from lrnb.cli.pool import pool_options, run_pool
 from lrnb.cli.questions import questions_options, run_questions
 from lrnb.cli.vocabulary import run_vocabulary, vocabulary_options
 from lrnb.errors import UserError
@@ -410,6 +411,7 @@ def _conflicts(given: argparse.Namespace) -> int:
 Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language, or of several"),
+    ("pool", run_pool, pool_options, "what the runs of several people say together"),
     ("new", run_new, new_options, "the files of a new language: params/ and a data folder with examples"),
     ("check", _check, check_options, "what text and tasks a study finds, and what is missing"),
     ("merge", _merge, _merge_options, "merge checkpoints"),

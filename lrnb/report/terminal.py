@@ -60,13 +60,16 @@ def _print_leads(rows: pd.DataFrame, who: str) -> None:
 
 def print_pool(path: Path) -> None:
     """What a pool says: leads over CT-then-SFT over its seeds, each counted once."""
-    lines = pool_lines.headline_lines(pool.read_pool(path))
+    every = pool.read_pool(path)
+    lines = pool_lines.headline_lines(every)
     if len(lines) < 2:
         print(f"{path}: {len(lines)} seed; two or more can be pooled")
         return
     leads = pool_answers.pooled_leads(lines)
     own = leads[leads["baseline"] == pool_lines.BASELINE]
     _print_leads(own, f"{path}: {len(lines)} seeds on {lines[0]['isa']}")
+    if others := sorted({line["isa"] for line in every} - {lines[0]["isa"]}):
+        print(f"not counted: {len(every) - len(lines)} runs on other instruction sets ({', '.join(others)})")
 
 
 def print_left_alone(study: Study) -> None:

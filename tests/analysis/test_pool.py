@@ -12,6 +12,7 @@ from support.made_pool import made_line, write_made_pool
 from support.made_run import BUDGETS, made_study, write_made_run
 
 from lrnb.analysis import comparisons, findings, instruction_sets, pool, pool_answers, pool_lines, results
+from lrnb.cli.main import main
 from lrnb.data import microworld, microworld_stories
 from lrnb.errors import UserError
 from lrnb.study.parameters import ROOT, Study, load_study
@@ -166,6 +167,53 @@ def test_the_worlds_hash_sees_a_word_and_an_item(monkeypatch: pytest.MonkeyPatch
             patch.setattr(microworld, name, turned[name])
             assert pool.world_hash() != before
     pool.world_hash.cache_clear()
+
+
+# Several people's pools as one
+
+
+def test_pools_of_several_people_are_one_with_each_run_once(line: pool_lines.Line, tmp_path: Path) -> None:
+    lines = [made_line(line, seed) for seed in range(3)]
+    own = [tmp_path / name / "nano-qaa.jsonl" for name in ("anna", "ben", "class")]
+    for path, some in zip(own, (lines[:2], lines[1:], [made_line(line, 9)]), strict=True):
+        pool.write_pool(path, some)
+    pool.add_pools(own[2], own[:2])
+    assert pool.read_pool(own[2]) == [*lines, made_line(line, 9)]
+    assert [pool_lines.key(one)[0] for one in pool.read_pool(own[0])] == [0, 1]  # a student's file stays
+
+
+def test_the_command_joins_pools_and_says_which_runs_it_does_not_count(
+    line: pool_lines.Line, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files = [tmp_path / f"{name}.jsonl" for name in ("anna", "ben", "cem")]
+    for seed, (file, isa) in enumerate(zip(files, ("avx2", "avx2", "arm64"), strict=True)):
+        pool.write_pool(file, [made_line(line, seed, isa)])
+    out = tmp_path / "class" / "nano-qaa.jsonl"
+    assert main(["pool", *map(str, files), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "nano-qaa.jsonl: 2 seeds on avx2" in "".join(said.split("\n"))
+    assert "not counted: 1 runs on other instruction sets (arm64)" in said
+    assert main(["pool", str(files[0]), str(tmp_path / "none"), "--out", str(out)]) == 2
+
+
+def test_runs_that_do_not_go_together_are_named_by_file_and_seed(
+    line: pool_lines.Line, tmp_path: Path
+) -> None:
+    first, second, out = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "c.jsonl"))
+    other = {"parameters": line["parameters"] | {"ct_lr": 0.5}}
+    wrong = {
+        "b.jsonl: seed 4 on avx512 was made with other ct_lr": made_line(line, 4) | other,
+        "other text and items of the world": made_line(line, 4) | {"world": "another"},
+        r"b.jsonl: seed 3 on avx512 has other answers of .*ties@16384": made_line(line, 3, noise=0.3),
+    }
+    pool.write_pool(first, [made_line(line, 3)])
+    for words, broken in wrong.items():
+        pool.write_pool(second, [broken])
+        with pytest.raises(UserError, match=words):
+            pool.add_pools(out, [first, second])
+    with pytest.raises(UserError, match="d.jsonl: no runs are in it"):
+        pool.add_pools(out, [tmp_path / "d.jsonl"])
+    assert not out.exists()
 
 
 # What it says
