@@ -34,6 +34,7 @@ from .pool_answers import seed_leads as seed_leads
 from .pool_answers import sft_after_ct as sft_after_ct
 from .pool_lines import headline_lines as headline_lines
 from .published import beside_the_paper as beside_the_paper
+from .published import run_beside_the_paper as run_beside_the_paper
 from .question_findings import findings_of_questions as findings_of_questions
 from .question_merges import shown_name as shown_name
 from .questions import cells_of as cells_of
