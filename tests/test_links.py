@@ -11,7 +11,8 @@ import pytest
 from lrnb.study.parameters import ROOT
 
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "notebooks").rglob("*.ipynb")]
+NOTEBOOKS = [p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *NOTEBOOKS]
 
 
 def prose(path: Path) -> str:

@@ -1,4 +1,5 @@
 from .atlases import FIXED_DENSITY as FIXED_DENSITY
+from .atlases import atlas_at as atlas_at
 from .atlases import make_atlases as make_atlases
 from .atlases import study_atlases as study_atlases
 from .comparisons import compare_methods as compare_methods
@@ -30,9 +31,10 @@ from .pool_answers import answer as answer
 from .pool_answers import pool_for as pool_for
 from .pool_answers import pooled_fades as pooled_fades
 from .pool_answers import seed_leads as seed_leads
-from .pool_answers import seed_values as seed_values
+from .pool_answers import sft_after_ct as sft_after_ct
 from .pool_lines import headline_lines as headline_lines
 from .published import beside_the_paper as beside_the_paper
+from .published import run_beside_the_paper as run_beside_the_paper
 from .question_findings import findings_of_questions as findings_of_questions
 from .question_merges import shown_name as shown_name
 from .questions import cells_of as cells_of

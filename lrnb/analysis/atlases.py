@@ -55,10 +55,14 @@ def _study_atlas(study: Study, budget: int, vectors: TaskVectors) -> Atlas:
         facts={
             "ct_tokens": budget,
             "trim_scope": study.trim_scope,
-            "base": str(RunPaths(study).base),
-            **{name: str(folder) for name, folder in on_dev.parent_folders(RunPaths(study), budget).items()},
+            **_folders(study, budget),
         },
     )
+
+
+def _folders(study: Study, budget: int) -> dict[str, str]:
+    paths = RunPaths(study)
+    return {"base": str(paths.base), "ct": str(paths.ct(budget)), "sft": str(paths.sft)}
 
 
 def _chosen(study: Study, budget: int) -> dict[str, Any]:
@@ -88,6 +92,13 @@ def _settings(study: Study, vectors: TaskVectors, made: Atlas) -> list[pd.DataFr
 
 def study_atlases(study: Study) -> dict[int, Atlas]:
     """The atlas of every budget. UserError saying which notebook makes them."""
+    return {budget: atlas_at(study, budget) for budget in study.ct_budgets}
+
+
+def atlas_at(study: Study, budget: int) -> Atlas:
+    """The atlas of one budget; its facts name the models where the run lies now. UserError as above."""
     paths = RunPaths(study)
     current(paths.conflicts)
-    return {budget: atlases.load(paths.atlas(budget)) for budget in study.ct_budgets}
+    found = atlases.load(paths.atlas(budget))
+    found.facts.update(_folders(study, budget))
+    return found

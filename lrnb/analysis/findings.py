@@ -20,6 +20,7 @@ from lrnb import statistics
 from lrnb.analysis import comparisons, results, trust
 from lrnb.analysis.comparisons import ITEMS_ONLY, ONE_SEED, WITH_TRAINING
 from lrnb.analysis.kinds import label
+from lrnb.analysis.published import MORE_DISCARDED
 from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import budget_name
 
@@ -372,7 +373,8 @@ def findings_of_shares(shares: pd.DataFrame, scores: pd.DataFrame | None = None)
         f"At {names} CT tokens the L2 norm of CT's task vector is {_list(rows['ct_l2'], '.2f')} "
         f"(SFT's {rows['sft_l2'].iloc[0]:.2f}), and at density "
         f"{rows['density'].iloc[0]:g} the election discards {_list(share, '.1f')}% of the "
-        "SFT entries that trimming kept. Counted over all weights of this one run."
+        f"SFT entries that trimming kept, {share.iloc[-1] - share.iloc[0]:+.1f} points from the first to the "
+        f"last (the paper: {MORE_DISCARDED:+.0f}). Counted over all weights of this one run."
     )
     finding = {"claim": GROWS, "verdict": HERE if grows else NOT_HERE, "text": text}
     return resting_on_scores([finding], scores is None or any_above_chance(scores))

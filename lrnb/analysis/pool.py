@@ -24,7 +24,7 @@ from lrnb.analysis.pool_lines import Line, arm_name, arms, key, packed
 from lrnb.data import microworld
 from lrnb.data.lines import json_lines
 from lrnb.errors import UserError
-from lrnb.study.environment import instruction_set
+from lrnb.study.environment import UNTESTED, instruction_set
 from lrnb.study.files import digest, lock, make_folder, write_text
 from lrnb.study.parameters import SYNTHETIC, Study
 from lrnb.study.recipe import RECIPE, counted_parameters, searches, with_defaults
@@ -261,6 +261,8 @@ def refuse_misfit(study: Study, path: Path) -> list[Line]:
     lines = read_pool(path)
     if study.lang not in SYNTHETIC:
         raise UserError(f"--pool keeps the micro-world (preset nano); {study.lang} of {study.preset} is none")
+    if study.device in UNTESTED:
+        raise UserError(f"--pool takes no runs of device {study.device}, which is untested: --set device=cpu")
     if why := misfits(study, lines):
         raise UserError(
             f"{path}: its {len(lines)} runs do not go with this study. It has other {'; '.join(why)}. Give "

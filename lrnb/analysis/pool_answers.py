@@ -15,10 +15,10 @@ from lrnb.analysis.comparisons import Right
 from lrnb.analysis.instruction_sets import agreement
 from lrnb.analysis.kinds import KINDS, label
 from lrnb.analysis.pool import misfits, read_pool, recipe_of
-from lrnb.analysis.pool_lines import BASELINE, Line, contrast, headline_lines, right_of
+from lrnb.analysis.pool_lines import BASELINE, Line, arm_name, contrast, headline_lines, right_of
 from lrnb.analysis.seeds import mean_intervals, own_of_a_seed, seed_cells
 from lrnb.merging.methods import METHODS
-from lrnb.study.parameters import Study, budget_name
+from lrnb.study.parameters import ENGLISH, Study, budget_name
 from lrnb.study.recipe import stored_pool
 
 KEYS = ["baseline", "method", "ct_tokens", "task"]
@@ -46,6 +46,22 @@ def seed_leads(lines: Sequence[Line]) -> pd.DataFrame:
         both = merged.merge(other.drop(columns="method"), on=["seed", "ct_tokens", "task"])
         rows.append(both.assign(value=both["value"] - both["other"], baseline=baseline))
     return pd.concat(rows).drop(columns="other")
+
+
+def sft_after_ct(lines: Sequence[Line]) -> pd.DataFrame:
+    """What SFT on top of CT does in X, a row a seed, at the last CT budget: seed, cost, gain.
+
+    cost: bits per byte of held-out text that it adds; gain: points that it adds to the mean of the tasks.
+    """
+    rows = []
+    for line in lines:
+        last = max(tokens for _, tokens in right_of(line))
+        after, before = (line["bits"][arm_name(method, last)] for method in (BASELINE, "ct"))
+        (lang,) = set(after) - {ENGLISH}
+        gain = contrast(right_of(line), (BASELINE, last), ("ct", last))
+        mean = 100 * float(np.mean([values.mean() for values in gain]))
+        rows.append({"seed": line["seed"], "cost": after[lang] - before[lang], "gain": mean})
+    return pd.DataFrame(rows)
 
 
 def pooled_leads(lines: Sequence[Line], task: str = "") -> pd.DataFrame:

@@ -60,7 +60,7 @@ def _asking_options(command: argparse.ArgumentParser) -> None:
         default="task", help="of options' log-likelihoods (default: what the task file says)")  # fmt: skip
     add("--split", choices=("test", "dev"), default="test")
     add("--seed", type=int, default=0, help="picks items, examples and the order of options")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="of the arithmetic (default: bf16 on a GPU, fp32 on the CPU)")  # fmt: skip
 

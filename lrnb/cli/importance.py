@@ -36,7 +36,7 @@ def importance_options(command: argparse.ArgumentParser) -> None:
     add("--max-len", type=int, default=512, metavar="N",
         help="tokens a row (default 512): texts are cut there, longer pairs left out")  # fmt: skip
     add("--out", required=True, type=Path, metavar="DIR", help="new folder, as large as the model in float32")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add("--force", action="store_true", help="replace DIR whatever it holds")
     add("--json", action="store_true", help="print the facts as JSON")
 

@@ -26,7 +26,7 @@ from lrnb.cli.questions import questions_options, run_questions
 from lrnb.cli.vocabulary import run_vocabulary, vocabulary_options
 from lrnb.errors import UserError, did_you_mean
 from lrnb.pipeline import warm
-from lrnb.study.environment import instruction_set, usable_home
+from lrnb.study.environment import UNTESTED, instruction_set, usable_home
 
 if TYPE_CHECKING:
     from lrnb.study.parameters import Study
@@ -148,6 +148,8 @@ def _run(given: argparse.Namespace) -> int:
         loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks])
         loading.require_known([*study.sft_mix, *study.test_limits])
         plan.refuse_unused(plan.plan(study).values(), overrides)
+    if (device := by_seed[0][0].device) in UNTESTED:
+        print(UNTESTED[device])
     if given.pool:
         return max(_run_into_pool([*studies], given) for studies in zip(*by_seed, strict=True))
     if given.dry_run:
@@ -204,7 +206,7 @@ def _run_into_pool(studies: list[Study], given: argparse.Namespace) -> int:
     from lrnb.report import terminal
     from lrnb.study.recipe import pool_file
 
-    gpu = studies[0].device != "cpu" and notebooks.visible_gpus()
+    gpu = notebooks.usable_gpus(studies[0])
     path, isa = pool_file(given.pool, studies[0]), "cuda" if gpu else instruction_set()
     lines = pool.refuse_misfit(studies[0], path)
     left = [study for study in studies if not pool_lines.has(lines, study, isa)]

@@ -47,7 +47,7 @@ def run_questions(
     from lrnb.pipeline import notebooks
     from lrnb.study.recipe import pool_file
 
-    gpu = studies[0].device != "cpu" and notebooks.visible_gpus()
+    gpu = notebooks.usable_gpus(studies[0])
     path, isa = pool_file(folder, studies[0]), "cuda" if gpu else instruction_set()
     for study in studies:
         made = question_runs.add_answers(study, path, isa, published)

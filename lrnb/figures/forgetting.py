@@ -25,10 +25,12 @@ def forgetting(bits: pd.DataFrame, lang: str, budget: int) -> go.Figure:
     fig = blank(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=PLOTS)
     for col, column in enumerate((lang, ENGLISH), 1):
         base = rows.loc["base", column]
-        look = {"color": FAINT, "width": 1.3, "dash": "dash"}
-        fig.add_vline(x=base, line=look, layer="below", row=1, col=col)
         for method, value in rows[column].items():
             _stem(fig, str(method), base, value, col)
+        look = {"color": FAINT, "width": 1.3, "dash": "dash"}
+        fig.add_vline(x=base, line=look, layer="below", row=1, col=col)
+        room = 0.22 * (rows[column].max() - rows[column].min())  # for the numbers beside the markers
+        fig.update_xaxes(range=[rows[column].min() - room, rows[column].max() + room], row=1, col=col)
     title = f"Bits per byte of held-out text at {budget_name(budget)} CT tokens; dashed: the base"
     finish(fig, title, "bits per byte: less is better", "", 130 + 34 * len(rows))
     return fig.update_yaxes(autorange="reversed").update_layout(showlegend=False, margin={"t": 80})

@@ -17,8 +17,9 @@ from lrnb.data import fineweb
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
 from lrnb.pipeline import memory, speed, supplies
-from lrnb.pipeline.notebooks import visible_gpus
+from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.pipeline.steps import Step, plan
+from lrnb.study.environment import UNTESTED
 from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
@@ -130,7 +131,9 @@ def _time(studies: Sequence[Study]) -> str:
     study = studies[0]
     training = "8 N (6 N and activations once more)" if study.activation_checkpointing else "6 N"
     counting = f"training {training}, scoring 2 N operations a token"
-    gpus = len(visible_gpus()) if study.device != "cpu" else 0
+    gpus = len(usable_gpus(study))
+    if study.device in UNTESTED:
+        return f"not known: {UNTESTED[study.device]}"
     if study.preset in ("paper", "released") and not gpus:
         work = 3600 * hours(studies, 1.0)
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"

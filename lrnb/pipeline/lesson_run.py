@@ -21,11 +21,6 @@ SHIPPED = ROOT / "notebooks" / "lesson" / "run"
 LARGEST = 5_000_000  # bytes of the whole
 
 
-def shipped_run() -> Path:
-    """The run folder that ships: <preset>/<lang> in SHIPPED."""
-    return next(path.parent for path in SHIPPED.glob("*/*/params.yaml"))
-
-
 def ship(run: Path, out: Path = SHIPPED) -> int:
     """Copy what the lesson reads of the finished run `run` into `out`, atomically; returns the bytes.
 
@@ -59,10 +54,5 @@ def _read_by_lesson(study: Study) -> Iterator[Path]:
     yield from filter(Path.is_file, paths.atlas(last).iterdir())
 
 
-def main(run: Path) -> None:
-    """Ship `run`, and say how large that is."""
-    print(f"{SHIPPED.relative_to(ROOT)}: {ship(run) / 1e6:.2f} MB")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    print(f"{SHIPPED.relative_to(ROOT)}: {ship(Path(sys.argv[1])) / 1e6:.2f} MB")

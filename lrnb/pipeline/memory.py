@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lrnb.errors import UserError
 from lrnb.pipeline import supplies
-from lrnb.pipeline.notebooks import visible_gpus
+from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.study.parameters import Study, batch_shares
 
 STATES = 16  # bytes a parameter: weights, gradients, two moments
@@ -72,12 +72,12 @@ def devices_here(study: Study) -> int:
     """The devices of one machine that `devices` means here."""
     if study.devices != "auto":
         return study.devices
-    return max(1, len(visible_gpus())) if study.device != "cpu" else 1
+    return max(1, len(usable_gpus(study)))
 
 
 def refuse_small_gpus(study: Study, shape: Shape) -> None:
     """UserError where GPUs are here and CT does not fit on each of those that it would use."""
-    gpus = visible_gpus() if study.device != "cpu" else []
+    gpus = usable_gpus(study)
     if not gpus:
         return
     devices = devices_here(study)

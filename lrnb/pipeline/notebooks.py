@@ -356,7 +356,7 @@ def gpu_slot(step: Step, study: Study) -> Iterator[dict[str, str]]:
 
     Free among the steps of this box, or of this job of Slurm: what another job holds has another name there.
     """
-    gpus = visible_gpus() if step.gpu and study.device != "cpu" else []
+    gpus = usable_gpus(study) if step.gpu else []
     if not gpus:
         yield {}
         return
@@ -388,8 +388,7 @@ def devices_of(step: Step, study: Study) -> int:
     """How many devices of a machine a step computes on: `devices` where its notebook trains, else one."""
     if not (step.notebook and "devices" in notebook_params(step.source) and study.trains):
         return 1
-    gpus = visible_gpus() if study.device != "cpu" else []
-    return max(1, len(gpus)) if study.devices == "auto" else study.devices
+    return max(1, len(usable_gpus(study))) if study.devices == "auto" else study.devices
 
 
 def threads_of(step: Step, study: Study) -> int:
@@ -404,6 +403,11 @@ def resources_of(step: Step, study: Study) -> dict[str, int]:
     gpu = devices_of(step, study) * nodes * step.gpu
     tasks = 0 if step.gpu else 1  # with a GPU, older plugins would start the step once for each
     return {"gpu": gpu, "tasks": tasks} | ({"nodes": nodes} if nodes > 1 else {})
+
+
+def usable_gpus(study: Study) -> list[str]:
+    """The GPUs of NVIDIA that a study computes on."""
+    return visible_gpus() if study.device in ("auto", "cuda") else []
 
 
 def visible_gpus() -> list[str]:

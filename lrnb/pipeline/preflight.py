@@ -10,8 +10,9 @@ from lrnb.checkpoints.opening import HUB_ID, open_source
 from lrnb.data import fineweb, microworld, mongolian
 from lrnb.errors import UserError
 from lrnb.pipeline import estimate, memory, supplies
-from lrnb.pipeline.notebooks import visible_gpus
+from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.pipeline.supplies import Check
+from lrnb.study.environment import resolved_device
 from lrnb.study.parameters import Study, batch_shares
 from lrnb.study.stages import RunPaths
 from lrnb.training.gguf import package_of
@@ -77,9 +78,11 @@ def _refuse_shapes(study: Study) -> None:
 
 def _refuse_devices(study: Study) -> None:
     """What CT and SFT cannot share, and GPUs that are not there."""
+    if study.device == "mps":
+        resolved_device(study.device)
     if not study.trains:
         return
-    gpus, devices = len(visible_gpus()) if study.device != "cpu" else 0, memory.devices_here(study)
+    gpus, devices = len(usable_gpus(study)), memory.devices_here(study)
     if gpus and devices > gpus:
         raise UserError(f"devices {devices}: {gpus} GPUs are visible here; use --set devices=auto, or fewer")
     for name in ("ct_batch", "sft_batch"):

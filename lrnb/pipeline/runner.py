@@ -102,11 +102,13 @@ def require_disk(nodes: Sequence[graph.Node]) -> None:
 
 def can_be_warm(study: Study, profile: str) -> bool:
     """Whether one process may import for all steps and fork: on Linux, on this machine, without a GPU."""
-    return sys.platform == "linux" and not profile and study.threads == 1 and not visible_gpus()
+    alone = study.device != "mps" and not visible_gpus()
+    return sys.platform == "linux" and not profile and study.threads == 1 and alone
 
 
 def default_jobs(study: Study) -> int:
-    return max(1, cores() // study.threads)
+    """Notebooks at once; one where the only GPU is nobody's to lend."""
+    return 1 if study.device == "mps" else max(1, cores() // study.threads)
 
 
 def snakemake_command(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lrnb.analysis.pool_lines import Line
 
-WORDS = ("model", "verdict", "selector", "against", "weights")  # columns of words
+WORDS = ("model", "verdict", "selector", "against", "weights", "what", "where")  # columns of words
 
 
 def made_with(line: Line) -> str:

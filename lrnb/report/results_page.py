@@ -15,6 +15,7 @@ import pandas as pd
 
 from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
+from lrnb.analysis.published import beside_the_paper
 from lrnb.analysis.published_settings import against_published
 from lrnb.analysis.ranking import RIVALS, ranking
 from lrnb.merging.methods import METHODS
@@ -102,6 +103,24 @@ def _pool_section(path: Path) -> Iterator[str]:
     fades = _of_the_paper(pool_answers.pooled_fades(lines))
     yield from (f"- {found['text']}" for found in findings.findings_of_fades(fades, MARGIN))
     yield ""
+    if set(asked) == set(FOUR):
+        yield from _beside_the_paper(lines)
+
+
+def _beside_the_paper(lines: list[pool_lines.Line]) -> Iterator[str]:
+    """The paper's published numbers beside the pool's, with what each could detect."""
+    yield (
+        "The paper's published numbers, each one number there, beside these, in points. `detectable`: the "
+        "true difference that this pool finds four times out of five; `items needed`: of how many items one "
+        "comparison of two models finds the paper's number so often, where as many as here are right in only "
+        "one of them.\n"
+    )
+    table = beside_the_paper(lines)
+    numbers = {name: table[name].map("{:.2f}".format) for name in ("paper", "here", "detectable")}
+    needed = ["" if pd.isna(n) else f"{n:,}" for n in table["items_needed"]]
+    shown = table.assign(**numbers, needed=needed, ends=told_ends(table, "ci_low", "ci_high", "{:.2f}"))
+    columns = ["what", "paper", "where", "here", "ends", "seeds", "detectable", "needed"]
+    yield from markdown_table(shown[columns].rename(columns={"ends": "95%", "needed": "items needed"}))
 
 
 def _published(table: pd.DataFrame) -> pd.DataFrame:

@@ -111,7 +111,7 @@ class Desk:
         asked = options.get("device", "auto")
         how = {"precision": device_and_precision(asked, options.get("precision", "auto"))[1]}
         how |= {"max_length": str(options.get("max_length"))}
-        how["device"] = "cpu" if asked == "cpu" else device_name()
+        how["device"] = "cpu" if asked == "cpu" else device_name(asked)
         self.cache = ScoreCache(Path(cache), how) if cache else None
 
     def items(self, folder: Path, tasks: dict[str, KeptTask]) -> pd.DataFrame:

@@ -15,18 +15,18 @@ from safetensors.torch import load_file
 
 from lrnb.checkpoints.openable import openable, quiet_transformers, refuse_partial
 from lrnb.errors import UserError
+from lrnb.study.environment import resolved_device
 
 _log = logging.getLogger(__name__)
 SAVED_BY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 
 
 def device_and_precision(device: str, precision: str) -> tuple[str, str]:
-    """(device, fp32 or bf16) with `auto` resolved: a GPU where there is one, and bf16 on it alone."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    """(`resolved_device`, fp32 or bf16) with `auto` resolved: bf16 on a GPU of NVIDIA alone."""
+    found = resolved_device(device)
     if precision == "auto":
-        precision = "fp32" if device == "cpu" else "bf16"
-    return device, precision
+        precision = "bf16" if found == "cuda" else "fp32"
+    return found, precision
 
 
 def open_model(folder: str | Path, device: str, precision: str) -> tuple[Any, Any]:

@@ -30,6 +30,7 @@ LOGITS_AT_ONCE = 64 * 2**20  # numbers in one block of logits: 256 MiB in float3
 BUDGETS = {
     "cpu": 1024,
     "cuda": 32768,
+    "mps": 1024,
 }  # padded tokens a batch: measured on CPU, where less fits caches
 MOST = 256  # tokens of a written answer, where a task does not say; the harness's own default
 
@@ -140,7 +141,7 @@ class Scorer(TemplateLM):
     def from_folder(
         cls, folder: str | Path, *, device: str = "auto", precision: str = "auto", **options: Any
     ) -> Scorer:
-        """Opens a checkpoint folder. device: auto, cpu or cuda; precision: auto, fp32 or bf16."""
+        """Opens a checkpoint folder. device: auto, cpu, cuda or mps; precision: auto, fp32 or bf16."""
         keep_freed_memory()
         return cls(*open_model(folder, device, precision), **options)
 
@@ -348,7 +349,7 @@ class Scorer(TemplateLM):
             row = torch.from_numpy(rows[here] - start).to(self.device)
             token = torch.from_numpy(tokens[here]).to(self.device)
             found = logits[row, token] - logits.logsumexp(-1)[row]
-            values[here] = found.double().cpu().numpy()
+            values[here] = found.cpu().double().numpy()
             greedy[here] = (logits.argmax(-1)[row] == token).cpu().numpy()
         return values, greedy
 

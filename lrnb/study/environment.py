@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lrnb import __version__
+from lrnb.errors import UserError
 
 LIBRARIES = (
     "lrnb torch transformers trl peft lm-eval numpy ml-dtypes numba llvmlite safetensors plotly mongol-norm"
@@ -30,8 +31,35 @@ def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     return found
 
 
-def device_name() -> str:
-    """The GPU's name if torch is in use and has one, else the processor's."""
+#: What is told of a device that nobody has tried.
+UNTESTED = {
+    "mps": "device mps is accepted and not tested: no machine of Apple was at hand. Training and scoring are "
+    "in float32 on its GPU, merging is on the CPU, one notebook runs at a time"
+}
+
+
+def resolved_device(asked: str) -> str:
+    """cpu, cuda or mps: where `asked`, one of them or auto, computes on this machine.
+
+    auto is a GPU of NVIDIA where there is one, else the CPU; what is untested is taken where it is asked for
+    alone. UserError where torch does not see the device.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[asked]:
+        whose = "GPU of Apple" if asked == "mps" else "GPU"
+        then = "" if asked == "mps" else ", or install the driver"
+        raise UserError(f"device {asked}: torch sees no {whose} here. Use device auto or cpu{then}")
+    return asked
+
+
+def device_name(asked: str = "auto") -> str:
+    """The GPU's name if torch is in use and has one, else the processor's; of mps that it was asked for."""
+    if asked == "mps":
+        return f"{platform.machine()} GPU by mps"
     if gpu := _gpu():
         return gpu
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"

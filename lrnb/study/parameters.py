@@ -54,7 +54,7 @@ class Study(BaseModel):
     data_root: str = ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
     threads: int = Field(1, ge=1)  # CPU threads of one job
     precision: Literal["fp32", "bf16"] = "fp32"  # of the arithmetic in training; weights stay float32
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda or cpu; mps, of Apple, is untested
     devices: PositiveInt | Literal["auto"] = 1  # on which CT and SFT train, a process each; auto: all GPUs
     nodes: int = Field(1, ge=1)  # machines with as many devices each; by Slurm
     sharding: Literal["none", "full"] = "none"  # none: each device has all weights; full: a part (FSDP2)
@@ -199,6 +199,18 @@ class Study(BaseModel):
     def _check_adapter(self) -> Study:
         if self.adapter != "none" and self.sharding == "full":
             raise ValueError("adapter lora goes with sharding=none: its gradients and moments are small")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mps(self) -> Study:
+        fit: dict[str, list[Any]] = {"precision": ["fp32"], "eval_precision": ["auto", "fp32"]}
+        fit |= {"devices": [1, "auto"], "nodes": [1]}
+        for name, values in fit.items():
+            if self.device == "mps" and (value := getattr(self, name)) not in values:
+                raise ValueError(
+                    f"device mps is one device and computes in float32: {name} {value} does not go with it; "
+                    f"give {name}={values[0]}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -38,4 +38,6 @@ def open_run(folder: str | Path) -> tuple[Study, RunPaths]:
     os.chdir(ROOT)
     fold_tracebacks()
     study = study_of(Path(folder))
+    if Path(study.runs).is_relative_to(ROOT):  # so that what a notebook shows names no machine's folders
+        study = study.model_copy(update={"runs": Path(study.runs).relative_to(ROOT).as_posix()})
     return study, RunPaths(study)

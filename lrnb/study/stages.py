@@ -207,7 +207,7 @@ class Stage:
             "outputs": hashes(self.draft),
             "recipe": RECIPE,
             "versions": versions(),
-            "device": device_name(),
+            "device": device_name(self.params.get("device", "auto")),
             "processor": processor_name(),
             "isa": instruction_set(),
             "seconds": round(time.time() - self._start, 1),

@@ -26,6 +26,7 @@ from lrnb.checkpoints.reading import Checkpoint
 from lrnb.data.corpus import file_texts
 from lrnb.data.lines import json_lines
 from lrnb.errors import UserError
+from lrnb.study.environment import resolved_device
 from lrnb.training.finetuning import Collator, counted_logits
 from lrnb.training.pretraining import load_model
 
@@ -53,7 +54,7 @@ def importance(
         raise UserError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     source = open_source(model)
     net, tokenizer = load_model(source.folder)
-    net = net.to(_device(device)).eval()
+    net = net.to(resolved_device(device)).eval()
     _refuse_other_names(net, source)
     kept = [row for row in (_encoded(tokenizer, row, max_len) for row in rows) if row]
     if not kept:
@@ -65,10 +66,6 @@ def importance(
     scores = {name: (total / len(kept)).cpu().numpy() for name, total in sums.items()}
     write_scores(out, scores, source, facts)
     return facts
-
-
-def _device(asked: str) -> str:
-    return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def importance_rows(path: Path, limit: int) -> list[str | dict[str, str]]:

@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lrnb.errors import UserError
-from lrnb.study.environment import keep_freed_memory
+from lrnb.study.environment import keep_freed_memory, resolved_device
 from lrnb.study.files import atomic_folder, copy_terms, make_folder, write_text
 from lrnb.study.parameters import batch_shares, budget_name, whole_steps
 from lrnb.study.progress import Progress
@@ -125,11 +125,7 @@ class TrainingRecipe:
 
     def on_cpu(self) -> bool:
         """Whether training runs on the CPU; UserError where a GPU is asked for and there is none."""
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(
-                "device cuda: torch sees no GPU here. Use --set device=auto, or install the driver"
-            )
-        return self.device == "cpu" or not torch.cuda.is_available()
+        return resolved_device(self.device) == "cpu"
 
     def start(self) -> None:
         """Seed, thread count, quiet libraries, processes that met: the same start for every training run."""

@@ -50,5 +50,7 @@ def whole_state(trainer: Any) -> dict[str, Any] | None:
 
 def mean_of_all(trainer: Any, value: float) -> float:
     """The mean of what every process gives."""
+    if world() == 1:
+        return value
     given = torch.tensor([value], dtype=torch.float64, device=trainer.args.device)
-    return value if world() == 1 else float(trainer.accelerator.gather(given).mean())
+    return float(trainer.accelerator.gather(given).mean())

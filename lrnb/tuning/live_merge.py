@@ -19,11 +19,12 @@ import pandas as pd
 from lrnb.checkpoints.alignment import align
 from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
-from lrnb.merging.gpu import DeviceVectors, on_gpu, worker_for
+from lrnb.merging.gpu import DeviceVectors, on_gpu
 from lrnb.merging.methods import find
 from lrnb.merging.registry import Option
 from lrnb.merging.task_vectors import TaskVectors, as_float32, to_numpy
 from lrnb.merging.whole_models import merge_into
+from lrnb.study.environment import resolved_device
 from lrnb.study.parameters import Study
 from lrnb.study.stages import RunPaths, current
 from lrnb.tasks import loading
@@ -78,7 +79,7 @@ class Request(NamedTuple):
 class Playground:
     """Base, CT at `budget` CT tokens (default: the last), SFT and a live merge of a finished study.
 
-    device: auto, cpu or cuda (default: the study's); precision of the open model: auto, fp32 or bf16
+    device: auto, cpu, cuda or mps (default: the study's); precision of the open model: auto, fp32 or bf16
     (default: that of scoring). Memory: one model, and on a GPU three checkpoints besides. UserError where
     a stage is missing, or the parents are not of the base's architecture. `seconds` holds the time of
     the last merge, of its answer, and of the parents' answers (0 where they were known).
@@ -97,7 +98,7 @@ class Playground:
         from lrnb.scoring.open_model import live_state
         from lrnb.scoring.scorer import Scorer
 
-        worker_for(device or study.device)  # refuses a device that is not there
+        resolved_device(device or study.device)  # refuses one that is not there
         self.study, self.budget = study, budget or study.ct_budgets[-1]
         self.new_tokens = new_tokens
         folders = {"base": current(RunPaths(study).base), **parent_folders(RunPaths(study), self.budget)}

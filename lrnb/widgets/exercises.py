@@ -26,14 +26,14 @@ def exercise(key: str) -> Any:
         raise UserError(f"no exercise is called {key!r}{hint}")
     if headless():
         return print(_printed(exercises[key]))
-    return Asked(key, exercises[key])
+    return ExerciseBox(key, exercises[key])
 
 
 def _printed(one: Exercise) -> str:
     return "\n".join([f"Exercise: {one.question}", *(f"  ( ) {option}" for option in one.options)])
 
 
-class Asked:
+class ExerciseBox:
     """An exercise on the page: options or a field for a number, a button, and what is said to the answer.
 
     Classes in the page: `lrnb-exercise-<key>`, `lrnb-answer`, `lrnb-check`, `lrnb-verdict`. Shows
@@ -43,7 +43,8 @@ class Asked:
     def __init__(self, key: str, one: Exercise) -> None:
         import ipywidgets as w
 
-        self.one, self.wrong = one, 0
+        self.one = one
+        self.wrong: list[str | float] = []  # what was answered wrongly, each once
         question = html_part(
             f'<div style="{FRAME}"><b>Exercise.</b> {escape(one.question)}</div>', "lrnb-question"
         )
@@ -51,22 +52,25 @@ class Asked:
         self.answer.add_class("lrnb-answer")
         self.button = w.Button(description="Check").add_class("lrnb-check")
         self.button.on_click(lambda _: self.check())
+        if not one.options:
+            self.answer.observe(lambda _: self.check(), "value")  # Enter, and when the field is left
         self.verdict = html_part("", "lrnb-verdict")
         self.box = w.VBox([question, self.answer, self.button, self.verdict]).add_class(
             f"lrnb-exercise-{key}"
         )
 
     def check(self) -> None:
-        """Say whether the answer that is there is right; after a wrong one the next hint."""
-        given = self.answer.value if self.one.options else number(self.answer.value)
+        """Say whether the answer that is there is right; after another wrong one the next hint."""
+        given = self.answer.value if self.one.options else typed_number(self.answer.value)
         if given is None:
             return self._say(
                 "", "Choose one first." if self.one.options else "Give a number first, such as 0.5."
             )
         if self.one.is_right(given):
             return self._say("success", f"✓ Right. {self.one.why}")
-        hint = self.one.hints[min(self.wrong, len(self.one.hints) - 1)]
-        self.wrong += 1
+        if given not in self.wrong:
+            self.wrong.append(given)
+        hint = self.one.hints[min(len(self.wrong), len(self.one.hints)) - 1]
         return self._say("error", f"✗ Not so. Hint: {hint}")
 
     def _say(self, colour: str, text: str) -> None:
@@ -77,7 +81,7 @@ class Asked:
         return self.box._repr_mimebundle_(**options)
 
 
-NUMBER: dict[str, Any] = {"description": "answer", "layout": {"width": "260px"}}
+NUMBER: dict[str, Any] = {"description": "answer", "continuous_update": False, "layout": {"width": "260px"}}
 
 
 def choices(options: tuple[str, ...]) -> Any:
@@ -87,7 +91,7 @@ def choices(options: tuple[str, ...]) -> Any:
     return w.RadioButtons(options=options, value=None, layout={"width": "auto", "max_width": "820px"})
 
 
-def number(text: str) -> float | None:
+def typed_number(text: str) -> float | None:
     """The number that a person typed, a decimal comma included; None for anything else."""
     try:
         found = float(text.strip().rstrip("%").replace(",", ".").replace("−", "-"))

@@ -10,9 +10,8 @@ from lrnb.errors import UserError, did_you_mean
 from lrnb.widgets.exercises import FRAME, choices
 from lrnb.widgets.explorer import headless, html_part
 
-CELL = (
-    "text-align:left;vertical-align:top;padding:4px 14px 4px 0;border-bottom:1px solid rgba(128,128,128,.35)"
-)
+CELL = "text-align:left;vertical-align:top;min-width:100px;padding:4px 14px 4px 0;"
+CELL += "border-bottom:1px solid rgba(128,128,128,.35)"
 NONE = "no prediction"
 
 
@@ -50,7 +49,7 @@ class Predictions:
             raise UserError(
                 f"nothing was asked as {key!r}{did_you_mean(key, self.questions)}: run the cells above"
             )
-        rows = [("asked", "you predicted", "the run says")]
+        rows = [("asked", "you predicted", "what was found")]
         rows += [(self.questions[key], self.said.get(key, NONE), str(value)) for key, value in found.items()]
         return HTML(
             f'<table class="lrnb-predictions" style="max-width:960px">{"".join(map(_row, rows))}</table>'

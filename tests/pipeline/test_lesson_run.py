@@ -6,16 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
-from support.made_run import made_study, write_made_run
 
+from lrnb import analysis
 from lrnb.errors import UserError
 from lrnb.pipeline import lesson_run
 from lrnb.pipeline.lesson_run import LARGEST, SHIPPED, ship
-from lrnb.study.files import MANIFEST, sha256
+from lrnb.study.files import MANIFEST, sha256, write_text
 from lrnb.study.parameters import ROOT, load_study, parse_override
 from lrnb.study.recipe import RECIPE, counted_parameters, searches
 from lrnb.study.run_folder import study_of
-from lrnb.study.stages import RunPaths, read_manifest, stale
+from lrnb.study.stages import read_manifest, stale
 
 (RUN,) = (path.parent for path in SHIPPED.glob("*/*/params.yaml"))
 HOMES = [path.parent for path in sorted(SHIPPED.rglob(MANIFEST)) if "recipe" in read_manifest(path.parent)]
@@ -46,10 +46,16 @@ def test_the_files_that_are_there_are_those_that_were_made(home: Path) -> None:
     assert {name: sha256(path) for name, path in there.items()} == {name: made[name] for name in there}
 
 
+def test_its_atlas_names_the_models_that_ship() -> None:
+    study = study_of(RUN)
+    facts = analysis.atlas_at(study, study.ct_budgets[-1]).facts
+    assert all((Path(facts[name]) / "model.safetensors").is_file() for name in ("base", "ct", "sft"))
+
+
 def test_what_is_not_finished_is_not_shipped(tmp_path: Path) -> None:
-    write_made_run(tmp_path / "runs", n=20)
-    run = RunPaths(made_study(tmp_path / "runs")).lang
-    with pytest.raises(UserError, match=r"is missing. Run notebooks/"):
+    run = tmp_path / "nano" / "qaa"
+    write_text(run / "params.yaml", (RUN / "params.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(UserError, match=r"base is missing. Run notebooks/01_ct/00_base"):
         ship(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

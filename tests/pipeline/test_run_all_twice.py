@@ -11,7 +11,7 @@ from support.run_all import Kernel, kernel, with_parameters
 from support.tiny_study import TINY
 
 from lrnb.pipeline.lesson_run import SHIPPED
-from lrnb.pipeline.steps import plan, step_params
+from lrnb.pipeline.steps import plan, step_params, write_stage_params
 from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import ROOT, Study, load_study
 from lrnb.study.parameters_cell import notebook_params
@@ -74,6 +74,7 @@ def test_a_second_run_all_ends_like_the_first(name: str, running: Kernel, runs: 
 
 @pytest.mark.parametrize("name", LESSON)
 def test_the_lesson_reads_the_run_that_ships_and_ones_own(name: str, running: Kernel, runs: Path) -> None:
+    write_stage_params(study_in(runs))
     own = {"run": str(RunPaths(study_in(runs)).lang)}
     running.start_afresh()
     shown = [running.run_all(with_parameters(name, **given)) for given in ({}, own)]

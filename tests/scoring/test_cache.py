@@ -154,7 +154,7 @@ def test_bfloat16_answers_as_float32_where_the_options_are_apart(root, tmp_path,
 def test_another_device_is_another_entry(root, tmp_path, models, scored, monkeypatch):
     task, one = load_tasks(root, names=("label",), limit=4), {"m0": models["m0"]}
     evaluate.score_models(one, task, cache=tmp_path / "cache", device="cpu")
-    monkeypatch.setattr(evaluate, "device_name", lambda: "a GPU")
+    monkeypatch.setattr(evaluate, "device_name", lambda asked: "a GPU")
     evaluate.score_models(one, task, cache=tmp_path / "cache")
     assert len(scored) == 2
 

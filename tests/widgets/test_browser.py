@@ -15,6 +15,7 @@ from support.lab import Lab
 from lrnb.merging import by_hand as hand
 from lrnb.pipeline import notebooks
 from lrnb.study.parameters import ROOT
+from lrnb.widgets.lesson import TASK_VECTORS
 
 HAND = "00_ties_by_hand"
 
@@ -107,6 +108,7 @@ def clicked(x, y):
 explorer.on_click(clicked)
 explorer
 """
+ASKED = 'widgets.exercise("task_vector")'
 COPY = 'widgets.copy_button("lrnb merge --out <b>there</b>")'
 
 
@@ -114,7 +116,7 @@ COPY = 'widgets.copy_button("lrnb merge --out <b>there</b>")'
 def parts(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
     """Widgets made for the test: a slow one, one to click, a copy button."""
     lab = Lab(tmp_path_factory.mktemp("parts"))
-    notebook = Notebook(chrome, lab, lab.write("parts", SLOW, CLICK, COPY))
+    notebook = Notebook(chrome, lab, lab.write("parts", SLOW, CLICK, ASKED, COPY))
     notebook.run()
     yield notebook
     notebook.close()
@@ -165,6 +167,20 @@ def test_no_first_draw_is_blank_on_a_busy_machine(chrome: Any, lab: Lab) -> None
     finally:
         for process in busy:
             process.kill()
+
+
+def test_an_exercise_gives_a_hint_and_then_the_reason(parts: Notebook) -> None:
+    one, asked = TASK_VECTORS["task_vector"], ".lrnb-exercise-task_vector"
+    options, check = (
+        parts.page.locator(f"{asked} input[type=radio]"),
+        parts.page.locator(f"{asked} .lrnb-check"),
+    )
+    for option in (one.options[0], one.answer):
+        options.nth(one.options.index(option)).click()
+        check.click()
+        parts.settle()
+        said = parts.text(f"{asked} [role=status]")
+        assert said == (f"✓ Right. {one.why}" if option == one.answer else f"✗ Not so. Hint: {one.hints[0]}")
 
 
 def test_the_copy_button_copies_the_text_as_it_is(parts: Notebook) -> None:

@@ -11,7 +11,7 @@ from lrnb import widgets
 from lrnb.errors import UserError
 from lrnb.merging import by_hand
 from lrnb.study.parameters import ROOT
-from lrnb.widgets.exercises import Asked, number
+from lrnb.widgets.exercises import ExerciseBox, typed_number
 from lrnb.widgets.lesson import LESSON, Exercise, solutions
 
 ALL = {key: one for lesson in LESSON.values() for key, one in lesson.items()}
@@ -23,8 +23,12 @@ def somebody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LRNB_HEADLESS", raising=False)
 
 
-def asked(key: str) -> Asked:
+def asked(key: str) -> ExerciseBox:
     return widgets.exercise(key)
+
+
+def test_every_exercise_has_a_key_of_its_own() -> None:
+    assert len(ALL) == sum(map(len, LESSON.values())) >= 12
 
 
 def test_numbers_are_those_of_a_calculation_by_hand() -> None:
@@ -55,6 +59,16 @@ def test_a_wrong_answer_gets_the_next_hint_and_a_right_one_the_reason() -> None:
         assert escape(said) in found.verdict.value
 
 
+def test_enter_checks_a_number_and_the_same_answer_again_uses_up_no_hint() -> None:
+    found, one = asked("detectable"), ALL["detectable"]
+    found.answer.value = "5"  # as Enter sends it
+    for _ in range(3):
+        assert escape(one.hints[0]) in found.verdict.value
+        found.button.click()
+    found.answer.value = "2.2"
+    assert "✓ Right" in found.verdict.value
+
+
 def test_an_option_is_chosen_first_and_then_checked() -> None:
     found, one = asked("task_vector"), ALL["task_vector"]
     found.button.click()
@@ -83,7 +97,7 @@ def test_an_exercise_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize(("text", "found"), [("−0,3", -0.3), (" 50 %", 50), ("a half", None), ("inf", None)])
 def test_numbers_are_read_as_people_type_them(text: str, found: float | None) -> None:
-    assert number(text) == found
+    assert typed_number(text) == found
 
 
 @pytest.mark.parametrize("name", LESSON)
