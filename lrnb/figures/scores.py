@@ -27,10 +27,12 @@ from lrnb.figures.style import (
     counted,
     error_bars,
     finish,
+    finish_panels,
     level_line,
     line_of,
     marker_of,
     model_name,
+    panels,
     task_name,
     token_axis,
 )
@@ -38,7 +40,6 @@ from lrnb.statistics import above_chance
 from lrnb.study.parameters import budget_name
 
 PLAIN = ("base", "sft")  # models that saw no CT tokens
-ACROSS = 3  # plots side by side
 
 
 def scores_by_budget(
@@ -167,26 +168,18 @@ def front(table: pd.DataFrame) -> go.Figure:
     line is the front: left of it and below it a model is beaten in one language, and not better in the other.
     """
     found = fronts(table)
-    places = [(1 + place // ACROSS, 1 + place % ACROSS) for place in range(len(found))]
-    rows, cols = max(places, default=(1, 1))[0], max(1, min(len(found), ACROSS))
-    titles = [f"{budget_name(budget)} CT tokens" if budget else "no CT" for budget in found]
-    fig = blank(
-        rows=rows, cols=cols, shared_xaxes="all", shared_yaxes="all", subplot_titles=titles,
-        horizontal_spacing=0.03, vertical_spacing=0.12,
-    )  # fmt: skip
-    for place, (budget, ahead) in zip(places, found.items(), strict=True):
-        where = dict(zip(("row", "col"), place, strict=True))
+    names = [f"{budget_name(budget)} CT tokens" if budget else "no CT" for budget in found]
+    fig, places = panels(names or ["no CT"], 270, shared_xaxes="all")
+    for where, (budget, ahead) in zip(places, found.items(), strict=False):
         there = table[table["ct_tokens"].isin([0, budget])]
-        _front_line(fig, ahead, table, where, first=place == places[0])
+        _front_line(fig, ahead, table, where, first=where == places[0])
         for method in _methods(there):
             new = method not in {trace.legendgroup for trace in fig.data}
             _arm(fig, there[there["method"] == method], where, first=new)
     items = f"n = {table['n'].max():,} and {table['n_en'].max():,} items, 95% intervals" if len(table) else ""
-    finish(fig, f"X against English at each CT budget ({items})", "", "", 130 + 330 * rows)
-    fig.update_layout(margin={"t": 76}).update_annotations(font={"size": 13})
     fig.update_xaxes(range=_room(table, "_en")).update_yaxes(range=_room(table, ""))
-    fig.update_xaxes(title_text="correct in English (%)", row=rows)
-    return fig.update_yaxes(title_text="correct in X (%)", col=1)
+    title = f"X against English at each CT budget ({items})"
+    return finish_panels(fig, places, title, "correct in English (%)", "correct in X (%)")
 
 
 def _room(table: pd.DataFrame, which: str) -> list[float]:

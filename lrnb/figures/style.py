@@ -6,7 +6,8 @@ lost. Names that come from models or data are escaped before they reach a figure
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -31,7 +32,8 @@ OUTCOME_NAMES = {
 }
 ABOVE_LEGEND = 60  # pixels from the lower edge of the plot
 MARGIN = 56  # pixels above and below the plot
-
+ACROSS = 3  # panels side by side
+BETWEEN = 76  # pixels between rows of panels: ticks and the next panel's name
 
 HATCH = {"fillmode": "overlay", "size": 10, "solidity": 0.2}
 AXIS = {
@@ -81,6 +83,36 @@ def finish(
         fig.update_layout(legend={"y": -ABOVE_LEGEND / (height - 2 * MARGIN)})
     fig.update_xaxes(title_text=x or None)
     return fig.update_yaxes(title_text=y or None)
+
+
+def panels(names: Sequence[str], high: int, **plots: Any) -> tuple[go.Figure, list[dict[str, int]]]:
+    """An empty figure of one panel a name, each `high` pixels, ACROSS side by side; row and col of each.
+
+    Panels have one y axis, to be read at the left. Ends with `finish_panels`.
+    """
+    rows, cols = -(-len(names) // ACROSS), min(len(names), ACROSS)
+    places = [{"row": 1 + place // ACROSS, "col": 1 + place % ACROSS} for place in range(len(names))]
+    inner = rows * high + (rows - 1) * BETWEEN
+    spaces = {"horizontal_spacing": 0.03, "vertical_spacing": BETWEEN / inner if rows > 1 else 0}
+    there = [[{"row": r, "col": c} in places for c in range(1, cols + 1)] for r in range(1, rows + 1)]
+    specs = [[{} if one else None for one in row] for row in there]
+    shared = {"subplot_titles": names, "shared_yaxes": "all", **spaces, **plots}
+    fig = blank(rows=rows, cols=cols, specs=specs, **shared)
+    top = MARGIN + 18 * (1 + max(name.count("<br>") for name in names))
+    return fig.update_layout(height=inner + top + MARGIN + ABOVE_LEGEND, margin={"t": top}), places
+
+
+def finish_panels(
+    fig: go.Figure, places: Sequence[dict[str, int]], title: str, x: str, y: str = ""
+) -> go.Figure:
+    """Title; y's name at the left of every row, x's below the lowest panel of every column."""
+    finish(fig, title, "", "", fig.layout.height, rows=True)
+    fig.update_annotations(font={"size": 13})
+    lowest = {place["col"]: place for place in places}
+    name = "<br>".join(textwrap.wrap(x, 78 // len(lowest)))
+    for where in lowest.values():
+        fig.update_xaxes(title_text=name, showticklabels=True, **where)
+    return fig.update_yaxes(title_text=y or None, col=1)
 
 
 def colour(method: str) -> str:
