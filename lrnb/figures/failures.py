@@ -48,7 +48,7 @@ def shares_by_model(table: pd.DataFrame, column: str, title: str, what: str) -> 
     most = rows.groupby("task", sort=False)[column].max()
     tasks, said = list(most.index[most > 0]), _none_in(most.index[most == 0])
     if not tasks:
-        return nothing(title, said or "nothing to count here")
+        return nothing(title.capitalize(), said or "nothing to count here")
     rows = rows[rows["task"].isin(tasks)].assign(place=rows["model"].map(model_name))
     models = list(dict.fromkeys(rows["place"]))
     fig, places = panels([_counted_task(rows, task) for task in tasks], 30 + 18 * len(models))
@@ -67,7 +67,7 @@ def _none_in(tasks: Sequence[str]) -> str:
 def _counted_task(rows: pd.DataFrame, task: str) -> str:
     n = rows.loc[rows["task"] == task, "n"]
     few, many = int(n.min()), int(n.max())
-    return f"{task_name(task)} (n = {few if few == many else f'{few} to {many}'})"
+    return f"{task_name(task)}<br>n = {few if few == many else f'{few} to {many}'}"
 
 
 def _share_marks(fig: go.Figure, rows: pd.DataFrame, column: str, where: dict[str, int]) -> None:
@@ -77,6 +77,7 @@ def _share_marks(fig: go.Figure, rows: pd.DataFrame, column: str, where: dict[st
         mode="markers",
         error_x=error_bars(rows, column, FAINT, 1.3),
         showlegend=False,
+        cliponaxis=False,
         marker={"size": 9, "color": rows["method"].map(colour)},
         customdata=rows[["n"]],
         hovertemplate="%{y}: %{x:.1f}% of n = %{customdata[0]}<extra></extra>",
@@ -113,7 +114,7 @@ def shares_across_languages(table: pd.DataFrame, column: str, title: str, what: 
             customdata=own["place"],
             hovertemplate="%{customdata}: %{x:.1f}%<extra>%{fullData.name}</extra>",
         )
-    finish(fig, f"{title} (95% intervals)", what, "", 150 + 110 * len(names), rows=True)
+    finish(fig, f"{title} (95% intervals)", what, "language, task", 150 + 110 * len(names), rows=True)
     ticks = {"tickvals": list(range(len(names))), "ticktext": list(names)}
     return fig.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5]).update_xaxes(rangemode="tozero")
 
@@ -137,7 +138,7 @@ def scores_against_kept(points: pd.DataFrame, slopes: pd.DataFrame) -> go.Figure
         fig.add_hline(**level, layer="below", **where)
     line = {"color": FAINT, "dash": "dash", "width": 1.3}
     fig.add_scatter(x=[None], y=[None], name="chance", mode="lines", line=line, row=1, col=1)
-    title = f"{title} ({counted(points, 'items')}, 95% intervals; slopes in points per 10% kept)"
+    title = f"{title} ({counted(points, 'items')}, 95% intervals; slope: points per 10%)"
     return finish_panels(fig, places, title, "SFT's trimmed entries kept (%)", "correct (%)")
 
 

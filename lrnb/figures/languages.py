@@ -50,7 +50,7 @@ def leads_heatmap(leads: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}, %{x}: %{z:+.1f} points<extra></extra>",
     )  # fmt: skip
     title = f"Lead over {label(leads['baseline'].iloc[0])}, points; {SURE} Holm p < 0.05 in its language"
-    finish(fig, title, "merge, CT tokens", "", 190 + 42 * len(langs))
+    finish(fig, title, "merge, CT tokens", "language", 190 + 42 * len(langs))
     return fig.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lrnb.errors import UserError
-
-WIDTH = 840  # pixels, what JupyterLab leaves of 1280
+from lrnb.widgets.frame import framed
 
 
 def headless() -> bool:
@@ -124,7 +123,8 @@ class Explorer:
             control.observe(self._changed, "value")
         layout = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 24px")
         row = w.Box(list(self.controls.values()), layout=layout).add_class("lrnb-controls")
-        parts = [html_part(escape(hint), "lrnb-hint"), row, self._error, self.figure, self._text, *below]
+        figure = framed(self.figure)
+        parts = [html_part(escape(hint), "lrnb-hint"), row, self._error, figure, self._text, *below]
         self.box = w.VBox(parts).add_class(f"lrnb-{name}").add_class("lrnb-explorer")
 
     @property
@@ -166,7 +166,6 @@ class Explorer:
 
         Compared with what was drawn last, not with what is shown: a zoom by hand stays.
         """
-        fig.update_layout(width=fig.layout.width or WIDTH)
         new, old = fig.to_plotly_json(), self._drawn
         kinds = [[trace.get("type") for trace in drawn["data"]] for drawn in (old, new)]
         if kinds[0] != kinds[1]:

@@ -266,7 +266,7 @@ def test_a_task_of_zeros_has_no_panel_and_is_named(items: pd.DataFrame) -> None:
     fig = figures.shares_by_model(zeros, "nearest", "overlap", "errors (%)")
     assert len(fig.data) == 2 * len(rest)
     assert f"0% in every model: {none}" in fig.layout.title.text
-    assert not any(note.text.startswith(f"{none} (") for note in fig.layout.annotations)
+    assert not any(note.text.startswith(f"{none}<br>") for note in fig.layout.annotations)
     empty = figures.shares_by_model(near.assign(nearest=0.0), "nearest", "overlap", "errors (%)")
     assert not empty.data and empty.layout.height < 200
     assert "0% in every model" in empty.layout.annotations[0].text
