@@ -31,7 +31,7 @@ TRAINED: Mapping[str, Kind] = {
     "base": Trained("base", Look("#8c8c8c", "circle-open", "dot")),
     "ct": Trained("CT", Look("#E69F00", "square-open", "dot")),
     "sft": Trained("SFT-en", Look("#56B4E9", "diamond-open", "dot")),
-    "ct_then_sft": Trained("CT-then-SFT", Look("#222222", "circle")),
+    "ct_then_sft": Trained("CT-then-SFT", Look("#24292f", "circle")),
 }
 KINDS: Mapping[str, Kind] = {**TRAINED, **METHODS}
 ELSEWHERE = Look("#4d4d4d", "star", "longdash")

@@ -45,7 +45,7 @@ def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
         fig.add_annotation(text="no options: only the texts below", showarrow=False, font={"size": 15})
     names = [_tick(option, i == prompt.gold) for i, option in enumerate(prompt.options)]
     title = f"{escape(prompt.name)}: share of each option (n = {n} options)"
-    finish(fig, title, "share of the option among all (%)", "", 170 + 74 * max(n, 1), rows=True)
+    finish(fig, title, "share of the option among all (%)", "option", 170 + 74 * max(n, 1), rows=True)
     fig.update_layout(barmode="group", bargap=0.22)
     fig.update_yaxes(tickvals=list(range(n)), ticktext=names, ticklabelstandoff=6, range=[n - 0.5, -0.5])
     return fig.update_xaxes(range=[0, 101])

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from lrnb.figures.style import FAINT, INK, OUTCOMES, blank, colour, finish
+from lrnb.figures.style import FAINT, INK, OUTCOMES, PAPER, blank, colour, finish
 from lrnb.merging import by_hand
 
+WEIGHTS, ENTRY = "weight of the model", "entry of τ"
 PARENTS = (("ct", "CT", by_hand.TAU_CT), ("sft", "SFT", by_hand.TAU_SFT))
 NONE = np.zeros(6, bool)
 
@@ -40,7 +41,7 @@ def elected_by_hand(kept: int = 5, weight: float = 1.0, reveal: bool = True) -> 
     _legend(fig, "trimmed away", "discarded")
     _signs(fig, steps.sign, reveal)
     count = f"SFT loses {steps.sft_lost.sum()} of its {kept} entries" if reveal else "which does SFT lose?"
-    return _finish(fig, f"Elect: {count} (n = 6 weights)", "weight × τ" if weight != 1 else "τ")
+    return _finish(fig, f"Elect: {count} (n = 6 weights)", f"weight × {ENTRY}" if weight != 1 else ENTRY)
 
 
 def merged_by_hand(kept: int = 5, weight: float = 1.0, lam: float = 1.0, reveal: bool = True) -> go.Figure:
@@ -77,8 +78,9 @@ def slackened_by_hand(slack: float = 0.5, kept: int = 5, reveal: bool = True) ->
     fig.add_hline(y=xi(steps), line={"color": INK, "dash": "dash"}, row=1, col=1)
     won = f"Slack ρ = {slack:g} wins {back.sum()} of SFT's {len(order)} defeats back"
     _finish(fig, f"{won if reveal else 'Slack: which ρ wins p1 back?'} (n = 6 weights)")
+    fig.update_xaxes(title_text="SFT's defeats, narrowest first", row=1, col=1)
     fig.update_yaxes(title_text="δ = |τ CT| − |τ SFT|", range=[0, 0.5], row=1, col=1)
-    return fig.update_yaxes(title_text="τ", range=[-1, 1.1], row=1, col=2)
+    return fig.update_yaxes(title_text=ENTRY, range=[-1, 1.1], row=1, col=2)
 
 
 def xi(steps: by_hand.Steps) -> float:
@@ -105,7 +107,7 @@ def _parents(
             offsetgroup=parent,
             showlegend=False,
             marker={
-                "color": ["white" if o else ink for o in off],
+                "color": [PAPER if o else ink for o in off],
                 "pattern": {"shape": ["/" if o else "" for o in out], "fillmode": "replace"},
                 "line": {"color": edges, "width": [4 if f else 1 for f in framed]},
             },
@@ -119,9 +121,9 @@ def _legend(fig: go.Figure, *words: str) -> None:
     line = {"color": FAINT, "width": 1}
     looks: dict[str, dict] = {name: {"color": colour(parent)} for parent, name, _ in PARENTS}
     looks |= {
-        "trimmed away": {"color": "white", "line": line},
+        "trimmed away": {"color": PAPER, "line": line},
         "discarded": {"color": FAINT, "line": line, "pattern": {"shape": "/", "fillmode": "replace"}},
-        "won back": {"color": "white", "line": {"color": OUTCOMES["reserved"], "width": 3}},
+        "won back": {"color": PAPER, "line": {"color": OUTCOMES["reserved"], "width": 3}},
     }
     for word in ("CT", "SFT", *words):
         fig.add_bar(x=by_hand.NAMES[:1], y=[None], name=word, marker=looks[word], offsetgroup="ct")
@@ -151,7 +153,7 @@ def _signs(fig: go.Figure, sign: np.ndarray, reveal: bool) -> None:
         fig.add_annotation(x=name, y=1.36, text=f"<b>{text}</b>", showarrow=False, font={"size": 18})
 
 
-def _finish(fig: go.Figure, title: str, y: str = "τ") -> go.Figure:
+def _finish(fig: go.Figure, title: str, y: str = ENTRY) -> go.Figure:
     fig.update_layout(barmode="group", bargap=0.25, bargroupgap=0.08)
-    finish(fig, title, "", y, 380)
+    finish(fig, title, WEIGHTS, y, 390)
     return fig.update_yaxes(range=[-1.3, 1.5], zeroline=True, zerolinecolor=FAINT)

@@ -18,7 +18,7 @@ from lrnb.conflicts.atlas import Atlas, cosine_columns
 from lrnb.conflicts.counts import MODEL
 from lrnb.conflicts.what_ifs import WhatIf
 from lrnb.figures.merging import MODULES
-from lrnb.figures.style import CLASS_COLOURS, INK, OUTCOME_NAMES, OUTCOMES, blank, finish
+from lrnb.figures.style import FATES, INK, OUTCOME_NAMES, OUTCOMES, blank, finish
 
 
 def map_columns(atlas: Atlas) -> dict[str, tuple[str, str]]:
@@ -47,9 +47,9 @@ def fate_looks(found: WhatIf) -> dict[str, tuple[str, str]]:
     others = [shown(parent) for parent in found.atlas.parents if parent != found.protect]
     one = others[0] if len(others) == 1 else ""
     return {
-        "alone": (f"{one or 'no other'} has {'none' if one else 'one'} here", "#bdbdbd"),
+        "alone": (f"{one or 'no other'} has {'none' if one else 'one'} here", FATES["alone"]),
         "agreed": (f"{one} agrees" if one else "the others agree", OUTCOMES["agreed"]),
-        "won": (f"conflict, {shown(found.protect)} wins", CLASS_COLOURS[2]),
+        "won": (f"conflict, {shown(found.protect)} wins", FATES["won"]),
         "reserved": ("conflict, won back by slack", OUTCOMES["reserved"]),
         "discarded": ("conflict, discarded", OUTCOMES["discarded"]),
     }
@@ -85,8 +85,8 @@ def slack_histogram(found: WhatIf, where: str = MODEL, bars: int = 80) -> go.Fig
     fig.update_xaxes(title_text=margin, row=1, col=1, range=[0, edges[-1]])
     fig.update_yaxes(title_text="entries", row=1, col=1)
     fig.update_xaxes(title_text="share of the kept entries (%)", row=1, col=2, range=[0, 100])
-    fig.update_yaxes(autorange="reversed", row=1, col=2)  # CT above SFT
-    return fig.update_layout(barmode="stack", bargap=0)
+    fig.update_yaxes(title_text="parent", autorange="reversed", row=1, col=2)  # CT above SFT
+    return fig.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
 
 
 def _fate_bars(fig: go.Figure, total: Mapping[str, float], parents: Sequence[str], own: str) -> None:
@@ -159,13 +159,14 @@ def conflict_heatmap(atlas: Atlas, column: str = "", trim_scope: str = "model") 
         y=layers,
         colorscale="Cividis",
         colorbar={"title": {"text": unit, "side": "right"}},
+        texttemplate="%{z:.3g}",
         hovertemplate="%{y}, %{x}: %{z:.3g} " + unit + "<extra></extra>",
         hoverongaps=False,
     )
     n, facts, height = int(atlas.tensors["n"].sum()), atlas.facts, 150 + 24 * len(layers)
     setting = f"density {_setting(facts['density'])}, {_slack(facts)}, trim scope {trim_scope}"
     title = f"{what}, {atlas.title}: {setting} (n = {n:,} weights)"
-    finish(fig, title, "module", "", min(max(height, 300), 760))
+    finish(fig, title, "module", "layer", min(max(height, 300), 760))
     fig.update_xaxes(type="category", showgrid=False)
     return fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
 
@@ -186,26 +187,26 @@ def cell_name(layer: str, module: str) -> str:
 
 
 def sign_histogram(found: WhatIf, where: str = MODEL) -> go.Figure:
-    """Histogram of the protected parent's kept entries by magnitude, coloured by what the others do at the
-    same weight."""
+    """How densely the protected parent's kept entries lie along magnitude, in entries per octave since bins
+    differ in width; coloured by what the others do at the same weight."""
     own, fig = found.protect, blank()
     table = found.by_magnitude(found.atlas.rows(where))
-    middle = np.sqrt(table["low"] * table["high"])
+    middle, octaves = np.sqrt(table["low"] * table["high"]), np.log2(table["high"] / table["low"])
     for name, (word, ink) in fate_looks(found).items():
         fig.add_bar(
             x=np.log2(middle),
-            y=table[name],
-            width=np.log2(table["high"] / table["low"]),
+            y=table[name] / octaves,
+            width=octaves,
             name=word,
             marker={"color": ink, "line": {"width": 0}},
-            customdata=np.stack([table["low"], table["high"]], -1),
+            customdata=table[["low", "high", name]],
             hovertemplate=f"|τ {shown(own)}| %{{customdata[0]:.2g}} to %{{customdata[1]:.2g}}: "
-            f"%{{y:,.0f}} entries<extra>{word}</extra>",
+            f"%{{customdata[2]:,.0f}} entries<extra>{word}</extra>",
         )
     total = found.sums(where)
     lose = f"{shown(own)} loses {total[f'{own}_discarded']:,.0f}"
     title = _title(found.atlas, where, f"{total['conflicts']:,.0f} sign conflicts, {lose}", total["n"])
-    finish(fig, title, f"|τ {shown(own)}| (log scale)", "entries kept by trimming")
+    finish(fig, title, f"|τ {shown(own)}| (log scale)", "kept entries per octave")
     fig.update_xaxes(**_octaves(table["low"].min(), table["high"].max()) if len(table) else {})
     return fig.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
 

@@ -19,9 +19,10 @@ from lrnb.figures.style import (
     counted,
     error_bars,
     finish,
-    level_line,
+    finish_panels,
     marker_of,
     model_name,
+    panels,
     task_name,
 )
 from lrnb.figures.text import html_cell, html_table, text_html
@@ -37,34 +38,56 @@ def nothing(title: str, why: str) -> go.Figure:
     return finish(fig, title, height=160)
 
 
-def shares_by_model(table: pd.DataFrame, column: str, task: str, title: str, what: str) -> go.Figure:
-    """Percent `column` of every model on a task with its interval; the expected share as a bar, if any.
+def shares_by_model(table: pd.DataFrame, column: str, title: str, what: str) -> go.Figure:
+    """Percent `column` of every model with its interval, a panel a task; the expected share as a bar, if any.
 
-    table: of `lrnb.analysis.failures`; title: what is counted; what: the x axis.
+    table: of `lrnb.analysis.failures`; title: what is counted; what: the x axis. A task in which the share
+    is 0 for every model has no panel, the title names it.
     """
-    rows = table[(table["task"] == task) & table[column].notna()]
-    title = f"{task_name(task)}: {title}"
-    if not len(rows):
-        return nothing(title, "nothing to count here")
-    fig, y = blank(), rows["model"].map(model_name)
+    rows = table[table[column].notna()]
+    most = rows.groupby("task", sort=False)[column].max()
+    tasks, said = list(most.index[most > 0]), _none_in(most.index[most == 0])
+    if not tasks:
+        return nothing(title.capitalize(), said or "nothing to count here")
+    rows = rows[rows["task"].isin(tasks)].assign(place=rows["model"].map(model_name))
+    models = list(dict.fromkeys(rows["place"]))
+    fig, places = panels([_counted_task(rows, task) for task in tasks], 30 + 18 * len(models))
+    for task, where in zip(tasks, places, strict=True):
+        _share_marks(fig, rows[rows["task"] == task], column, where)
+    fig.update_yaxes(categoryorder="array", categoryarray=models, range=[len(models) - 0.5, -0.5])
+    fig.update_xaxes(rangemode="tozero")
+    title = f"{title.capitalize()}, 95% intervals{'. ' if said else ''}{said}"
+    return finish_panels(fig, places, title, what, "model").update_layout(showlegend="expected" in rows)
+
+
+def _none_in(tasks: Sequence[str]) -> str:
+    return f"0% in every model: {'; '.join(map(task_name, tasks))}" if len(tasks) else ""
+
+
+def _counted_task(rows: pd.DataFrame, task: str) -> str:
+    n = rows.loc[rows["task"] == task, "n"]
+    few, many = int(n.min()), int(n.max())
+    return f"{task_name(task)}<br>n = {few if few == many else f'{few} to {many}'}"
+
+
+def _share_marks(fig: go.Figure, rows: pd.DataFrame, column: str, where: dict[str, int]) -> None:
     fig.add_scatter(
         x=rows[column],
-        y=y,
+        y=rows["place"],
         mode="markers",
         error_x=error_bars(rows, column, FAINT, 1.3),
         showlegend=False,
-        marker={"size": 10, "color": rows["method"].map(colour)},
+        cliponaxis=False,
+        marker={"size": 9, "color": rows["method"].map(colour)},
         customdata=rows[["n"]],
         hovertemplate="%{y}: %{x:.1f}% of n = %{customdata[0]}<extra></extra>",
+        **where,
     )
     if "expected" in rows:
-        mark = {"symbol": "line-ns", "size": 16, "line": {"width": 2, "color": INK}}
-        fig.add_scatter(x=rows["expected"], y=y, mode="markers", marker=mark, name="chance")
-    fig.update_yaxes(autorange="reversed").update_xaxes(rangemode="tozero")
-    few, many = int(rows["n"].min()), int(rows["n"].max())
-    n = f"n = {few}" if few == many else f"n = {few} to {many}"
-    finish(fig, f"{title} ({n}, 95% intervals)", what, "", 150 + 24 * len(rows), rows=True)
-    return fig.update_layout(showlegend="expected" in rows)
+        mark = {"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": INK}}
+        look = {"mode": "markers", "marker": mark, "name": "at random", "legendgroup": "at random"}
+        first = where == {"row": 1, "col": 1}
+        fig.add_scatter(x=rows["expected"], y=rows["place"], showlegend=first, **look, **where)
 
 
 def shares_across_languages(table: pd.DataFrame, column: str, title: str, what: str) -> go.Figure:
@@ -73,6 +96,8 @@ def shares_across_languages(table: pd.DataFrame, column: str, title: str, what: 
     rows = table[table[column].notna()] if column in table else table
     if not len(rows):
         return nothing(title, "no language here has written answers")
+    if not rows[column].any():
+        return nothing(title, f"0% in every language and model (n = {rows['n'].sum():,} answers)")
     places = rows["lang"] + ", " + rows["task"].map(task_name) + " (n = " + rows["n"].astype(str) + ")"
     at, names = pd.factorize(places)
     beside, methods = pd.factorize(rows["method"])
@@ -89,51 +114,71 @@ def shares_across_languages(table: pd.DataFrame, column: str, title: str, what: 
             customdata=own["place"],
             hovertemplate="%{customdata}: %{x:.1f}%<extra>%{fullData.name}</extra>",
         )
-    finish(fig, f"{title} (95% intervals)", what, "", 150 + 110 * len(names), rows=True)
+    finish(fig, f"{title} (95% intervals)", what, "language, task", 150 + 110 * len(names), rows=True)
     ticks = {"tickvals": list(range(len(names))), "ticktext": list(names)}
     return fig.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5]).update_xaxes(rangemode="tozero")
 
 
-def scores_against_kept(points: pd.DataFrame, slopes: pd.DataFrame, task: str) -> go.Figure:
-    """Score of a task against the percent of SFT's entries that the election kept, and the fitted line.
+def scores_against_kept(points: pd.DataFrame, slopes: pd.DataFrame) -> go.Figure:
+    """Score against the percent of SFT's entries that the election kept, a panel a task, and the fitted line.
 
-    points: of `failures.against_kept`; slopes: of `failures.fragility`.
+    points: of `failures.against_kept`; slopes: of `failures.fragility`, whose tasks are shown.
     """
-    rows = points[points["task"] == task]
-    if not len(rows):
-        return nothing(task_name(task), "no TIES merge was scored here")
-    fig = blank()
+    tasks = [task for task in slopes["task"] if (points["task"] == task).any()]
+    title = "Scores against what the election keeps of SFT"
+    if not tasks:
+        return nothing(title, "no TIES merge was scored here")
+    names = [f"{task_name(task)}<br>{_slope_told(slopes, points, task)}" for task in tasks]
+    fig, places = panels(names, 190)
+    for task, where in zip(tasks, places, strict=True):
+        rows = points[points["task"] == task]
+        _kept_marks(fig, rows, where)
+        _fitted(fig, rows, slopes[slopes["task"] == task], where)
+        level = {"y": float(rows["chance"].iloc[0]), "line": {"color": FAINT, "dash": "dash", "width": 1.3}}
+        fig.add_hline(**level, layer="below", **where)
+    line = {"color": FAINT, "dash": "dash", "width": 1.3}
+    fig.add_scatter(x=[None], y=[None], name="chance", mode="lines", line=line, row=1, col=1)
+    title = f"{title} ({counted(points, 'items')}, 95% intervals; slope: points per 10%)"
+    return finish_panels(fig, places, title, "SFT's trimmed entries kept (%)", "correct (%)")
+
+
+def _kept_marks(fig: go.Figure, rows: pd.DataFrame, where: dict[str, int]) -> None:
     for method, own in rows.groupby("method", sort=False):
         fig.add_scatter(
             x=own["kept"],
             y=own["value"],
             error_y=error_bars(own, "value", colour(str(method)), 1.3),
-            mode="markers+text",
+            mode="markers",
             name=label(str(method)),
-            text=[budget_name(int(t)) for t in own["ct_tokens"]],
-            textposition="top right",
-            textfont={"size": 11, "color": FAINT},
-            marker=marker_of(str(method), 10),
-            hovertemplate="%{x:.1f}% kept: %{y:.1f}% right<extra>%{fullData.name}</extra>",
+            legendgroup=str(method),
+            showlegend=where == {"row": 1, "col": 1},
+            customdata=[budget_name(int(t)) for t in own["ct_tokens"]],
+            marker=marker_of(str(method), 9),
+            hovertemplate="%{customdata} CT tokens, %{x:.1f}% kept: %{y:.1f}% right"
+            "<extra>%{fullData.name}</extra>",
+            **where,
         )
-    said = _fitted(fig, rows, slopes[slopes["task"] == task])
-    level_line(fig, float(rows["chance"].iloc[0]), "chance", "dash")
-    title = f"{task_name(task)}: {said} ({counted(rows, 'items')})"
-    finish(fig, title, "SFT's trimmed entries that the election keeps (%)", "correct (%)", 360)
-    return fig.update_layout(margin={"r": 70})
 
 
-def _fitted(fig: go.Figure, rows: pd.DataFrame, slope: pd.DataFrame) -> str:
-    """Draws the fitted line; says the slope, or that there is none."""
-    if not len(slope) or np.isnan(slope["slope"].iloc[0]):
-        return f"{rows['ct_tokens'].nunique()} budgets, too few for a slope"
+def _slope_told(slopes: pd.DataFrame, points: pd.DataFrame, task: str) -> str:
+    """The slope with its interval, or that there is none."""
+    own = slopes[slopes["task"] == task].iloc[0]
+    if np.isnan(own["slope"]):
+        budgets = points.loc[points["task"] == task, "ct_tokens"].nunique()
+        return f"{budgets} budgets, too few for a slope"
+    ends = "" if np.isnan(own["ci_low"]) else f" ({own['ci_low']:+.1f} to {own['ci_high']:+.1f})"
+    return f"slope {own['slope']:+.1f}{ends}".replace("-", "−")
+
+
+def _fitted(fig: go.Figure, rows: pd.DataFrame, slope: pd.DataFrame, where: dict[str, int]) -> None:
     own = slope.iloc[0]
+    if np.isnan(own["slope"]):
+        return
     x = np.array([rows["kept"].min(), rows["kept"].max()])
     y = rows["value"].mean() + own["slope"] / 10 * (x - rows["kept"].mean())
-    line = {"color": INK, "width": 1.2}
-    fig.add_scatter(x=x, y=y, mode="lines", line=line, name="fitted", hoverinfo="skip")
-    ends = "" if np.isnan(own["ci_low"]) else f", 95% {own['ci_low']:+.1f} to {own['ci_high']:+.1f}"
-    return f"{own['slope']:+.1f} points per 10% kept{ends}".replace("-", "−")
+    look = {"line": {"color": INK, "width": 1.2}, "legendgroup": "fitted", "hoverinfo": "skip"}
+    first = where == {"row": 1, "col": 1}
+    fig.add_scatter(x=x, y=y, mode="lines", name="fitted", showlegend=first, **look, **where)
 
 
 def examples_html(rows: Sequence[dict[str, Any]], lang: str = "", script: str = "") -> str:

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 
 from lrnb.analysis.kinds import label, ordered
 from lrnb.figures.region import COLOURS
-from lrnb.figures.scores import ACROSS
 from lrnb.figures.style import (
     CLASS_COLOURS,
     FAINT,
@@ -20,8 +19,10 @@ from lrnb.figures.style import (
     colour,
     error_bars,
     finish,
+    finish_panels,
     line_of,
     marker_of,
+    panels,
     token_axis,
 )
 from lrnb.study.parameters import budget_name
@@ -49,7 +50,7 @@ def leads_heatmap(leads: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}, %{x}: %{z:+.1f} points<extra></extra>",
     )  # fmt: skip
     title = f"Lead over {label(leads['baseline'].iloc[0])}, points; {SURE} Holm p < 0.05 in its language"
-    finish(fig, title, "merge, CT tokens", "", 190 + 42 * len(langs))
+    finish(fig, title, "merge, CT tokens", "language", 190 + 42 * len(langs))
     return fig.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
 
 
@@ -64,35 +65,20 @@ def leads_by_knowledge(points: pd.DataFrame, slopes: pd.DataFrame) -> go.Figure:
     least squares over the languages, where there are three. Left the base knows the language best.
     """
     budgets = sorted(points["ct_tokens"].unique())
-    places = [(1 + place // ACROSS, 1 + place % ACROSS) for place in range(len(budgets))]
-    rows, cols = places[-1][0], min(len(budgets), ACROSS)
-    titles = [f"{budget_name(int(budget))} CT tokens" for budget in budgets]
-    fig = blank(rows=rows, cols=cols, shared_xaxes="all", shared_yaxes="all", subplot_titles=titles,
-        horizontal_spacing=0.03, vertical_spacing=0.14)  # fmt: skip
-    for place, budget in zip(places, budgets, strict=True):
-        where = dict(zip(("row", "col"), place, strict=True))
+    names = [f"{budget_name(int(budget))} CT tokens" for budget in budgets]
+    fig, places = panels(names, 270, shared_xaxes="all")
+    for where, budget in zip(places, budgets, strict=True):
         own = points[points["ct_tokens"] == budget]
         fig.add_hline(y=0, line={"color": INK, "width": 1}, layer="below", **where)
         for number, method in enumerate(ordered(own["method"])):
-            _knowledge_marks(fig, own[own["method"] == method], number, where, place == places[0])
-            fitted = (
-                slopes[(slopes["method"] == method) & (slopes["ct_tokens"] == budget)]
-                if len(slopes)
-                else slopes
-            )
+            _knowledge_marks(fig, own[own["method"] == method], number, where, where == places[0])
+            there = slopes if not len(slopes) else slopes[slopes["method"] == method]
+            fitted = there if not len(there) else there[there["ct_tokens"] == budget]
             _knowledge_line(fig, own, method, fitted, where)
         _names_of_languages(fig, own, where)
-    languages = points["lang"].nunique()
-    finish(
-        fig,
-        f"Lead against how well the base knows the language (n = {languages} languages)",
-        "",
-        "",
-        130 + 330 * rows,
-    )
-    fig.update_layout(margin={"t": 76}).update_annotations(font={"size": 13})
-    fig.update_xaxes(title_text="base: bits per byte in X before CT", row=rows)
-    return fig.update_yaxes(title_text="lead (percentage points)", col=1)
+    title = f"Lead against how well the base knows the language (n = {points['lang'].nunique()} languages)"
+    x = "base: bits per byte in X before CT"
+    return finish_panels(fig, places, title, x, "lead (percentage points)")
 
 
 def _knowledge_marks(

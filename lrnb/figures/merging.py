@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 
 from lrnb.conflicts.counts import MODEL
 from lrnb.figures.style import (
-    CLASS_COLOURS,
+    DASHES,
+    DENSITY_SHADES,
     OUTCOME_NAMES,
     OUTCOMES,
     blank,
@@ -31,13 +32,18 @@ TOKENS = "CT tokens (log scale)"
 def candidates_on_dev(choices: pd.DataFrame, x: str, title: str, line: str | None = None) -> go.Figure:
     """Dev score of every candidate against the parameter `x`; the chosen one of a budget is ringed.
 
-    One line per budget (and per value of `line`); the chance level where the table has it.
+    One line per budget (and, dashed, per value of `line`); bars: 95% intervals, from `dev_error`; the chance
+    level. Both where the table has them.
     """
     fig = blank()
-    for place, (key, rows) in enumerate(choices.groupby(["ct_tokens"] + ([line] if line else []))):
-        rows, ink = rows.sort_values(x), CLASS_COLOURS[place % len(CLASS_COLOURS)]
-        name = budget_name(int(key[0])) + (f", {line} {key[1]:g}" if line else "")
-        look: dict[str, Any] = {"line": {"color": ink, "width": 2}, "marker": {"size": 7}}
+    budgets, values = (sorted(choices[by].unique()) if by else [""] for by in ("ct_tokens", line))
+    for key, rows in choices.groupby(["ct_tokens"] + ([line] if line else [])):
+        rows, ink = rows.sort_values(x), shade(budgets.index(key[0]), len(budgets))
+        name = f"{budget_name(int(key[0]))} CT tokens" + (f", {line} {key[1]:g}" if line else "")
+        dash = DASHES[values.index(key[1]) % len(DASHES)] if line else "solid"
+        look: dict[str, Any] = {"line": {"color": ink, "width": 2, "dash": dash}, "marker": {"size": 7}}
+        if "dev_error" in rows:
+            look["error_y"] = {"array": 1.96 * rows["dev_error"], "color": ink, "thickness": 1, "width": 3}
         fig.add_scatter(x=rows[x], y=rows["dev_score"], name=name, mode="lines+markers", **look)
         ring = {"size": 16, "symbol": "circle-open", "color": ink, "line": {"width": 3}}
         best = rows[rows["chosen"].astype(bool)]
@@ -45,7 +51,9 @@ def candidates_on_dev(choices: pd.DataFrame, x: str, title: str, line: str | Non
         fig.add_scatter(x=best[x], y=best["dev_score"], marker=ring, **look)
     if len(choices) and "chance" in choices:
         level_line(fig, float(choices["chance"].iloc[0]), "chance", "dash")
-    return finish(fig, f"{title} ({counted(choices, 'dev items')}, ring: chosen)", x, "dev score (%)")
+    return finish(
+        fig, f"{title} ({counted(choices, 'dev items')}, 95% intervals, ring: chosen)", x, "dev score (%)"
+    )
 
 
 def shares_by_budget(shares: pd.DataFrame) -> go.Figure:
@@ -118,7 +126,8 @@ def by_density(grid: pd.DataFrame) -> go.Figure:
     rows, fig = grid[grid["slack"] == 0], blank()
     x = token_axis(fig, rows["ct_tokens"])
     for place, (density, part) in enumerate(rows.groupby("density")):
-        look = {"line": {"color": CLASS_COLOURS[place % len(CLASS_COLOURS)]}, "marker": {"symbol": place}}
+        look = {"line": {"color": shade(place, rows["density"].nunique(), DENSITY_SHADES)}}
+        look |= {"marker": {"symbol": place, "size": 8}}
         y, look = 100 * part["sft_discarded_share"], look | {"mode": "lines+markers"}
         fig.add_scatter(x=x[part.index], y=y, name=f"density {density:g}", **look)
     title = f"SFT entries discarded at any density ({counted(rows, 'weights')})"
@@ -136,7 +145,7 @@ def price_of_slack(grid: pd.DataFrame, density: float) -> go.Figure:
             text=[f"ρ {slack:g}" for slack in part["slack"]],
             name=f"{part['budget'].iloc[0]} CT tokens",
             mode="lines+markers",
-            line={"color": CLASS_COLOURS[place % len(CLASS_COLOURS)]},
+            line={"color": shade(place, rows["ct_tokens"].nunique())},
             hovertemplate="%{text}: CT gives up %{x:.2f}%, SFT regains %{y:.2f}%"
             "<extra>%{fullData.name}</extra>",
         )
@@ -162,7 +171,7 @@ def fates(shares: pd.DataFrame) -> go.Figure:
         look = {"name": name, "marker": {"color": OUTCOMES[outcome]}, **hover}
         fig.add_bar(x=places, y=(100 * part / total).ravel(), **look)
     title = f"{_setting(shares)}: what becomes of each parent's entries ({counted(rows, 'weights')})"
-    finish(fig, title, "", "share of all weights (%)", 380)
+    finish(fig, title, "parent, CT tokens", "share of all weights (%)", 400)
     return fig.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
 
 

@@ -14,6 +14,7 @@ from lrnb.figures.style import (
     FAINT,
     INK,
     OUTCOMES,
+    PAPER,
     blank,
     colour,
     error_bars,
@@ -74,7 +75,7 @@ def leads_and_discarded(rows: pd.DataFrame, discarded: Mapping[int, float]) -> g
     below = {"domain": [0, 0.2], "range": [0, max(shown, default=0.0) * 1.5 or 1], "nticks": 3}
     fig.update_layout(
         yaxis={"domain": [0.36, 1]}, yaxis2=AXIS | below | {"title": {"text": "SFT discarded<br>(%)"}},
-        xaxis={"anchor": "y2"}, margin={"r": 96}, legend={"y": 1.02, "yanchor": "bottom"},
+        xaxis={"anchor": "y2"}, margin={"r": 96, "t": 84}, legend={"y": 1.02, "yanchor": "bottom"},
     )  # fmt: skip
     return fig
 
@@ -108,7 +109,7 @@ def _pooled(fig: go.Figure, rows: pd.DataFrame) -> None:
 def _this_run(fig: go.Figure, rows: pd.DataFrame) -> None:
     if len(rows):
         edge = [INK if outside else FAINT for outside in rows["outside"]]
-        mark = {"symbol": "circle", "size": 9, "color": "white", "line": {"color": edge, "width": 2}}
+        mark = {"symbol": "circle", "size": 9, "color": PAPER, "line": {"color": edge, "width": 2}}
         hover = "this run: %{y:+.1f} points<extra></extra>"
         fig.add_scatter(
             x=rows["x"] + 0.3 * WIDTH, y=rows["own"], name="this run", mode="markers", marker=mark,

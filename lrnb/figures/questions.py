@@ -6,10 +6,20 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lrnb.analysis.question_merges import Asked, shown_name
-from lrnb.figures.style import CLASS_COLOURS, INK, blank, error_bars, finish, line_of, marker_of, token_axis
+from lrnb.figures.style import (
+    CLASS_COLOURS,
+    DASHES,
+    INK,
+    blank,
+    colour,
+    error_bars,
+    finish,
+    line_of,
+    marker_of,
+    token_axis,
+)
 from lrnb.study.parameters import budget_name
 
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 APART = 0.007  # between the selectors' error bars, on the axis of shares
 EVENED_DASH = {"none": "solid", "norm": "dash", "share": "dot"}
@@ -37,7 +47,7 @@ def selectors_by_share(points: pd.DataFrame) -> go.Figure:
     fig = finish(fig, title, height=220 + 230 * len(densities))
     fig.update_annotations(font={"size": 12})
     fig.update_xaxes(title_text="share won back", row=len(densities))
-    return fig.update_yaxes(title_text="points", col=1).update_layout(legend={"y": -0.16})
+    return fig.update_yaxes(title_text="points", col=1).update_layout(legend={"y": -0.16}, margin={"t": 84})
 
 
 def _title(points: pd.DataFrame, density: float, budget: int) -> str:
@@ -69,7 +79,7 @@ def discarded_by_evening(points: pd.DataFrame) -> go.Figure:
     points = points.assign(x=token_axis(fig, points["ct_tokens"]))
     for place, (how, rows) in enumerate(points.groupby("how", sort=False)):
         name = "weights as they are" if how == "none" else f"evened by {how}"
-        ink = CLASS_COLOURS[place]
+        ink = colour("ties")
         fig.add_scatter(
             x=rows["x"], y=rows["difference"], name=name,
         mode="lines+markers",

@@ -29,7 +29,7 @@ def lead_map(cells: pd.DataFrame, surface: pd.DataFrame) -> go.Figure:
             _zero_line(fig, surface[surface["x_share"] == share], column, dash, place)
     name, seeds = label(cells["method"].iloc[0]), int(cells["seeds"].min())
     title = f"Lead of {name} over CT-then-SFT, points ± 95%, {seeds} seeds a cell; lines: lead zero, its band"
-    return finish(fig, title, "CT tokens", height=430)
+    return finish(fig, title, "CT tokens", height=440)
 
 
 def beside_map(points: pd.DataFrame, column: str, what: str) -> go.Figure:
@@ -47,7 +47,7 @@ def _panels(cells: pd.DataFrame, ends: tuple[float, float], colours: str, unit: 
     fig = blank(rows=1, cols=len(shares), subplot_titles=titles, shared_yaxes=True,
         horizontal_spacing=0.03)  # fmt: skip
     scale = {"colorscale": colours, "cmin": ends[0], "cmax": ends[1], "colorbar": {"title": {"text": unit}}}
-    fig.update_layout(coloraxis=scale)
+    fig.update_layout(coloraxis=scale, margin={"t": 84}).update_annotations(font={"size": 13})
     for place, share in enumerate(shares, 1):
         _heat(fig, cells[cells["x_share"] == share], place)
     return fig.update_yaxes(title_text="SFT examples", row=1, col=1)

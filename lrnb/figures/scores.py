@@ -22,15 +22,18 @@ from lrnb.figures.style import (
     CLASS_COLOURS,
     FAINT,
     INK,
+    PAPER,
     blank,
     colour,
     counted,
     error_bars,
     finish,
+    finish_panels,
     level_line,
     line_of,
     marker_of,
     model_name,
+    panels,
     task_name,
     token_axis,
 )
@@ -38,7 +41,6 @@ from lrnb.statistics import above_chance
 from lrnb.study.parameters import budget_name
 
 PLAIN = ("base", "sft")  # models that saw no CT tokens
-ACROSS = 3  # plots side by side
 
 
 def scores_by_budget(
@@ -70,7 +72,7 @@ def scores_by_budget(
     said = f"{counted(rows, 'items')}, 95% intervals, items only; {NOT_ABOVE} not above chance"
     title = f"{task_name(task)}: score against CT tokens ({said})"
     finish(fig, title, "CT tokens (log scale)", "correct (%)", 460 if legend else 340)
-    return fig.update_layout(showlegend=legend, margin={"r": 70})
+    return fig.update_layout(showlegend=legend)
 
 
 def _methods(rows: pd.DataFrame) -> list[str]:
@@ -138,7 +140,13 @@ def differences_to_baseline(table: pd.DataFrame, task: str = "mean", baseline: s
     fig.add_vline(x=0, line={"color": INK, "width": 1})
     title = f"{task_name(task)}: difference to {label(baseline)} on the same items ({counted(rows, 'items')})"
     noise = " or ".join(dict.fromkeys(rows["noise"])) if "noise" in rows else ITEMS_ONLY
-    finish(fig, title, f"difference (percentage points), 95% interval, {noise}", "", 140 + 30 * len(rows))
+    finish(
+        fig,
+        title,
+        f"difference (percentage points), 95% interval, {noise}",
+        "CT tokens, merge",
+        140 + 30 * len(rows),
+    )
     names = [f"{budget_name(int(t))}  {label(m)}" for t, m in rows[["ct_tokens", "method"]].to_numpy()]
     fig.update_yaxes(tickvals=rows["place"].tolist(), ticktext=names, autorange="reversed")
     return fig.update_layout(showlegend=False)
@@ -147,7 +155,7 @@ def differences_to_baseline(table: pd.DataFrame, task: str = "mean", baseline: s
 def _difference_marks(fig: go.Figure, rows: pd.DataFrame) -> None:
     method = rows["method"].iloc[0]
     ink, hover = colour(method), "%{x:+.1f} points<br>p = %{customdata[0]:.3f}, Holm %{customdata[1]:.3f}"
-    fills = [ink if sure else "white" for sure in rows["p_holm"] < 0.05]
+    fills = [ink if sure else PAPER for sure in rows["p_holm"] < 0.05]
     fig.add_scatter(
         x=rows["difference"],
         y=rows["place"],
@@ -167,26 +175,18 @@ def front(table: pd.DataFrame) -> go.Figure:
     line is the front: left of it and below it a model is beaten in one language, and not better in the other.
     """
     found = fronts(table)
-    places = [(1 + place // ACROSS, 1 + place % ACROSS) for place in range(len(found))]
-    rows, cols = max(places, default=(1, 1))[0], max(1, min(len(found), ACROSS))
-    titles = [f"{budget_name(budget)} CT tokens" if budget else "no CT" for budget in found]
-    fig = blank(
-        rows=rows, cols=cols, shared_xaxes="all", shared_yaxes="all", subplot_titles=titles,
-        horizontal_spacing=0.03, vertical_spacing=0.12,
-    )  # fmt: skip
-    for place, (budget, ahead) in zip(places, found.items(), strict=True):
-        where = dict(zip(("row", "col"), place, strict=True))
+    names = [f"{budget_name(budget)} CT tokens" if budget else "no CT" for budget in found]
+    fig, places = panels(names or ["no CT"], 270, shared_xaxes="all")
+    for where, (budget, ahead) in zip(places, found.items(), strict=False):
         there = table[table["ct_tokens"].isin([0, budget])]
-        _front_line(fig, ahead, table, where, first=place == places[0])
+        _front_line(fig, ahead, table, where, first=where == places[0])
         for method in _methods(there):
             new = method not in {trace.legendgroup for trace in fig.data}
             _arm(fig, there[there["method"] == method], where, first=new)
     items = f"n = {table['n'].max():,} and {table['n_en'].max():,} items, 95% intervals" if len(table) else ""
-    finish(fig, f"X against English at each CT budget ({items})", "", "", 130 + 330 * rows)
-    fig.update_layout(margin={"t": 76}).update_annotations(font={"size": 13})
     fig.update_xaxes(range=_room(table, "_en")).update_yaxes(range=_room(table, ""))
-    fig.update_xaxes(title_text="correct in English (%)", row=rows)
-    return fig.update_yaxes(title_text="correct in X (%)", col=1)
+    title = f"X against English at each CT budget ({items})"
+    return finish_panels(fig, places, title, "correct in English (%)", "correct in X (%)")
 
 
 def _room(table: pd.DataFrame, which: str) -> list[float]:
@@ -247,13 +247,13 @@ def predicted_classes(counts: pd.DataFrame, task: str) -> go.Figure:
             x=100 * counts[answer] / totals,
             orientation="h",
             name=escape(str(answer)[:28]),
-            marker={"color": ink, "line": {"color": "white", "width": 1}},
+            marker={"color": ink, "line": {"color": PAPER, "width": 1}},
             customdata=counts[answer],
             hovertemplate="%{y}: %{customdata} items, %{x:.0f}%<extra>%{fullData.name}</extra>",
         )
     fig.update_yaxes(autorange="reversed")
     title = f"{task_name(task)}: what the models answer ({counted(totals.to_frame('n'), 'items')})"
-    finish(fig, title, "share of the items (%)", "", 150 + 24 * len(counts), rows=True)
+    finish(fig, title, "share of the items (%)", "model", 150 + 24 * len(counts), rows=True)
     return fig.update_layout(barmode="stack", legend={"traceorder": "normal"})
 
 
@@ -264,15 +264,15 @@ def training_history(history: pd.DataFrame, budgets: Sequence[int] = ()) -> go.F
     """
     fig = blank(rows=1, cols=2, horizontal_spacing=0.14)
     lines = (
-        ("loss", "training loss", "ct", 1),
-        ("bits_per_byte_x", "held-out X", "average", 2),
-        ("bits_per_byte_en", "held-out English", "task_arithmetic", 2),
+        ("loss", "training loss", "solid", 1),
+        ("bits_per_byte_x", "held-out X", "solid", 2),
+        ("bits_per_byte_en", "held-out English", "dot", 2),
     )
-    for column, name, method, col in lines:
+    for column, name, dash, col in lines:
         if column in history and history[column].notna().any():
             seen = history.dropna(subset=[column])
             look = {"mode": "lines" if col == 1 else "lines+markers", "row": 1, "col": col}
-            ink = {"color": colour(method), "width": 2}
+            ink = {"color": colour("ct"), "width": 2, "dash": dash}
             fig.add_scatter(x=seen["tokens"], y=seen[column], name=name, line=ink, **look)
     for budget in budgets:
         fig.add_vline(x=budget, line={"color": FAINT, "width": 1, "dash": "dot"})

@@ -6,7 +6,8 @@ lost. Names that come from models or data are escaped before they reach a figure
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -18,21 +19,28 @@ from plotly.subplots import make_subplots
 from lrnb.analysis.kinds import label, look_of
 from lrnb.study.parameters import budget_name
 
-INK, FAINT, RULE = "#24292f", "#6a737d", "#e3e6ea"
+INK, FAINT, RULE, PAPER = "#24292f", "#6a737d", "#e3e6ea", "#ffffff"
 BUDGET_SHADES = ("#9ecae1", "#4292c6", "#08519c", "#041f3d")  # light to dark as CT tokens grow
-CLASS_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8c8c8c")
+DENSITY_SHADES = ("#dfc27d", "#bf812d", "#8c510a", "#543005")  # and as density grows
+#: Answers, selectors, languages: what is no kind of model. Tol's muted palette.
+CLASS_COLOURS = ("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#AA4499", "#44AA99", "#8c8c8c")
 #: What becomes of an entry that trimming kept: its colour, and how it is called.
-OUTCOMES = {"agreed": "#0072B2", "reserved": "#CC79A7", "ceded": "#E69F00", "discarded": "#D55E00"}
+OUTCOMES = {"agreed": "#8796a5", "reserved": "#7b3294", "ceded": "#c2a5cf", "discarded": "#b2182b"}
+#: What the others do where the protected parent has a kept entry; the rest is in OUTCOMES.
+FATES = {"alone": "#d0d4d9", "won": "#1b7837"}
 OUTCOME_NAMES = {
     "agreed": "merged",
     "reserved": "won back by slack",
     "ceded": "given up to slack",
     "discarded": "discarded",
 }
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ABOVE_LEGEND = 60  # pixels from the lower edge of the plot
 MARGIN = 56  # pixels above and below the plot
+ACROSS = 3  # panels side by side
+BETWEEN = 76  # pixels between rows of panels: ticks and the next panel's name
 
-
+BELOW_MODE_BAR = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 26}}
 HATCH = {"fillmode": "overlay", "size": 10, "solidity": 0.2}
 AXIS = {
     "gridcolor": RULE,
@@ -47,7 +55,7 @@ LOOK = {
     "layout": {
         "colorway": CLASS_COLOURS,
         "autotypenumbers": "strict",
-        "title": {"x": 0, "xref": "paper", "font": {"size": 15}},
+        "title": {"x": 0, "xref": "paper", "font": {"size": 15}, **BELOW_MODE_BAR},
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": INK},
         "margin": {"l": 64, "r": 20, "t": MARGIN, "b": MARGIN},
         "hoverlabel": {"align": "left", "font": {"size": 13}},
@@ -56,7 +64,7 @@ LOOK = {
         "yaxis": AXIS,
     },
     "data": {
-        "bar": [{"marker": {"line": {"color": "white", "width": 0.5}, "pattern": HATCH}}],
+        "bar": [{"marker": {"line": {"color": PAPER, "width": 0.5}, "pattern": HATCH}}],
         "heatmap": [{"colorbar": {"outlinewidth": 0, "ticks": ""}}],
     },
 }
@@ -72,15 +80,47 @@ def blank(**plots: Any) -> go.Figure:
 def finish(
     fig: go.Figure, title: str, x: str = "", y: str = "", height: int = 420, *, rows: bool = False
 ) -> go.Figure:
-    """Title, axes' names and height in pixels; the rest of the look is in the template.
+    """Title, axes' names (none: they stay) and height in pixels; the rest of the look is in the template.
 
     rows: the plot is as high as its rows need, so that the legend is placed by pixels.
     """
     fig.update_layout(height=height, title={"text": title})
     if rows:
         fig.update_layout(legend={"y": -ABOVE_LEGEND / (height - 2 * MARGIN)})
-    fig.update_xaxes(title_text=x or None)
-    return fig.update_yaxes(title_text=y or None)
+    if x:
+        fig.update_xaxes(title_text=x)
+    return fig.update_yaxes(title_text=y) if y else fig
+
+
+def panels(names: Sequence[str], high: int, **plots: Any) -> tuple[go.Figure, list[dict[str, int]]]:
+    """An empty figure of one panel a name, each `high` pixels, ACROSS side by side; row and col of each.
+
+    Panels have one y axis, to be read at the left. Ends with `finish_panels`.
+    """
+    rows, cols = -(-len(names) // ACROSS), min(len(names), ACROSS)
+    places = [{"row": 1 + place // ACROSS, "col": 1 + place % ACROSS} for place in range(len(names))]
+    inner = rows * high + (rows - 1) * BETWEEN
+    spaces = {"horizontal_spacing": 0.03, "vertical_spacing": BETWEEN / inner if rows > 1 else 0}
+    there = [[{"row": r, "col": c} in places for c in range(1, cols + 1)] for r in range(1, rows + 1)]
+    specs = [[{} if one else None for one in row] for row in there]
+    shared = {"subplot_titles": names, "shared_yaxes": "all", **spaces, **plots}
+    fig = blank(rows=rows, cols=cols, specs=specs, **shared)
+    top = MARGIN + 18 * (1 + max(name.count("<br>") for name in names))
+    return fig.update_layout(height=inner + top + MARGIN + ABOVE_LEGEND, margin={"t": top}), places
+
+
+def finish_panels(
+    fig: go.Figure, places: Sequence[dict[str, int]], title: str, x: str, y: str = ""
+) -> go.Figure:
+    """Title; y's name at the left of every row, x's below the lowest panel of every column."""
+    finish(fig, title, height=fig.layout.height).update_annotations(font={"size": 13})
+    lowest = {place["col"]: place for place in places}
+    name = "<br>".join(textwrap.wrap(x, 78 // len(lowest)))
+    for where in lowest.values():
+        fig.update_xaxes(title_text=name, showticklabels=True, **where)
+    inner = fig.layout.height - fig.layout.margin.t - MARGIN - ABOVE_LEGEND
+    fig.update_layout(legend={"y": -(ABOVE_LEGEND + 18 * name.count("<br>")) / inner})
+    return fig.update_yaxes(title_text=y or None, col=1)
 
 
 def colour(method: str) -> str:
@@ -109,6 +149,7 @@ def level_line(fig: go.Figure, y: float, text: str, dash: str, anchor: str = "mi
     """A horizontal line, named at the right of the plot; `anchor`: which edge of the name is at the line."""
     fig.add_hline(y=y, line={"color": FAINT, "width": 1.3, "dash": dash}, layer="below")
     place = {"x": 1, "xref": "paper", "xanchor": "left", "y": y, "yanchor": anchor}
+    fig.update_layout(margin={"r": 70})  # the name's room
     fig.add_annotation(text=f" {text}", showarrow=False, font={"size": 11, "color": FAINT}, **place)
 
 
@@ -147,7 +188,7 @@ def model_name(model: str) -> str:
     return f"{label(method)} {escape(budget)}".strip()
 
 
-def shade(place: int, of: int) -> str:
-    """The colour of budget number `place` of `of`, light to dark."""
-    last = len(BUDGET_SHADES) - 1
-    return BUDGET_SHADES[min(place + (of < last), last) if of <= last else round(place * last / (of - 1))]
+def shade(place: int, of: int, shades: Sequence[str] = BUDGET_SHADES) -> str:
+    """The colour of budget (or density) number `place` of `of`, light to dark."""
+    last = len(shades) - 1
+    return shades[min(place + (of < last), last) if of <= last else round(place * last / (of - 1))]

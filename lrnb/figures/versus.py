@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
-from lrnb.figures.style import CLASS_COLOURS, INK, blank, counted, error_bars, finish, task_name
+from lrnb.figures.style import CLASS_COLOURS, INK, PAPER, blank, counted, error_bars, finish, task_name
 
 MEANS = ("mean", "mean_en")
 
@@ -32,7 +32,7 @@ def versus_by_task(table: pd.DataFrame) -> go.Figure:
     title = f"Difference to {escape(str(rows['baseline'].iloc[0]))} ({counted(rows, 'documents')})"
     noise = " or ".join(dict.fromkeys(rows["noise"]))
     what = f"difference (percentage points), 95% interval, {escape(noise)}"
-    finish(fig, title, what, "", 150 + (14 + 12 * len(models)) * len(places), rows=True)
+    finish(fig, title, what, "task", 150 + (14 + 12 * len(models)) * len(places), rows=True)
     return fig.update_yaxes(tickvals=list(places.values()), ticktext=list(places), autorange="reversed")
 
 
@@ -46,7 +46,7 @@ def _model_marks(fig: go.Figure, rows: pd.DataFrame, shift: float, ink: str) -> 
         marker={
             "size": 9,
             "line": {"color": ink, "width": 2},
-            "color": [ink if sure else "white" for sure in rows["p_holm"] < 0.05],
+            "color": [ink if sure else PAPER for sure in rows["p_holm"] < 0.05],
         },
         error_x=error_bars(rows, "difference", ink, 2),
         customdata=rows[["p", "p_holm", "n"]],

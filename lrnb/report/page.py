@@ -323,12 +323,7 @@ def _failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
         (wrong, "wrong", "wrong script", "written answers in another script (%)"),
         (near, "nearest", "overlap", "errors that take the nearest wrong option (%)"),
     )
-    drawn = [
-        shares_by_model(table, column, task, title, what)
-        for table, column, title, what in asked
-        for task in dict.fromkeys(table["task"])
-    ]
-    drawn += [scores_against_kept(points, slopes, task) for task in slopes["task"]]
+    drawn = [shares_by_model(*one) for one in asked] + [scores_against_kept(points, slopes)]
     said = findings.findings_of_failures(broken, wrong, near, slopes, tasks)
     files = [f"failures/{name}.csv" for name in (*FAILURES, "failures")]
     return {"said": said, "figures": drawn, "files": files}

@@ -18,8 +18,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lrnb.errors import UserError
-
-WIDTH = 840  # pixels, what JupyterLab leaves of 1280
+from lrnb.widgets.frame import framed
 
 
 def headless() -> bool:
@@ -122,7 +121,8 @@ class Explorer:
             control.observe(self._changed, "value")
         layout = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 24px")
         row = w.Box(list(self.controls.values()), layout=layout).add_class("lrnb-controls")
-        parts = [html_part(escape(hint), "lrnb-hint"), row, self._error, self.figure, self._text, *below]
+        figure = framed(self.figure)
+        parts = [html_part(escape(hint), "lrnb-hint"), row, self._error, figure, self._text, *below]
         self.box = w.VBox(parts).add_class(f"lrnb-{name}").add_class("lrnb-explorer")
 
     @property
@@ -147,14 +147,14 @@ class Explorer:
     def redraw(self) -> None:
         """Draw the present state. What `draw` raises stands in the widget; the figure stays as it was."""
         with self._told():
-            self._transplant(_sized(self._draw(**self.state)))
+            self._transplant(self._draw(**self.state))
             self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
 
     def _open_figure(self) -> None:
         """The figure opens with its first traces: what is sent while its page still loads can be lost."""
         first = go.Figure()
         with self._told():
-            first = _sized(self._draw(**self.state))
+            first = self._draw(**self.state)
             self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
         self.figure = go.FigureWidget(first)
         self.figure.add_class("lrnb-figure")
@@ -209,10 +209,6 @@ class Explorer:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.box._repr_mimebundle_(**options)
-
-
-def _sized(fig: go.Figure) -> go.Figure:
-    return fig.update_layout(width=fig.layout.width or WIDTH)
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

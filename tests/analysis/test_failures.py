@@ -247,15 +247,29 @@ def test_lost_answers_are_those_the_other_had(items: pd.DataFrame) -> None:
 
 def test_figures_show_shares_chance_and_interval(items: pd.DataFrame) -> None:
     near = failures.overlap_errors(items)
-    task = near["task"].iloc[0]
-    rows = near[near["task"] == task]
-    fig = figures.shares_by_model(near, "nearest", task, "overlap", "errors (%)")
-    points, chance = fig.data
-    assert list(points.x) == list(rows["nearest"])
-    assert list(chance.x) == list(rows["expected"]) and chance.name == "chance"
-    assert np.allclose(points.error_x.array, rows["ci_high"] - rows["nearest"])
-    assert re.search(r"n = \d+", fig.layout.title.text)
-    assert not figures.shares_by_model(near, "nearest", "none there", "overlap", "errors (%)").data
+    tasks = list(dict.fromkeys(near["task"]))
+    fig = figures.shares_by_model(near, "nearest", "overlap", "errors (%)")
+    for task, points, random in zip(tasks, fig.data[::2], fig.data[1::2], strict=True):
+        rows = near[near["task"] == task]
+        assert list(points.x) == list(rows["nearest"])
+        assert list(random.x) == list(rows["expected"]) and random.name == "at random"
+        assert np.allclose(points.error_x.array, rows["ci_high"] - rows["nearest"])
+    names = [note.text for note in fig.layout.annotations]
+    assert len(names) == len(tasks) and all(re.search(r"n = \d+", name) for name in names)
+    assert not figures.shares_by_model(near.head(0), "nearest", "overlap", "errors (%)").data
+
+
+def test_a_task_of_zeros_has_no_panel_and_is_named(items: pd.DataFrame) -> None:
+    near = failures.overlap_errors(items)
+    none, *rest = dict.fromkeys(near["task"])
+    zeros = near.assign(nearest=near["nearest"].where(near["task"] != none, 0.0))
+    fig = figures.shares_by_model(zeros, "nearest", "overlap", "errors (%)")
+    assert len(fig.data) == 2 * len(rest)
+    assert f"0% in every model: {none}" in fig.layout.title.text
+    assert not any(note.text.startswith(f"{none}<br>") for note in fig.layout.annotations)
+    empty = figures.shares_by_model(near.assign(nearest=0.0), "nearest", "overlap", "errors (%)")
+    assert not empty.data and empty.layout.height < 200
+    assert "0% in every model" in empty.layout.annotations[0].text
 
 
 def test_accuracy_against_kept_has_the_chance_line_and_says_when_points_are_few(made: Path) -> None:
@@ -263,14 +277,14 @@ def test_accuracy_against_kept_has_the_chance_line_and_says_when_points_are_few(
     points = failures.kept_and_scores(scores, made_shares())
     assert set(points["method"]) == {"ties", "ties_sv"} and not points["task"].str.startswith("mean").any()
     slope = {"task": "topic", "slope": 12.0, "ci_low": -1.0, "ci_high": 25.0}
-    fig = figures.scores_against_kept(points, pd.DataFrame([slope]), "topic")
+    fig = figures.scores_against_kept(points, pd.DataFrame([slope]))
     assert {shape.y0 for shape in fig.layout.shapes} == {25.0}
-    assert "+12.0 points per 10% kept, 95% −1.0 to +25.0" in fig.layout.title.text
-    line = fig.data[-1]
+    assert "slope +12.0 (−1.0 to +25.0)" in fig.layout.annotations[0].text
+    line = next(trace for trace in fig.data if trace.name == "fitted")
     assert (line.y[1] - line.y[0]) / (line.x[1] - line.x[0]) == pytest.approx(1.2)
     few = pd.DataFrame([slope | {"slope": np.nan}])
-    fig = figures.scores_against_kept(points, few, "topic")
-    assert "2 budgets, too few for a slope" in fig.layout.title.text
+    fig = figures.scores_against_kept(points, few)
+    assert "2 budgets, too few for a slope" in fig.layout.annotations[0].text
     assert "fitted" not in [trace.name for trace in fig.data]
 
 

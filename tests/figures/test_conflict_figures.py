@@ -107,7 +107,7 @@ def test_the_sign_histogram_holds_every_kept_entry_once(atlas):
     assert table[["won", "reserved", "discarded"]].sum().sum() == pytest.approx(total["conflicts"])
     assert table["reserved"].sum() == pytest.approx(total["reserved"])
     fig = figures.sign_histogram(found, "layer 1")
-    assert sum(sum(bar.y) for bar in fig.data) == pytest.approx(total["sft_kept"])
+    assert sum(sum(bar.y * bar.width) for bar in fig.data) == pytest.approx(total["sft_kept"])
 
 
 def test_figures_along_budgets(budgets):
@@ -259,7 +259,7 @@ def test_figures_of_more_than_two_parents(three):
     assert np.sum([bar.x for bar in fates], axis=0) == pytest.approx([100, 100, 100])
     assert "the others" in fig.layout.xaxis.title.text
     signs = figures.sign_histogram(found)
-    assert sum(sum(bar.y) for bar in signs.data) == pytest.approx(total["ct_kept"])
+    assert sum(sum(bar.y * bar.width) for bar in signs.data) == pytest.approx(total["ct_kept"])
     maps = [figures.conflict_heatmap(three, column) for column in of_atlas.map_columns(three)]
     assert not any("<img" in figure.to_json() for figure in (fig, signs, *maps))
 

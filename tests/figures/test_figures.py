@@ -10,7 +10,7 @@ from support.made_run import BUDGETS, EVIL, METHODS, made_choices, made_shares, 
 from lrnb import figures
 from lrnb.analysis import comparisons, results
 from lrnb.analysis.kinds import KINDS, label
-from lrnb.figures.style import colour
+from lrnb.figures.style import PAPER, colour
 from lrnb.merging.methods import find
 from lrnb.scoring import predictions
 from lrnb.study.stages import RunPaths
@@ -71,7 +71,7 @@ def test_differences_are_full_only_after_correction(run) -> None:
     for trace in fig.data:
         rows = table[(table["task"] == "mean") & (table["baseline"] == "ct_then_sft")]
         own = rows[rows["method"].map(label) == trace.name]
-        full = [c != "white" for c in trace.marker.color]
+        full = [c != PAPER for c in trace.marker.color]
         assert full == list(own["p_holm"] < 0.05)
         assert list(trace.x) == list(own["difference"])
 

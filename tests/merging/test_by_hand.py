@@ -11,7 +11,7 @@ import pytest
 
 from lrnb import figures, widgets
 from lrnb.figures.by_hand import xi
-from lrnb.figures.style import OUTCOMES
+from lrnb.figures.style import OUTCOMES, PAPER
 from lrnb.merging import by_hand
 from lrnb.pipeline import notebooks
 from lrnb.study.parameters import ROOT
@@ -44,7 +44,7 @@ def test_the_words_of_the_notebook_hold() -> None:
 def test_figures_hatch_what_is_lost_and_frame_what_is_won_back() -> None:
     sft = figures.elected_by_hand().data[1]
     assert list(sft.marker.pattern.shape) == ["/", "", "", "", "/", ""]
-    assert list(sft.marker.color)[1] == "white"  # trimmed away
+    assert list(sft.marker.color)[1] == PAPER  # trimmed away
     assert not any(figures.elected_by_hand(reveal=False).data[1].marker.pattern.shape)
     delta, _, framed = figures.slackened_by_hand(0.5).data[:3]
     assert list(delta.x) == ["p5", "p1"]

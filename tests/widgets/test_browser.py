@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import Notebook, Page, check_export, chromium
+from support.browser import HIGH, WIDE, Notebook, Page, check_export, chromium
 from support.lab import Lab
 
 from lrnb.merging import by_hand as hand
@@ -76,6 +77,29 @@ def test_the_smallest_slack_that_wins_p1_back_is_found_with_the_slider(by_hand: 
         by_hand.press(slack, "ArrowRight")
     assert back == {0.65: "p5", 0.7: "p5", 0.75: "p1, p5", 0.8: "p1, p5"}
     assert by_hand.number("ξ", ".lrnb-slack-by-hand") == "0.35"
+
+
+WIDTHS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
+  figure => [figure._fullLayout.width, figure.closest('.jp-OutputArea-output').clientWidth])"""
+
+
+def test_figures_are_as_wide_as_the_cell_whatever_its_width(by_hand: Notebook) -> None:
+    for wide in (1920, WIDE):
+        by_hand.page.set_viewport_size({"width": wide, "height": HIGH})
+        by_hand.page.wait_for_timeout(600)
+        found = by_hand.page.evaluate(WIDTHS)
+        assert len(found) == 4
+        assert all(abs(figure - cell) <= 4 for figure, cell in found)
+    assert found[0][0] > 700  # what plotly takes where it knows no width
+
+
+def test_figures_are_in_the_colours_of_the_theme(by_hand: Notebook, lab: Lab) -> None:
+    colour = "css => getComputedStyle(document.querySelector(css)).fill"
+    ink = by_hand.page.evaluate(colour, ".lrnb-trim-by-hand .gtitle")
+    red = int(re.findall(r"\d+", ink)[0])
+    assert (red > 200) == lab.dark and (red < 80) != lab.dark
+    paper = "css => getComputedStyle(document.querySelector(css)).backgroundColor"
+    assert by_hand.page.evaluate(paper, ".lrnb-trim-by-hand .main-svg") == "rgba(0, 0, 0, 0)"
 
 
 def test_nothing_went_wrong_in_the_page(by_hand: Notebook, lab: Lab) -> None:
