@@ -1,5 +1,7 @@
 from .answers import answers_table as answers_table
 from .answers import option_shares as option_shares
+from .bits import bits_along as bits_along
+from .bits import forgetting as forgetting
 from .by_hand import elected_by_hand as elected_by_hand
 from .by_hand import merged_by_hand as merged_by_hand
 from .by_hand import slackened_by_hand as slackened_by_hand
@@ -11,8 +13,6 @@ from .failures import examples_html as examples_html
 from .failures import scores_against_kept as scores_against_kept
 from .failures import shares_across_languages as shares_across_languages
 from .failures import shares_by_model as shares_by_model
-from .forgetting import bits_along as bits_along
-from .forgetting import forgetting as forgetting
 from .merging import by_density as by_density
 from .merging import candidates_on_dev as candidates_on_dev
 from .merging import fates as fates

@@ -126,9 +126,9 @@ def by_density(grid: pd.DataFrame) -> go.Figure:
     rows, fig = grid[grid["slack"] == 0], blank()
     x = token_axis(fig, rows["ct_tokens"])
     for place, (density, part) in enumerate(rows.groupby("density")):
-        look = {"line": {"color": shade(place, rows["density"].nunique(), DENSITY_SHADES)}}
-        look |= {"marker": {"symbol": place, "size": 8}}
-        y, look = 100 * part["sft_discarded_share"], look | {"mode": "lines+markers"}
+        line = {"color": shade(place, rows["density"].nunique(), DENSITY_SHADES)}
+        look = {"mode": "lines+markers", "line": line, "marker": {"symbol": place, "size": 8}}
+        y = 100 * part["sft_discarded_share"]
         fig.add_scatter(x=x[part.index], y=y, name=f"density {density:g}", **look)
     title = f"SFT entries discarded at any density ({counted(rows, 'weights')})"
     finish(fig, title, TOKENS, "share of SFT's kept entries (%)")

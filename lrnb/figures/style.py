@@ -102,7 +102,7 @@ def panels(names: Sequence[str], high: int, **plots: Any) -> tuple[go.Figure, li
     inner = rows * high + (rows - 1) * BETWEEN
     spaces = {"horizontal_spacing": 0.03, "vertical_spacing": BETWEEN / inner if rows > 1 else 0}
     there = [[{"row": r, "col": c} in places for c in range(1, cols + 1)] for r in range(1, rows + 1)]
-    specs = [[{} if one else None for one in row] for row in there]
+    specs: list[list[Any]] = [[{} if one else None for one in row] for row in there]
     shared = {"subplot_titles": names, "shared_yaxes": "all", **spaces, **plots}
     fig = blank(rows=rows, cols=cols, specs=specs, **shared)
     top = MARGIN + 18 * (1 + max(name.count("<br>") for name in names))

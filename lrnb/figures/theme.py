@@ -74,17 +74,17 @@ def lightened() -> dict[str, str]:
         *BUDGET_SHADES,
         *DENSITY_SHADES,
     ]
-    return {one: lighter(one) for one in dict.fromkeys(used) if contrast(one, DARK) < SEEN}
+    return {one: lighter(one) for one in dict.fromkeys(used) if colour_contrast(one, DARK) < SEEN}
 
 
 def lighter(colour: str) -> str:
     """The colour with as little white as makes it seen on a dark theme."""
     steps = ([round(part + (255 - part) * step / 20) for part in channels(colour)] for step in range(21))
     mixed = ("#" + "".join(f"{part:02x}" for part in one) for one in steps)
-    return next(one for one in mixed if contrast(one, DARK) >= SEEN)
+    return next(one for one in mixed if colour_contrast(one, DARK) >= SEEN)
 
 
-def contrast(one: str, other: str) -> float:
+def colour_contrast(one: str, other: str) -> float:
     """Contrast of two colours by WCAG, from 1 (none) to 21."""
     high, low = sorted((_luminance(channels(one)), _luminance(channels(other))), reverse=True)
     return (high + 0.05) / (low + 0.05)

@@ -28,7 +28,15 @@ from lrnb.tuning.live_merge import Prompt
 def every_figure(folder: Path) -> dict[str, go.Figure]:
     """{name: figure}; `folder` takes the made-up runs."""
     makers = [of_the_report(folder / "run"), of_languages(folder / "languages"), of_atlases(), of_hands()]
-    makers += [of_choices(), of_questions(), of_regions(), of_pools(), of_comparisons(), of_prompts()]
+    makers += [
+        of_choices(),
+        of_questions(),
+        of_regions(),
+        of_pools(),
+        of_comparisons(),
+        of_prompts(),
+        of_bits(),
+    ]
     return {name: fig for found in makers for name, fig in found}
 
 
@@ -109,3 +117,14 @@ def of_prompts() -> Iterator[tuple[str, go.Figure]]:
             for model in ("base", "ct", "sft", "ties")]  # fmt: skip
     prompt = Prompt("p", ("sea", "farm"), 0, "topic 1")
     yield "option_shares", figures.option_shares(pd.DataFrame(rows), prompt)
+
+
+def of_bits() -> Iterator[tuple[str, go.Figure]]:
+    models = [("base", "base", 0), ("ct@16k", "ct", 16384), ("ties@16k", "ties", 16384)]
+    bits = pd.DataFrame(
+        [(*model, 0.2, 0.3) for model in models], columns=["model", "method", "ct_tokens", "qaa", "en"]
+    )
+    yield "forgetting", figures.forgetting(bits, "qaa", 16384)
+    levels = {"base": {"X": 0.2, "English": 0.4}}
+    table = pd.DataFrame({"λ": [0.0, 1.0], "X": [0.2, 0.3], "English": [0.4, 0.5]})
+    yield "bits_along", figures.bits_along(table, "λ", levels)
