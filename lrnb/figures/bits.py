@@ -32,7 +32,7 @@ def forgetting(bits: pd.DataFrame, lang: str, budget: int) -> go.Figure:
         room = 0.22 * (rows[column].max() - rows[column].min())  # for the numbers beside the markers
         fig.update_xaxes(range=[rows[column].min() - room, rows[column].max() + room], row=1, col=col)
     title = f"Bits per byte of held-out text at {budget_name(budget)} CT tokens; dashed: the base"
-    finish(fig, title, "bits per byte: less is better", "", 130 + 34 * len(rows))
+    finish(fig, title, "bits per byte: less is better", "model", 130 + 34 * len(rows))
     return fig.update_yaxes(autorange="reversed").update_layout(showlegend=False, margin={"t": 80})
 
 
