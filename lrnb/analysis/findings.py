@@ -232,7 +232,7 @@ def _faded(row: dict[str, Any], margin: float) -> Finding:
     text = (
         f"From {budget_name(int(row['first']))} to {budget_name(int(row['last']))} CT tokens "
         f"{label(row['method'])} goes from {_signed(row['lead_first'])} to {_signed(row['lead_last'])} points"
-        f" over CT-then-SFT, a fall of {_signed(row['difference'])} over {_drawn(row)} (95% "
+        f" over CT-then-SFT, first minus last {_signed(row['difference'])} over {_drawn(row)} (95% "
         f"interval {_interval(row)}, Holm p {_p(row['p_holm'])})"
     )
     words = {HOLDS: "fades" if ahead else "falls behind", FAILS: "grows" if ahead else "catches up"}

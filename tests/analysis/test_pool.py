@@ -264,7 +264,7 @@ def test_what_never_led_falls_behind() -> None:
     for word, (first, last) in leads.items():
         said = findings.findings_of_fades(pd.DataFrame([row | {"lead_first": first, "lead_last": last}]))[0]
         assert said["word"] == word
-    assert "from −1.0 to −4.0 points over CT-then-SFT, a fall of +3.0 over 9 seeds" in said["text"]
+    assert "from −1.0 to −4.0 points over CT-then-SFT, first minus last +3.0 over 9 seeds" in said["text"]
 
 
 def test_methods_that_few_seeds_have_are_pooled_over_those(line: pool_lines.Line) -> None:

@@ -31,6 +31,8 @@ def test_the_words_of_the_notebook_hold() -> None:
     assert (by_hand.names(steps.ct == 0), by_hand.names(steps.sft == 0)) == ("p6", "p2")
     assert (by_hand.names(steps.sft_lost), by_hand.names(steps.ct_lost)) == ("p1, p5", "p4")
     assert steps.thresholds == (0.20, 0.30)
+    lost, kept = np.abs(steps.sft[steps.sft_lost]).sum(), np.abs(steps.sft).sum()
+    assert f"{lost / kept:.0%}" == "43%"
     assert steps.tau == pytest.approx([0.80, -0.25, 0.35, -0.55, -0.60, 0.30])
     assert by_hand.steps(6).tau[5] == pytest.approx(0.20)
     assert by_hand.names(by_hand.steps(slack=0.5).reserved) == "p5"
