@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import plotly.graph_objects as go
 
 from lrnb.figures import by_hand as drawn
 from lrnb.merging import by_hand
-from lrnb.widgets.explorer import Choice, Slider, explore, headless
+from lrnb.widgets.explorer import Choice, Explorer, Slider, explore, headless
 
 KEPT = Slider("entries kept, of six", 5, 1, 6, 1)
 WEIGHT = Slider("weight of SFT", 1.0, 0.25, 2.0, 0.25)
@@ -92,15 +92,28 @@ def _guess_first(
     numbers: Callable[..., dict[str, str]],
     **controls: Slider,
 ) -> Any:
-    """The figure without its answer until one of `options` is chosen; headless with it."""
+    """The figure without its answer until one of `options` is chosen, sliders locked; headless with it."""
 
     def draw(guess: str, **state: Any) -> go.Figure:
         return FIGURES[name](**state, reveal=guess != UNSAID)
 
     def told(guess: str, **state: Any) -> dict[str, str]:
         if guess == UNSAID:
-            return {"your guess": "none yet"}
+            return {"your guess": "none yet", "sliders": "open with your guess"}
         return {"your guess": "right" if guess == answer else f"not so: {answer}"} | numbers(**state)
 
     first = Choice(question, answer if headless() else UNSAID, [UNSAID, *options], own_row=True)
-    return explore(f"{name}-by-hand", hint, draw, {"guess": first, **controls}, numbers=told)
+    widget = explore(f"{name}-by-hand", hint, draw, {"guess": first, **controls}, numbers=told)
+    return _opened_by_guess(widget, controls) if isinstance(widget, Explorer) else widget
+
+
+def _opened_by_guess(widget: Explorer, sliders: Iterable[str]) -> Explorer:
+    """A slider that moved before the guess would give the answer away."""
+
+    def lock(_: Any = None) -> None:
+        for name in sliders:
+            widget.controls[name].disabled = widget.controls["guess"].value == UNSAID
+
+    widget.controls["guess"].observe(lock, "value")
+    lock()
+    return widget
