@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 Fact = tuple[str, ...]
 
@@ -101,6 +102,14 @@ class Language:
     def word(self, gloss: str) -> str:
         """The word of this language for one English word; names and numbers stay."""
         return self.words.get(gloss, gloss)
+
+    def gloss(self, text: str) -> str:
+        """The text word for word in English; names, numbers and what is no word of this language stay."""
+        return " ".join(self._meanings.get(word, word) for word in text.split())
+
+    @cached_property
+    def _meanings(self) -> dict[str, str]:
+        return {word: gloss for gloss, word in self.words.items()}
 
 
 ENGLISH = Language("en", {})

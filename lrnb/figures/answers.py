@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -11,19 +12,27 @@ import plotly.graph_objects as go
 from lrnb.analysis.failures import REPLACEMENT
 from lrnb.analysis.kinds import label
 from lrnb.figures.style import FAINT, INK, blank, colour, finish
-from lrnb.figures.text import MARK, RULE, html_cell, html_table, text_html
+from lrnb.figures.text import MARK, RULE, fonts_of, html_cell, html_table, text_html
 from lrnb.tuning.live_merge import Prompt
 
 SHOWN = 36  # characters of an option beside its bars
 BOX = f"max-height:11em;overflow-y:auto;border:{RULE};padding:6px 8px"
-WIDTH = "width:20%"  # of a column
+GLOSS = '<div lang="en" style="opacity:.75;font-style:italic">{}</div>'
+Gloss = Callable[[str], str]  # a text word for word in English; "" where there is no need
 PICKS = {"acc": "the likeliest", "acc_norm": "nats per character", "acc_bytes": "nats per byte"}
 
 
-def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
+def no_gloss(_: str) -> str:
+    return ""
+
+
+def option_shares(
+    answers: pd.DataFrame, prompt: Prompt, script: str = "", gloss: Gloss = no_gloss
+) -> go.Figure:
     """Share of each option (softmax of its log-likelihood, percent), a bar a model, with the chance line.
 
-    answers: of `Playground.answers`. The right option is marked.
+    answers: of `Playground.answers`. The right option is marked. script: of the options, for their font;
+    gloss: of `Playground`.
     """
     fig, n = blank(), len(prompt.options)
     for row in answers.itertuples():
@@ -43,29 +52,39 @@ def option_shares(answers: pd.DataFrame, prompt: Prompt) -> go.Figure:
         fig.add_annotation(text="chance", font={"size": 11, "color": FAINT}, **at)
     else:
         fig.add_annotation(text="no options: only the texts below", showarrow=False, font={"size": 15})
-    names = [_tick(option, i == prompt.gold) for i, option in enumerate(prompt.options)]
+    names = [_tick(option, i == prompt.gold, gloss(option)) for i, option in enumerate(prompt.options)]
     title = f"{escape(prompt.name)}: share of each option (n = {n} options)"
     finish(fig, title, "share of the option among all (%)", "option", 170 + 74 * max(n, 1), rows=True)
     fig.update_layout(barmode="group", bargap=0.22)
     fig.update_yaxes(tickvals=list(range(n)), ticktext=names, ticklabelstandoff=6, range=[n - 0.5, -0.5])
+    fig.update_yaxes(tickfont={"family": fonts_of(script)} if fonts_of(script) else {})
     return fig.update_xaxes(range=[0, 101])
 
 
-def _tick(option: str, right: bool) -> str:
-    short = option if len(option) <= SHOWN else option[: SHOWN - 1] + "…"
-    return f"<b>{escape(short)} ✓</b>" if right else escape(short)
+def _tick(option: str, right: bool, meaning: str) -> str:
+    short = escape(option if len(option) <= SHOWN else option[: SHOWN - 1] + "…")
+    told = f"<br><i>{escape(meaning)}</i>" if meaning else ""
+    return (f"<b>{short} ✓</b>" if right else short) + told
 
 
-def answers_table(answers: pd.DataFrame, prompt: Prompt, lang: str = "", script: str = "") -> str:
+def answers_table(
+    answers: pd.DataFrame, prompt: Prompt, lang: str = "", script: str = "", gloss: Gloss = no_gloss
+) -> str:
     """The prompt, what each model writes after it, and each option's share and log-likelihood, as HTML.
 
-    lang, script: of the study, for the font and the `lang` of texts that are not in Latin letters.
+    lang, script: of the study, for the font and the `lang` of texts that are not in Latin letters. gloss: of
+    `Playground`; what it says of a text stands below it.
     """
-    models = list(answers.itertuples())
-    asked, *options = (text_html(text, lang, script) for text in (prompt.text, *prompt.options))
+
+    def shown(text: str) -> str:
+        meaning = gloss(text)
+        return text_html(text, lang, script) + (GLOSS.format(escape(meaning)) if meaning else "")
+
+    models, wide = list(answers.itertuples()), f"width:{100 // (len(answers) + 1)}%"
+    asked, *options = map(shown, (prompt.text, *prompt.options))
     rows = [
-        [html_cell("", "th", WIDTH), *map(_head, models)],
-        [html_cell("writes", "th"), *(_written(m, text_html(m.text, lang, script)) for m in models)],
+        [html_cell("", "th", wide), *map(_head, models)],
+        [html_cell("writes", "th"), *(_written(m, shown(m.text)) for m in models)],
         *(_option(models, prompt, i, option) for i, option in enumerate(options)),
     ]
     return (
@@ -80,7 +99,7 @@ def _head(model: Any) -> str:
 
 
 def _written(model: Any, text: str) -> str:
-    return html_cell(text, style=WIDTH, model=model.model, what="text")
+    return html_cell(text, model=model.model, what="text")
 
 
 def _option(models: list[Any], prompt: Prompt, i: int, option: str) -> list[str]:

@@ -37,6 +37,12 @@ CELL = f"padding:4px 8px;vertical-align:top;text-align:start;border-bottom:{RULE
 TABLE = "border-collapse:collapse;table-layout:fixed;width:100%"
 
 
+def fonts_of(script: str) -> str:
+    """The font stack of a script, in CSS; "" for Latin, which every font has."""
+    named = FONTS.get(script, f"'Noto Sans {script}'")
+    return f"{named}, system-ui, sans-serif" if script not in ("", "Latin") else ""
+
+
 def text_html(text: str, lang: str = "", script: str = "", longest: int = 0) -> str:
     """A text of a data set or a model as a block of HTML; each line has its own direction.
 
@@ -47,8 +53,7 @@ def text_html(text: str, lang: str = "", script: str = "", longest: int = 0) -> 
         return f'<span style="opacity:.7">({"white space only" if text else "nothing"})</span>'
     own = script in ("", "Latin") or script_of(text, script) == "x"
     named = own and script not in ("", "Latin")
-    fonts = FONTS.get(script, f"'Noto Sans {script}'")
-    style = escape(f"font-family:{fonts},system-ui,sans-serif;{LETTERS}" if named else LETTERS)
+    style = escape(f"font-family:{fonts_of(script)};{LETTERS}" if named else LETTERS)
     style += VERTICAL if named and script == "Mongolian" else ""
     cut = text[:longest] + " …" if 0 < longest < len(text) else text
     lines = (

@@ -74,7 +74,8 @@ def lightened() -> dict[str, str]:
         *BUDGET_SHADES,
         *DENSITY_SHADES,
     ]
-    return {one: lighter(one) for one in dict.fromkeys(used) if colour_contrast(one, DARK) < SEEN}
+    seen = {*THEME, *(one for one in used if colour_contrast(one, DARK) >= SEEN)}
+    return {one: lighter(one) for one in dict.fromkeys(used) if one not in seen}
 
 
 def lighter(colour: str) -> str:

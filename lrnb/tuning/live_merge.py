@@ -1,6 +1,6 @@
-"""A bench on which a merge is made again in memory, beside base, CT and SFT, for one prompt at a time.
+"""A bench on which a merge is made again in memory, beside the study's own models, for one prompt at a time.
 
-One model is open and its weights are exchanged; of the parents the answers are kept, not the models.
+One model is open and its weights are exchanged; of the others the answers are kept, not the models.
 The merge reads the study's own files, or on a GPU copies of them that stay there, and is written straight
 into the open model. torch is imported when a Playground is made.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import pandas as pd
 
 from lrnb.checkpoints.alignment import align
 from lrnb.checkpoints.opening import open_source
+from lrnb.data.microworld_language import Language, invent_language
 from lrnb.errors import UserError
 from lrnb.merging.gpu import DeviceVectors, on_gpu
 from lrnb.merging.methods import find
@@ -25,14 +27,15 @@ from lrnb.merging.registry import Option
 from lrnb.merging.task_vectors import TaskVectors, as_float32, to_numpy
 from lrnb.merging.whole_models import merge_into
 from lrnb.study.environment import resolved_device
-from lrnb.study.parameters import Study
+from lrnb.study.files import MANIFEST
+from lrnb.study.parameters import SYNTHETIC, Study
 from lrnb.study.stages import RunPaths, current
 from lrnb.tasks import loading
 from lrnb.tasks.task_file import NORMALISATIONS
 from lrnb.tuning.on_dev import parent_folders
 from lrnb.tuning.search import settings
 
-PARENTS = ("base", "ct", "sft")
+PARENTS, RIVAL = ("base", "ct", "sft"), "ct_then_sft"
 NEW_TOKENS = 24  # length of a generated answer
 
 
@@ -77,12 +80,13 @@ class Request(NamedTuple):
 
 
 class Playground:
-    """Base, CT at `budget` CT tokens (default: the last), SFT and a live merge of a finished study.
+    """Base, CT and CT-then-SFT of one CT budget, SFT and a live merge of a finished study.
 
-    device: auto, cpu, cuda or mps (default: the study's); precision of the open model: auto, fp32 or bf16
-    (default: that of scoring). Memory: one model, and on a GPU three checkpoints besides. UserError where
+    budget: CT tokens (default: the last); CT-then-SFT is left out where the study has none. device: auto,
+    cpu, cuda or mps (default: the study's); precision of the open model: auto, fp32 or bf16 (default: that of
+    scoring). Memory: one model, and on a GPU four checkpoints besides. UserError where
     a stage is missing, or the parents are not of the base's architecture. `seconds` holds the time of
-    the last merge, of its answer, and of the parents' answers (0 where they were known).
+    the last merge, of its answer, and of the other models' answers (0 where they were known).
     """
 
     def __init__(
@@ -95,26 +99,39 @@ class Playground:
         new_tokens: int = NEW_TOKENS,
         threads: int = 0,
     ) -> None:
-        from lrnb.scoring.open_model import live_state
         from lrnb.scoring.scorer import Scorer
 
         resolved_device(device or study.device)  # refuses one that is not there
-        self.study, self.budget = study, budget or study.ct_budgets[-1]
-        self.new_tokens = new_tokens
-        folders = {"base": current(RunPaths(study).base), **parent_folders(RunPaths(study), self.budget)}
+        self.study, self.new_tokens, self._threads = study, new_tokens, threads
         how = {"device": device or study.device, "precision": precision or study.eval_precision}
-        self.scorer = Scorer.from_folder(folders["base"], **how)
-        self.vectors = playground_vectors(folders, str(self.scorer.device), threads)
-        names = [*self.vectors.names, *self.vectors.others, *self.vectors.aliases]
-        live = live_state(self.scorer.model, names)
-        own = {name: x for name, x in live.items() if name not in self.vectors.others}
-        resident = isinstance(self.vectors, DeviceVectors)
-        self.own = own if resident else {name: to_numpy(x) for name, x in own.items()}
+        self.scorer = Scorer.from_folder(current(RunPaths(study).base), **how)
         self.method = "ties"
         self.options: dict[str, Any] = {"density": 0.5}
-        self.seconds = dict.fromkeys(("merge", "answer", "parents"), 0.0)
-        self._shown: Any = "base"
+        self.seconds = dict.fromkeys(("merge", "answer", "others"), 0.0)
         self._known: dict[tuple[str, Prompt], Answer] = {}
+        self._open(budget or study.ct_budgets[-1])
+
+    def at(self, budget: int) -> None:
+        """Go on with CT, and CT-then-SFT, of another budget. UserError where its stage is missing."""
+        if budget != self.budget:
+            self._open(budget)
+
+    def _open(self, budget: int) -> None:
+        from lrnb.scoring.open_model import live_state
+
+        folders, device = playground_folders(RunPaths(self.study), budget), str(self.scorer.device)
+        rival = {name: folders.pop(name) for name in (RIVAL,) if name in folders}
+        if rival:
+            _refuse_vocabularies({"base": folders["base"], **rival})
+        vectors = playground_vectors(folders, device, self._threads)
+        beside = {name: _weights_of(folder, device) for name, folder in rival.items()}
+        self.budget, self.vectors, self.beside = budget, vectors, beside
+        live = live_state(self.scorer.model, [*vectors.names, *vectors.others, *vectors.aliases])
+        own = {name: x for name, x in live.items() if name not in vectors.others}
+        resident = isinstance(vectors, DeviceVectors)
+        self.own = own if resident else {name: to_numpy(x) for name, x in own.items()}
+        self._known = {key: told for key, told in self._known.items() if key[0] in ("base", "sft")}
+        self._shown: Any = None
 
     def merge(self, method: str = "ties", **options: Any) -> float:
         """Make the merge in the open model, unless it is there already; returns the seconds.
@@ -142,8 +159,8 @@ class Playground:
         merged = self._answer(prompt)
         self.seconds["answer"] = self._since(started)
         started = time.perf_counter()
-        found = {parent: self._parent(parent, prompt) for parent in PARENTS}
-        self.seconds["parents"] = self._since(started)
+        found = {name: self._other(name, prompt) for name in (*PARENTS, *self.beside)}
+        self.seconds["others"] = self._since(started)
         found |= {self.method: merged}
         return pd.DataFrame([self._row(model, answer, prompt) for model, answer in found.items()])
 
@@ -159,11 +176,11 @@ class Playground:
 
     def numbers(self) -> dict[str, str]:
         """How long the last merge and its answer took, in words for a reader."""
-        parents = f"{self.seconds['parents']:.2f} s" if self.seconds["parents"] > 0.01 else "known already"
+        others = f"{self.seconds['others']:.2f} s" if self.seconds["others"] > 0.01 else "known already"
         return {
             "merged in": f"{self.seconds['merge']:.3f} s",
             "answered in": f"{self.seconds['answer']:.3f} s",
-            "base, CT and SFT": parents,
+            "the other models": others,
             "weights": f"{self.vectors.size(self.vectors.names):,}",
             "device": str(self.scorer.device),
         }
@@ -183,32 +200,58 @@ class Playground:
                 found += [_prompt(name, task, number) for number in range(len(task))]
         return found
 
-    def _parent(self, parent: str, prompt: Prompt) -> Answer:
-        if (parent, prompt) not in self._known:
-            self._show(parent)
-            self._known[parent, prompt] = self._answer(prompt)
-        return self._known[parent, prompt]
+    def by_movement(self, prompts: Sequence[Prompt], density: float = 0.5) -> list[Prompt]:
+        """The prompts, first those in which slack from 0 to 1 moves the share of an option the furthest."""
+        shares = []
+        for slack in (0.0, 1.0):
+            self.merge("ties_sv", density=density, lam=1.0, slack=slack)
+            shares.append([softmax(np.array(self._loglikelihoods(prompt))) for prompt in prompts])
+        moved = [float(np.abs(a - b).max(initial=0)) for a, b in zip(*shares, strict=True)]
+        return [prompts[place] for place in np.argsort(moved, kind="stable")[::-1]]
 
-    def _show(self, parent: str) -> None:
-        """Copy a parent's weights into the open model."""
-        if self._shown == parent:
+    def gloss(self, text: str) -> str:
+        """A text in an invented language word for word in English; "" where no word of it is invented."""
+        meaning = self._invented.gloss(text) if self._invented else ""
+        return meaning if meaning != " ".join(text.split()) else ""
+
+    @cached_property
+    def _invented(self) -> Language | None:
+        study = self.study
+        if study.lang not in SYNTHETIC or study.data_root:
+            return None
+        roots, one_script = study.world_shared_roots, study.world_shared_script
+        return invent_language(study.lang, study.seed, roots=roots, one_script=one_script)
+
+    def _other(self, name: str, prompt: Prompt) -> Answer:
+        if (name, prompt) not in self._known:
+            self._show(name)
+            self._known[name, prompt] = self._answer(prompt)
+        return self._known[name, prompt]
+
+    def _show(self, model: str) -> None:
+        """Copy the weights of a model of the study into the open one."""
+        if self._shown == model:
             return
         self._shown = None
         for name, own in self.own.items():
-            own[...] = self._weights(parent, self.vectors.stored(name))
-        self._shown = parent
+            own[...] = self._weights(model, self.vectors.stored(name))
+        self._shown = model
 
-    def _weights(self, parent: str, name: str) -> Any:
+    def _weights(self, model: str, name: str) -> Any:
         if isinstance(self.vectors, DeviceVectors):
-            return self.vectors.tensors[None if parent == "base" else parent][name]
-        model = self.vectors.base if parent == "base" else self.vectors.models[parent]
-        return as_float32(model[name])
+            resident = self.beside.get(model) or self.vectors.tensors[None if model == "base" else model]
+            return resident[name]
+        stored = {"base": self.vectors.base, **self.vectors.models, **self.beside}
+        return as_float32(stored[model][name])
 
     def _answer(self, prompt: Prompt) -> Answer:
-        follow = [Request(pair) for pair in prompt.pairs]
-        values = [value for value, _ in self.scorer.loglikelihood(follow)] if follow else []
+        values = self._loglikelihoods(prompt)
         text = self.scorer.generate_until([Request((prompt.text, {"max_gen_toks": self.new_tokens}))])[0]
         return Answer(text, tuple(values))
+
+    def _loglikelihoods(self, prompt: Prompt) -> list[float]:
+        follow = [Request(pair) for pair in prompt.pairs]
+        return [value for value, _ in self.scorer.loglikelihood(follow)] if follow else []
 
     def _row(self, model: str, answer: Answer, prompt: Prompt) -> dict[str, Any]:
         from lrnb.tasks.harness import choice
@@ -231,17 +274,32 @@ class Playground:
         return time.perf_counter() - started
 
 
+def playground_folders(paths: RunPaths, budget: int) -> dict[str, Path]:
+    """{"base", "ct", "sft": folder}, and "ct_then_sft" where the study has it at this budget."""
+    rival = paths.ct_then_sft(budget)
+    there = {RIVAL: current(rival)} if (rival / MANIFEST).is_file() else {}
+    return {"base": current(paths.base), **parent_folders(paths, budget), **there}
+
+
+def _refuse_vocabularies(folders: Mapping[str, Path]) -> None:
+    if align("playground", {name: open_source(x, finite=False) for name, x in folders.items()}, "owner"):
+        raise UserError(
+            "playground: base, CT and SFT have different vocabularies, and weights are exchanged under one "
+            "tokenizer here. Make merges with lrnb merge --vocabulary owner, and ask them with lrnb evaluate"
+        )
+
+
+def _weights_of(folder: Path, device: str) -> Mapping[str, Any]:
+    return _on_device(folder, device) if device.startswith("cuda") else open_source(folder, finite=False)
+
+
 def playground_vectors(folders: Mapping[str, Path], device: str, threads: int = 0) -> TaskVectors:
     """The task vectors of {"base", parents: folder}: read from the files, or resident on a GPU.
 
     Opened once, they remember the thresholds of every density that was asked for.
     """
     parents = {name: folder for name, folder in folders.items() if name != "base"}
-    if align("playground", {name: open_source(x, finite=False) for name, x in folders.items()}, "owner"):
-        raise UserError(
-            "playground: base, CT and SFT have different vocabularies, and weights are exchanged under one "
-            "tokenizer here. Make merges with lrnb merge --vocabulary owner, and ask them with lrnb evaluate"
-        )
+    _refuse_vocabularies(folders)
     if not device.startswith("cuda"):
         return TaskVectors(folders["base"], parents, method="playground", threads=threads)
     return resident({name: _on_device(folder, device) for name, folder in folders.items()})

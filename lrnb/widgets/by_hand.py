@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lrnb.figures import by_hand as drawn
 from lrnb.merging import by_hand
-from lrnb.widgets.explorer import Choice, Slider, explore, headless
+from lrnb.widgets.explorer import Choice, Explorer, Slider, explore, headless
 
 KEPT = Slider("entries kept, of six", 5, 1, 6, 1)
 WEIGHT = Slider("weight of SFT", 1.0, 0.25, 2.0, 0.25)
@@ -116,7 +116,7 @@ def slack_by_hand() -> Any:
 
 
 def _guess_first(name: str, numbers: Callable[..., dict[str, str]]) -> Any:
-    """The figure without its answer until one of the guess's options is chosen; headless with it."""
+    """The figure without its answer, sliders locked, until a guess is chosen; headless with it."""
     asked = GUESSES[name]
 
     def draw(guess: str, **state: Any) -> go.Figure:
@@ -124,10 +124,23 @@ def _guess_first(name: str, numbers: Callable[..., dict[str, str]]) -> Any:
 
     def told(guess: str, **state: Any) -> dict[str, str]:
         if guess == UNSAID:
-            return {"your guess": "none yet"}
+            return {"your guess": "none yet", "sliders": "open with your guess"}
         verdict = "right" if guess == asked.answer else f"not so: {asked.answer}"
         return {"your guess": verdict} | numbers(**state)
 
     said, options = asked.answer if headless() else UNSAID, [UNSAID, *asked.options]
     first, hint = Choice(asked.question, said, options, own_row=True), f"Guess first; then {asked.hint}"
-    return explore(f"{name}-by-hand", hint, draw, {"guess": first, **CONTROLS[name]}, numbers=told)
+    widget = explore(f"{name}-by-hand", hint, draw, {"guess": first, **CONTROLS[name]}, numbers=told)
+    return _opened_by_guess(widget, CONTROLS[name]) if isinstance(widget, Explorer) else widget
+
+
+def _opened_by_guess(widget: Explorer, sliders: Iterable[str]) -> Explorer:
+    """A slider that moved before the guess would give the answer away."""
+
+    def lock(_: Any = None) -> None:
+        for name in sliders:
+            widget.controls[name].disabled = widget.controls["guess"].value == UNSAID
+
+    widget.controls["guess"].observe(lock, "value")
+    lock()
+    return widget

@@ -95,7 +95,8 @@ class SlackExplorer(Explorer):
         self.atlas, self.by = atlas, "slack"
         self._follower: Any = None  # the slack that was not moved
         self._set = 0.0  # and what it was set to
-        look = {"description": "slack as threshold ξ", "style": {"description_width": "auto"}}
+        name = "slack as threshold ξ"
+        look = {"description": name, "tooltip": name, "style": {"description_width": "auto"}}
         self.found, weights = _estimate(atlas, **first), atlas.facts["weights"]
         others = [f"{parent}_max" for parent in atlas.parents if parent != atlas.protect]
         top = np.log10(max(HEAVIEST * float(atlas.tensors[others].max().sum()), 1e-12))
@@ -291,7 +292,7 @@ class BudgetPlayer(Explorer):
         self._setting: dict[str, Any] = {}
         self._tables: dict[int, pd.DataFrame] = {}
         names = [(budget_name(budget), step) for step, budget in enumerate(self.budgets)]
-        step = w.SelectionSlider(options=names, value=0, description="CT tokens")
+        step = w.SelectionSlider(options=names, value=0, description="CT tokens", tooltip="CT tokens")
         play = w.Play(min=0, max=len(self.budgets) - 1, interval=1200, description="play")
         w.jslink((play, "value"), (step, "index"))
         controls = {

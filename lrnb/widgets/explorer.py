@@ -76,7 +76,7 @@ class Check:
 
 
 def _look(control: Any) -> dict[str, Any]:
-    return {"description": control.label, "style": {"description_width": "auto"}}
+    return {"description": control.label, "tooltip": control.label, "style": {"description_width": "auto"}}
 
 
 def explore(

@@ -13,12 +13,13 @@ from lrnb.errors import UserError
 from lrnb.figures.answers import answers_table, option_shares
 from lrnb.merging.methods import METHODS
 from lrnb.merging.registry import Option
+from lrnb.study.parameters import budget_name
 from lrnb.tuning.live_merge import Playground, Prompt, sliders
 from lrnb.widgets.explorer import Choice, Explorer, Slider, explore, headless, html_part
 
 HINT = (
-    "Try: TIES-SV, then slack from 0 to 1: does the merge come nearer to what SFT answers? "
-    "And what does a small density change?"
+    "Try: slack from 0 to 1: does the merge come nearer to what SFT answers? Then the same at the smallest "
+    "CT budget: what is left to win back there?"
 )
 
 
@@ -52,27 +53,29 @@ class Words:
 def merge_playground(
     bench: Playground, prompts: Sequence[Prompt], method: str = "ties_sv", **start: float
 ) -> Any:
-    """Prompt, method and sliders over the answers of base, CT, SFT and the merge.
+    """Prompt, CT budget, method and sliders over the answers of the study's models and the merge.
 
     prompts: of `bench.prompts`. start: options to begin with, such as density=0.5. Headless: the figure.
     """
     if not prompts:
         raise UserError("merge_playground: no prompts. Give a list, such as bench.prompts()")
-    look = {"lang": bench.study.lang, "script": bench.study.script}
+    study = bench.study
     table = None if headless() else html_part("", "lrnb-table")
 
-    def draw(item: int, text: str, options: str, method: str, **values: float) -> go.Figure:
+    def draw(item: int, text: str, options: str, budget: int, method: str, **values: float) -> go.Figure:
         prompt = own_prompt(text, options) if text.strip() else prompts[item]
+        bench.at(budget)
         bench.merge(method, **{name: values[name] for name in sliders(method)})
         answers = bench.answers(prompt)
         if table is not None:
-            table.value = answers_table(answers, prompt, **look)
-        return option_shares(answers, prompt)
+            table.value = answers_table(answers, prompt, study.lang, study.script, bench.gloss)
+        return option_shares(answers, prompt, study.script, bench.gloss)
 
     controls = {
         "item": Menu("prompt", 0, [(_line(prompt), i) for i, prompt in enumerate(prompts)]),
         "text": Words("own prompt", placeholder="empty: the prompt chosen above"),
         "options": Words("its options", placeholder="one a line; empty: only texts"),
+        "budget": Choice("CT tokens", bench.budget, [(budget_name(b), b) for b in study.ct_budgets]),
         "method": Choice("method", method, [(label(name), name) for name in METHODS]),
         **{
             name: Slider(spec.label or name, start.get(name, spec.start), *spec.slide)

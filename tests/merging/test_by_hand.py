@@ -59,8 +59,11 @@ def test_a_guess_comes_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("LRNB_HEADLESS", raising=False)
     explorer = widgets.elect_by_hand()
     numbers = explorer.box.children[-1]
-    assert "p1, p5" not in numbers.value
+    assert "p1, p5" not in numbers.value and "open with your guess" in numbers.value
+    sliders = [explorer.controls[name] for name in ("kept", "weight")]
+    assert all(slider.disabled for slider in sliders)
     explorer.controls["guess"].value = "p4"
+    assert not any(slider.disabled for slider in sliders)
     assert "not so" in numbers.value
     assert "p1, p5" in numbers.value
     explorer.controls["guess"].value = "p1 and p5"

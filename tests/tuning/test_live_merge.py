@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from support.pico_run import BUDGET, byte_study, pico_study
 from benchmarks import playground as benchmark
 from lrnb import figures, widgets
 from lrnb.cli import main
+from lrnb.data.microworld_language import invent_language
 from lrnb.errors import UserError
 from lrnb.figures.text import text_html
 from lrnb.merging.whole_models import merge_into, merge_state
@@ -185,8 +188,52 @@ def test_a_slider_move_asks_the_merge_alone(bench: Playground) -> None:
     bench.scorer.progress = None
     pd.testing.assert_frame_equal(first.iloc[:3], second.iloc[:3])
     assert first.iloc[3]["loglikelihoods"] != second.iloc[3]["loglikelihoods"]
-    assert bench.numbers()["base, CT and SFT"] == "known already"
+    assert bench.numbers()["the other models"] == "known already"
     assert bench.seconds["merge"] > 0 and bench.seconds["answer"] > 0
+
+
+def test_another_budget_brings_its_ct_and_ct_then_sft(tmp_path: Path) -> None:
+    study = pico_study(tmp_path / "runs")
+    paths, more = RunPaths(study), 2 * BUDGET
+    shutil.copytree(paths.sft, paths.ct(more))
+    shutil.copytree(paths.ct(BUDGET), paths.ct_then_sft(more))
+    bench = Playground(study, BUDGET)
+    prompt = bench.prompts(each=1)[0]
+    before = bench.answers(prompt).set_index("model")["loglikelihoods"]
+    assert list(before.index) == [*PARENTS, "ties"]
+    bench.at(more)
+    after = bench.answers(prompt).set_index("model")["loglikelihoods"]
+    assert list(after.index) == [*PARENTS, "ct_then_sft", "ties"]
+    assert after["ct"] == after["sft"] == before["sft"] != before["ct"]
+    assert after["ct_then_sft"] == before["ct"] and after["base"] == before["base"]
+    with pytest.raises(UserError, match="among its ct_budgets"):
+        bench.at(4 * BUDGET)
+    assert bench.budget == more and bench.answers(prompt).iloc[1]["loglikelihoods"] == after["ct"]
+
+
+def test_prompts_come_by_how_far_slack_moves_a_share(bench: Playground) -> None:
+    prompts = bench.by_movement([*bench.prompts(each=3), Prompt("no options")], density=0.4)
+
+    def moved(prompt: Prompt) -> float:
+        shares = []
+        for slack in (0.0, 1.0):
+            bench.merge("ties_sv", density=0.4, lam=1.0, slack=slack)
+            shares.append(np.array(bench.answers(prompt).iloc[-1]["shares"]))
+        return float(np.abs(shares[0] - shares[1]).max(initial=0))
+
+    found = [moved(prompt) for prompt in prompts]
+    assert found == sorted(found, reverse=True) and found[0] > found[-1] == 0
+
+
+def test_an_invented_language_is_glossed_and_a_real_one_is_not(bench: Playground, study: Study) -> None:
+    text = invent_language("qaa", 0).say(("thing_is", "horse", "muddy"))
+    assert bench.gloss(text) == "horse as-for muddy is ."
+    assert bench.gloss("the horse is muddy .") == ""
+    asked = bench.prompts(each=1)[0]
+    page = figures.answers_table(bench.answers(asked), asked, "qaa", "Georgian", bench.gloss)
+    assert escape(bench.gloss(asked.text)) in page
+    real = Playground(study.model_copy(update={"data_root": str(RunPaths(study).data_root)}), BUDGET)
+    assert real.gloss(text) == ""
 
 
 def test_own_prompts_may_have_no_options(bench: Playground) -> None:
@@ -333,7 +380,8 @@ def test_headless_is_the_figure(bench: Playground, monkeypatch: pytest.MonkeyPat
     fig = widgets.merge_playground(bench, prompts, "ties", density=0.7)
     bench.merge("ties", density=0.7, lam=1.0)
     assert isinstance(fig, go.Figure)
-    assert fig == figures.option_shares(bench.answers(prompts[0]), prompts[0])
+    look = (bench.study.script, bench.gloss)
+    assert fig == figures.option_shares(bench.answers(prompts[0]), prompts[0], *look)
     with pytest.raises(UserError, match="no prompts"):
         widgets.merge_playground(bench, [])
 

@@ -39,8 +39,10 @@ def guess(notebook: Notebook, step: str, answer: str) -> str:
 
 def test_the_guess_comes_first_and_sliders_move_the_numbers(by_hand: Notebook) -> None:
     assert by_hand.number("your guess", ".lrnb-elect-by-hand") == "none yet"
+    locked = by_hand.page.locator(".lrnb-elect-by-hand .noUi-target[disabled]")
+    assert locked.count() == 2
     assert guess(by_hand, "elect", "p4") == "not so: p1 and p5"
-    assert guess(by_hand, "elect", "p1 and p5") == "right"
+    assert guess(by_hand, "elect", "p1 and p5") == "right" and locked.count() == 0
     assert by_hand.number("SFT loses", ".lrnb-elect-by-hand") == "p1, p5"
     by_hand.press(".lrnb-elect-by-hand .lrnb-control-weight", "End")
     steps = hand.steps(weight=2.0)
@@ -77,6 +79,20 @@ def test_the_smallest_slack_that_wins_p1_back_is_found_with_the_slider(by_hand: 
         by_hand.press(slack, "ArrowRight")
     assert back == {0.65: "p5", 0.7: "p5", 0.75: "p1, p5", 0.8: "p1, p5"}
     assert by_hand.number("ξ", ".lrnb-slack-by-hand") == "0.35"
+
+
+NAMELESS = """() => [...document.querySelectorAll(
+  '[role=slider], [contenteditable=true].widget-readout, .lrnb-explorer select, .lrnb-explorer textarea'
+)].filter(part => !part.ariaLabel && !part.labels?.[0]?.textContent.trim()).map(part => part.outerHTML)"""
+
+
+def test_every_control_has_a_name_for_screen_readers(by_hand: Notebook) -> None:
+    assert by_hand.page.evaluate(NAMELESS) == []
+    sliders = by_hand.page.locator(".lrnb-elect-by-hand [role=slider]")
+    names = sliders.evaluate_all("found => found.map(slider => slider.ariaLabel)")
+    assert names == ["entries kept, of six", "weight of SFT"]
+    group = by_hand.page.locator(".lrnb-elect-by-hand .lrnb-control-guess [role=group]")
+    assert "which entries does SFT lose?" in group.get_attribute("aria-label")
 
 
 WIDTHS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
