@@ -19,7 +19,7 @@ from lrnb.pipeline import supplies
 from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.study.parameters import Study, batch_shares
 
-STATES = 16  # bytes a parameter: weights, gradients, two moments
+STATES = {"adamw": 16, "adamw_8bit": 10}  # bytes a parameter: weights, gradients, two moments
 ROUNDED = {"bf16": 2, "fp32": 0}
 ACTIVATIONS = {"bf16": 55.6, "fp32": 83.1}  # bytes a token and hidden unit, a layer
 LAYER_INPUT, LOGITS = 4, 14  # bytes a token and hidden unit, a token and word
@@ -108,15 +108,15 @@ def training_bytes(study: Study, shape: Shape, devices: int) -> int:
 
 def _states(study: Study, shape: Shape, devices: int) -> float:
     """Weights, gradients, moments. FSDP2 has two layers whole at once; DDP copies gradients into buckets."""
-    rounded = ROUNDED[study.precision]
+    rounded, states = ROUNDED[study.precision], STATES[study.optimizer]
     if study.adapter == "lora":
         entries = 24 * study.lora_rank * shape.hidden * shape.layers  # Llama's matrices have 19 h a rank
-        return (4 + rounded) * shape.parameters + STATES * entries
+        return (4 + rounded) * shape.parameters + states * entries
     if study.sharding == "full" and devices > 1:
         tables = shape.vocabulary * shape.hidden
         layer = (shape.parameters - tables) / shape.layers
-        return STATES * shape.parameters / devices + (rounded or 4) * (2 * layer + 2 * tables) + 4 * layer
-    return (STATES + rounded + (4 if devices > 1 else 0)) * shape.parameters
+        return states * shape.parameters / devices + (rounded or 4) * (2 * layer + 2 * tables) + 4 * layer
+    return (states + rounded + (4 if devices > 1 else 0)) * shape.parameters
 
 
 def _passing(study: Study, shape: Shape, tokens: int) -> float:

@@ -16,6 +16,7 @@ from lrnb.study.environment import resolved_device
 from lrnb.study.parameters import Study, batch_shares
 from lrnb.study.stages import RunPaths
 from lrnb.training.gguf import package_of
+from lrnb.training.watching import refuse_missing_extras
 
 
 def refuse_missing(*studies: Study, hub: bool = True) -> None:
@@ -82,6 +83,7 @@ def _refuse_devices(study: Study) -> None:
         resolved_device(study.device)
     if not study.trains:
         return
+    refuse_missing_extras(study.optimizer, study.log_to)
     gpus, devices = len(usable_gpus(study)), memory.devices_here(study)
     if gpus and devices > gpus:
         raise UserError(f"devices {devices}: {gpus} GPUs are visible here; use --set devices=auto, or fewer")

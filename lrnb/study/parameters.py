@@ -59,6 +59,8 @@ class Study(BaseModel):
     nodes: int = Field(1, ge=1)  # machines with as many devices each; by Slurm
     sharding: Literal["none", "full"] = "none"  # none: each device has all weights; full: a part (FSDP2)
     activation_checkpointing: bool = False  # in training: less memory, a third more computing
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # of CT and SFT; 8bit: its moments, by torchao
+    log_to: Literal["none", "tensorboard", "wandb"] = "none"  # where CT and SFT can be watched meanwhile
 
     # base
     base_source: str = "scratch"  # scratch | gguf:gemma3-270m | gguf:smollm2 | folder or Hub id

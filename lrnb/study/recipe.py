@@ -19,7 +19,7 @@ RECIPE = 2
 #: parameters that reach no world, no training, no merge and no item: folders, names, what runs how
 UNCOUNTED = (
     "seed", "runs", "data_root", "threads", "device", "devices", "nodes", "sharding",
-    "activation_checkpointing", "lang_name", "eval_batch", "micro_batch", "group",
+    "activation_checkpointing", "log_to", "lang_name", "eval_batch", "micro_batch", "group",
     "method", "methods", "search", "tasks_written", "margin", "extra_models", "merge_languages",
 )  # fmt: skip  # methods and search: see `searches`
 

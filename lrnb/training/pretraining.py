@@ -7,6 +7,7 @@ token budgets on one trajectory, packed rows without leaks, a weight on prompt t
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -37,10 +38,14 @@ from lrnb.training.bits_per_byte import bits_per_byte
 from lrnb.training.launching import on_devices
 from lrnb.training.processes import is_first, join, wait, whole_state, world
 from lrnb.training.sharding import FULL, Sharding
+from lrnb.training.watching import log_places, refuse_missing_extras
 
 COMPLETE = "complete"  # written into a resume point when all of it is on disk
 IN_ORDER = "sequential"  # the Trainer's word: a token budget means the same rows always
 HISTORY = ["tokens", "loss", "learning_rate", "bits_per_byte_x", "bits_per_byte_en"]
+
+
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_torch_8bit"}  # in transformers
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class TrainingRecipe:
     nodes: int = 1
     sharding: str = "none"  # none: every device has all weights (DDP) | full: each has a part (FSDP2)
     activation_checkpointing: bool = False  # layers are computed again in the backward pass, not kept
+    optimizer: str = "adamw"  # adamw | adamw_8bit: moments in 8 bits
+    log_to: str = "none"  # none | tensorboard | wandb
+    log_dir: str = ""  # the folder for it, whose last two names are the run's
     adapter: str = "none"  # none: all weights are trained | lora
     lora_rank: int = 64
     lora_modules: tuple[str, ...] = ()  # names of linear layers; none: all but the head
@@ -71,6 +79,7 @@ class TrainingRecipe:
 
     def arguments(self, cls: type[TrainingArguments], folder: Path, **more: Any) -> Any:
         """TrainingArguments (or SFTConfig) for this recipe."""
+        refuse_missing_extras(self.optimizer, self.log_to)
         micro, accumulated = self.shares(world())
         cosine = {
             "lr_scheduler_type": "cosine_with_min_lr",
@@ -83,11 +92,12 @@ class TrainingRecipe:
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=accumulated,
             bf16=self.precision == "bf16",
-            optim="adamw_torch_fused",
+            optim=OPTIMIZERS[self.optimizer],
             use_cpu=self.on_cpu(),
             seed=self.seed,
             data_seed=self.seed,
-            report_to=[],
+            report_to=[] if self.log_to == "none" else [self.log_to],
+            run_name="/".join(Path(self.log_dir).parts[-2:]) or None,
             disable_tqdm=True,
             ddp_find_unused_parameters=False,
             activation_checkpointing=self.activation_checkpointing,
@@ -131,6 +141,7 @@ class TrainingRecipe:
         """Seed, thread count, quiet libraries, processes that met: the same start for every training run."""
         keep_freed_memory()
         join(self.on_cpu())
+        os.environ |= log_places(self.log_dir)
         transformers_logging.set_verbosity_error()
         datasets.disable_progress_bars()
         torch.set_num_threads(self.threads)
