@@ -211,9 +211,10 @@ def dev_tasks(study: Study) -> list[str]:
     folder = RunPaths(study).data_root / "eval"
     found = [t for t in study.tasks if loading.has_dev(t, study.lang, folder.parent, study.script)]
     if not found:
+        example = f"eval/{next(iter(study.tasks), 'topic')}/{study.lang}/dev.jsonl"
         raise UserError(
             f"{folder}: none of {study.tasks} has dev items in {study.lang!r}, so no merge can be "
-            f"chosen, and no CT-then-SFT. Add eval/<task>/{study.lang}/dev.jsonl or --set dev_tasks="
+            f"chosen, and no CT-then-SFT. Add one, such as {example}, or give --set 'dev_tasks=[...]'"
         )
     return found
 
@@ -228,7 +229,8 @@ def dev_tasks_en(study: Study) -> list[str]:
     if not found:
         raise UserError(
             f"{folder}: none of {[*study.sft_mix]} (sft_mix) has dev items in English, so SFT-en "
-            f"cannot be chosen. Add eval/<task>/{ENGLISH}/dev.jsonl, or --set tuning_trials=1"
+            f"cannot be chosen. Add one, such as eval/{next(iter(study.sft_mix), 'topic')}/{ENGLISH}/dev.jsonl, "
+            "or give --set tuning_trials=1"
         )
     return found
 
@@ -295,7 +297,8 @@ def dev_scorer(study: Study) -> DevScore:
 
     Opens a model of their vocabulary once and swaps its weights; imports torch.
     """
-    tasks, scorer = dev_items(study, dev_tasks(study)), open_scorer(study, merged_like(study))
+    folder = merged_like(study)  # says which notebook comes first
+    tasks, scorer = dev_items(study, dev_tasks(study)), open_scorer(study, folder)
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
