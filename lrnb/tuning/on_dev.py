@@ -227,10 +227,10 @@ def dev_tasks_en(study: Study) -> list[str]:
     folder = RunPaths(study).data_root / "eval"
     found = [f"{task}_en" for task in study.sft_mix if loading.has_dev(task, ENGLISH, folder.parent)]
     if not found:
+        example = f"eval/{next(iter(study.sft_mix), 'topic')}/{ENGLISH}/dev.jsonl"
         raise UserError(
             f"{folder}: none of {[*study.sft_mix]} (sft_mix) has dev items in English, so SFT-en "
-            f"cannot be chosen. Add one, such as eval/{next(iter(study.sft_mix), 'topic')}/{ENGLISH}/dev.jsonl, "
-            "or give --set tuning_trials=1"
+            f"cannot be chosen. Add one, such as {example}, or give --set tuning_trials=1"
         )
     return found
 
