@@ -89,8 +89,17 @@ def text_file(data_root: Path, lang: str) -> Path:
         ) from None
     if not there:
         kinds = ", ".join(path.name for path in paths)
-        raise UserError(f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
+        raise UserError(
+            f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there{_others(data_root)}"
+        )
     return there[0]
+
+
+def _others(data_root: Path) -> str:
+    """What lies beside the texts of languages, for a message."""
+    own = {f"{lang}{suffix}" for lang in languages(data_root) for suffix in SUFFIXES}
+    names = [path.name for path in sorted((data_root / "corpus").glob("[!.]*")) if path.name not in own]
+    return f"; not read: {', '.join(names)}" if names else ""
 
 
 def _values(path: Path, field: str) -> Iterator[Any]:
@@ -288,7 +297,8 @@ def audit(tokenizer: Any, documents: list[str]) -> dict[str, float]:
     `partial_share`: tokens that are no whole characters, which counts the pieces of byte-level BPE too.
     """
     texts = documents[:AUDIT_DOCUMENTS]
-    ids = [i for row in tokenizer(texts, add_special_tokens=False)["input_ids"] for i in row]
+    rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]  # of any length
+    ids = [i for row in rows for i in row]
     pieces = tokenizer.convert_ids_to_tokens(ids)
     characters = sum(map(len, texts))
     return {
