@@ -65,7 +65,7 @@ def _tokens(study: Study, text: supplies.LocalText) -> dict[str, Any]:
     rate = found["tokens_per_character"]
     return {
         "tokens": round(rate * text.characters),
-        "chars/token": 1 / rate,
+        "tokens/character": rate,
         "byte pieces %": 100 * max(found["byte_share"], found["partial_share"]),
         "tokens/word": found.get("tokens_per_word", float("nan")),
         "tokens/syllable": found.get("tokens_per_syllable", float("nan")),

@@ -157,7 +157,7 @@ def test_sft_en_is_chosen_in_english_and_ct_then_sft_where_merges_are(study: Stu
 
 def test_no_dev_items_in_english_are_named_with_what_to_do(study: Study) -> None:
     given = study.model_copy(update={"sft_mix": {"response_selection": 10}})
-    message = r"none of \['response_selection'\].* in English.*such as eval/response_selection/en/dev.jsonl.*tuning_trials=1"
+    message = r"none of \['response_selection'\].* in English.*eval/response_selection/en/dev.jsonl.*trials=1"
     with pytest.raises(UserError, match=message):
         sft_on_dev.SftDevScorer(given)
     assert sft_on_dev.SftDevScorer(given.model_copy(update={"tuning_trials": 1})).items == []
