@@ -78,9 +78,10 @@ def slack_histogram(found: WhatIf, where: str = MODEL, bars: int = 80) -> go.Fig
     finish(fig, _title(found.atlas, where, lose, total["n"]))
     xi = float(found.xi[rows[0]])
     if np.ptp(found.xi[rows]) == 0 and xi > 0:  # one line for one threshold
-        side = "top left" if xi > edges[-1] / 2 else "top right"
-        at = {"annotation_text": f"ξ = {xi:.2g}", "annotation_position": side, "row": 1, "col": 1}
-        fig.add_vline(x=min(xi, edges[-1]), line={"color": INK, "dash": "dash"}, **at)
+        at = min(xi, edges[-1])
+        fig.add_vline(x=at, line={"color": INK, "dash": "dash"}, row=1, col=1)
+        above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
+        fig.add_annotation(x=at, text=f"ξ = {xi:.2g}", **above)
     margin = f"δ = |w τ {against}| − |w τ {shown(own)}|"
     fig.update_xaxes(title_text=margin, row=1, col=1, range=[0, edges[-1]])
     fig.update_yaxes(title_text="entries", row=1, col=1)
@@ -206,9 +207,9 @@ def sign_histogram(found: WhatIf, where: str = MODEL) -> go.Figure:
     total = found.sums(where)
     lose = f"{shown(own)} loses {total[f'{own}_discarded']:,.0f}"
     title = _title(found.atlas, where, f"{total['conflicts']:,.0f} sign conflicts, {lose}", total["n"])
-    finish(fig, title, f"|τ {shown(own)}| (log scale)", "kept entries per octave")
+    finish(fig, title, f"|τ {shown(own)}| (log scale)", "kept entries per octave", 440)
     fig.update_xaxes(**_octaves(table["low"].min(), table["high"].max()) if len(table) else {})
-    return fig.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
+    return fig.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal", "y": -0.28})
 
 
 def _octaves(low: float, high: float) -> dict[str, Any]:

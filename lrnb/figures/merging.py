@@ -114,7 +114,8 @@ def _module_bars(fig: go.Figure, rows: pd.DataFrame) -> None:
     share = 100 * total["sft_discarded"] / total["sft_kept"].where(total["sft_kept"] > 0)
     look = {"marker": {"color": colour("sft")}, "showlegend": False}
     fig.add_bar(x=list(total.index), y=share, row=1, col=3, **look)
-    fig.update_xaxes(title_text="module", type="category", row=1, col=3)
+    fig.update_xaxes(title_text="module", type="category", tickangle=-60, row=1, col=3)
+    fig.update_layout(height=450, legend={"y": -0.36})  # below the slanted names
     fig.update_yaxes(title_text="SFT: discarded (%)", rangemode="tozero", row=1, col=3)
 
 
