@@ -214,7 +214,7 @@ def dev_tasks(study: Study) -> list[str]:
         example = f"eval/{next(iter(study.tasks), 'topic')}/{study.lang}/dev.jsonl"
         raise UserError(
             f"{folder}: none of {study.tasks} has dev items in {study.lang!r}, so no merge can be "
-            f"chosen, and no CT-then-SFT. Add one, such as {example}, or give --set 'dev_tasks=[...]'"
+            f"chosen, and no CT-then-SFT. Add one, such as {example}, or --set 'dev_tasks=[...]'"
         )
     return found
 
@@ -230,7 +230,7 @@ def dev_tasks_en(study: Study) -> list[str]:
         example = f"eval/{next(iter(study.sft_mix), 'topic')}/{ENGLISH}/dev.jsonl"
         raise UserError(
             f"{folder}: none of {[*study.sft_mix]} (sft_mix) has dev items in English, so SFT-en "
-            f"cannot be chosen. Add one, such as {example}, or give --set tuning_trials=1"
+            f"cannot be chosen. Add one, such as {example}, or --set tuning_trials=1"
         )
     return found
 
