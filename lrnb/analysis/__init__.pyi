@@ -53,6 +53,7 @@ from .region import foretold as foretold
 from .region import read_cells as read_cells
 from .region import seed_points as seed_points
 from .region import surface as surface
+from .region import why_no_cell_counts as why_no_cell_counts
 from .results import fallen as fallen
 from .results import finished_stages as finished_stages
 from .results import gather as gather

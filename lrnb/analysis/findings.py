@@ -10,6 +10,7 @@ distinguishable, whichever way the point lies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import product
 from typing import Any
 
@@ -20,6 +21,7 @@ from lrnb import statistics
 from lrnb.analysis import comparisons, results, trust
 from lrnb.analysis.comparisons import ITEMS_ONLY, ONE_SEED, WITH_TRAINING
 from lrnb.analysis.kinds import label
+from lrnb.analysis.no_result import resting_on_scores, why_no_result
 from lrnb.analysis.published import MORE_DISCARDED
 from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import budget_name
@@ -27,7 +29,6 @@ from lrnb.study.parameters import budget_name
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not distinguishable"
 ABOVE, BELOW = "above, items only", "below, items only"  # of one run, without the noise of training
 HERE, NOT_HERE, PART = "in this run", "not in this run", "in part"
-NO_SCORE = "no score above chance"  # in place of any verdict but OPEN on how merging works
 ALPHA = 0.05
 SCARCE = "Merging beats CT-then-SFT while CT data is scarce (the smallest budget)"
 GIVEN = "Merging beats SFT-en and the base (this run has no CT-then-SFT)"
@@ -53,33 +54,17 @@ def findings_of_scores(
     rows = table[table["task"] == task]
     names = comparisons.baselines(items)
     merged = rows[rows["baseline"].isin(names)]
-    found = [_above_chance(scores, items), *beyond_base(items)]
+    found = beyond_base(items)
     budgets = sorted(merged["ct_tokens"].unique())
     for budget, name in product(budgets, names):
         claim = GIVEN if name != "ct_then_sft" else SCARCE if budget == budgets[0] else RICHER
         found += [_lead(row, claim, margin) for row in _records(merged[merged["baseline"] == name], budget)]
-    how = _fading(items, budgets, margin) if "ct_then_sft" in names else []
+    found += _fading(items, budgets, margin) if "ct_then_sft" in names else []
     slack = rows[rows["baseline"] == "ties"]
     for budget in sorted(slack["ct_tokens"].unique()):
-        how += [_lead(row, SLACK, margin) for row in _records(slack, budget)]
-    return found + resting_on_scores(how, any_above_chance(scores))
-
-
-def any_above_chance(scores: pd.DataFrame) -> bool:
-    """Whether any score in X, of a single task or of their mean, is above chance."""
-    own = scores[scores["task"].isin([results.headline(scores), *results.tasks_in_x(scores)])]
-    return bool(statistics.above_chance(own["ci_low"], own["chance"]).any())
-
-
-def resting_on_scores(found: Sequence[Finding], above: bool) -> list[Finding]:
-    """Findings on how merging works: where no score is `above` chance they say so and claim nothing."""
-    return [finding if above else _without_scores(finding) for finding in found]
-
-
-def _without_scores(finding: Finding) -> Finding:
-    kind = OPEN if finding["verdict"] == OPEN else NO_SCORE
-    text = f"No score in X is above chance, so this says nothing of what merging does: {finding['text']}"
-    return finding | {"verdict": kind, "text": text}
+        found += [_lead(row, SLACK, margin) for row in _records(slack, budget)]
+    marked = trust.marks(scores, items)
+    return [_above_chance(marked), *resting_on_scores(found, why_no_result(marked))]
 
 
 def _records(rows: pd.DataFrame, budget: int) -> list[dict[str, Any]]:
@@ -147,11 +132,14 @@ def findings_of_pool(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
     return [_pooled(row, margin) for row in rows.to_dict("records")]
 
 
-def answer_in_a_sentence(rows: pd.DataFrame, margin: float = 0.0) -> str:
+def answer_in_a_sentence(rows: pd.DataFrame, margin: float = 0.0, why: str = "") -> str:
     """Which merges are better or worse than their baseline, and where, as HTML; rows of one baseline.
 
-    Of a pool (`pool_answers.answer`), or of one run's differences with their `noise` and seeds = 1.
+    Of a pool (`pool_answers.answer`), or of one run's differences with their `noise` and seeds = 1. why: of
+    `why_no_result`, where the scores compare nothing; then that is the answer.
     """
+    if why:
+        return f"{escape(why)}: {no_comparison(int(rows['seeds'].max()) if len(rows) else 1)}."
     noise = rows["noise"] if "noise" in rows else [WITH_TRAINING] * len(rows)
     told = zip(rows.to_dict("records"), noise, strict=True)
     kinds = [verdict_of(row, one, margin) for row, one in told]
@@ -170,6 +158,11 @@ def answer_in_a_sentence(rows: pd.DataFrame, margin: float = 0.0) -> str:
     return f"{over} {'; '.join(parts)}."
 
 
+def no_comparison(seeds: int = 1) -> str:
+    """What follows `why_no_result` in a headline."""
+    return "this run compares nothing" if seeds == 1 else f"these {seeds} seeds compare nothing"
+
+
 def _named_at(rows: pd.DataFrame, where: Sequence[bool]) -> str:
     """ "TIES and TIES-SV at every budget, average at 262k": the methods of the chosen rows."""
     every, found = rows["ct_tokens"].nunique(), dict[str, list[str]]()
@@ -185,9 +178,13 @@ def findings_of_fades(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
     return [_faded(row, margin) for row in rows.to_dict("records")]
 
 
-def findings_of_map(leads: pd.DataFrame, margin: float = 0.0) -> list[Finding]:
-    """In how many cells of a map each merge is better or worse; leads: of `region.cell_leads`."""
-    return [_on_map(method, rows, margin) for method, rows in leads.groupby("method", sort=False)]
+def findings_of_map(leads: pd.DataFrame, margin: float = 0.0, why: str = "") -> list[Finding]:
+    """In how many cells of a map each merge is better or worse; leads: of `region.cell_leads`.
+
+    why: as `finding_of_mechanism` takes it.
+    """
+    found = [_on_map(method, rows, margin) for method, rows in leads.groupby("method", sort=False)]
+    return resting_on_scores(found, why)
 
 
 def _on_map(method: str, rows: pd.DataFrame, margin: float) -> Finding:
@@ -209,8 +206,11 @@ def _where(rows: pd.DataFrame, kinds: Sequence[str], kind: str) -> str:
     return f" (at {' / '.join(map(budget_name, tokens))} CT tokens)" if tokens else ""
 
 
-def finding_of_mechanism(told: pd.DataFrame) -> Finding:
-    """Whether the discarded share foretells the lead; told: of `region.foretold`."""
+def finding_of_mechanism(told: pd.DataFrame, why: str = "") -> Finding:
+    """Whether the discarded share foretells the lead; told: of `region.foretold`.
+
+    why: of `no_result.why_no_result`, where no score of the map is a result.
+    """
 
     def shown(name: str) -> str:
         r, low, high = told.loc[name, ["r", "low", "high"]]
@@ -223,7 +223,7 @@ def finding_of_mechanism(told: pd.DataFrame) -> Finding:
         f"{shown('equal CT tokens')} among cells of equal CT tokens, over {int(within['seeds'])} seeds. "
         "Where the mechanism predicts the lead, both are below zero."
     )
-    return {"verdict": kind, "text": text}
+    return resting_on_scores([{"verdict": kind, "text": text}], why)[0]
 
 
 def _faded(row: dict[str, Any], margin: float) -> Finding:
@@ -313,11 +313,9 @@ def _fade_text(method: str, budgets: list[int], test: Any, p: float, margin: flo
     return {"claim": FADES, "verdict": kind, "text": f"{text}: {tail.get(kind, kind)}."}
 
 
-def _above_chance(scores: pd.DataFrame, items: pd.DataFrame) -> Finding:
+def _above_chance(marked: pd.DataFrame) -> Finding:
     """How many scores in X are above chance, above the majority class, and how many collapsed."""
-    tasks = results.tasks_in_x(scores)
-    marked = trust.marks(scores, items)
-    rows = marked[marked["task"].isin(tasks)]
+    rows = marked[marked["task"].isin(results.tasks_in_x(marked))]
     above, clear, one = (int(rows[column].sum()) for column in ("above", "clear", "collapsed"))
     kind = HERE if above == len(rows) else NOT_HERE if above == 0 else PART
     text = (
@@ -360,8 +358,8 @@ def _named(models: list[str]) -> str:
 def findings_of_shares(shares: pd.DataFrame, scores: pd.DataFrame | None = None) -> list[Finding]:
     """Whether τ CT and the discarded SFT share grow with the budget, at the fixed density.
 
-    scores: of the run, where they are known; with none above chance nothing is claimed. These are counts over
-    all weights of one run: no interval, and no word on other seeds.
+    scores: of the run, where they are known; where they are no result nothing is claimed. These are counts
+    over all weights of one run: no interval, and no word on other seeds.
     """
     rows = results.of_the_model(shares, "fixed").sort_values("ct_tokens")
     if len(rows) < 2:
@@ -377,7 +375,7 @@ def findings_of_shares(shares: pd.DataFrame, scores: pd.DataFrame | None = None)
         f"last (the paper: {MORE_DISCARDED:+.0f}). Counted over all weights of this one run."
     )
     finding = {"claim": GROWS, "verdict": HERE if grows else NOT_HERE, "text": text}
-    return resting_on_scores([finding], scores is None or any_above_chance(scores))
+    return resting_on_scores([finding], "" if scores is None else why_no_result(scores))
 
 
 def _list(values: pd.Series, form: str) -> str:

@@ -68,6 +68,7 @@ def run_line(study: Study) -> Line:
     return run_head(study, read_manifest(paths.scores)) | {
         "search": searches(study),
         "n": {task: len(values) for task, values in next(iter(own.values())).items()},
+        "chance": _chance(paths),
         "items": {
             name: {task: packed(values) for task, values in tasks.items()} for name, tasks in own.items()
         },
@@ -87,6 +88,12 @@ def run_head(study: Study, made: Mapping[str, Any]) -> Line:
         "versions": made["versions"],
         "parameters": counted_parameters(study),
     }
+
+
+def _chance(paths: RunPaths) -> dict[str, float]:
+    """The chance level of every task in percent."""
+    rows = pd.read_csv(paths.scores / "scores.csv").drop_duplicates("task").set_index("task")
+    return {task: rows.loc[task, "chance"] for task in rows.index if task not in results.means_of(rows.index)}
 
 
 def _bits(study: Study) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from lrnb.analysis.pool import misfits, read_pool, recipe_of
 from lrnb.analysis.pool_lines import BASELINE, Line, arm_name, contrast, headline_lines, right_of
 from lrnb.analysis.seeds import mean_intervals, own_of_a_seed, seed_cells
 from lrnb.merging.methods import METHODS
-from lrnb.study.parameters import ENGLISH, Study, budget_name
+from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study, budget_name
 from lrnb.study.recipe import stored_pool
 
 KEYS = ["baseline", "method", "ct_tokens", "task"]
@@ -109,7 +109,8 @@ def about(study: Study, pool: Pool | None) -> str:
     """What the pool is to a run, in a sentence or two."""
     alone = "Shown is this run alone; its intervals hold the noise of its items only, not that of training."
     if pool is None:
-        return f"No pool of seeds is stored for {study.lang} of preset {study.preset}. {alone}"
+        lacking = f"No pool of seeds is stored for {study.lang_name or study.lang}, preset {study.preset}. "
+        return f"{lacking if study.lang in SYNTHETIC else ''}{alone}"  # of real languages there is none
     if pool.why:
         more = f" and {len(pool.why) - 2} more" if len(pool.why) > 3 else ""
         why = "; ".join(pool.why[: 2 if more else 3])
@@ -232,13 +233,24 @@ def pooled_summary(pool: Pool, scores: pd.DataFrame, study: Study) -> dict[str, 
 
 
 def pooled_scores(pool: Pool) -> pd.DataFrame:
-    """Scores of every model over the seeds that have it: method, ct_tokens, task, seeds, mean, sd, ci_*."""
+    """Scores of every model over the seeds that have it: method, ct_tokens, task, seeds, mean, sd, ci_*.
+
+    And chance, NaN where the runs do not say it.
+    """
     values, rights = seed_values(pool.lines), [right_of(line) for line in pool.lines]
     keys = ["method", "ct_tokens", "task"]
     table = values.groupby(keys, sort=False)["value"].agg(seeds="count", mean="mean", sd="std").reset_index()
     ends = [_ends([one for one in rights if method in {name for name, _ in one}], method)
             for method in KINDS if method in set(table["method"])]  # fmt: skip
-    return table.merge(pd.concat(ends), how="left", on=keys) if ends else table
+    table = table.merge(pd.concat(ends), how="left", on=keys) if ends else table
+    return table.assign(chance=table["task"].map(_levels_of(pool.lines)).astype(float))
+
+
+def _levels_of(lines: Sequence[Line]) -> dict[str, float]:
+    """Task -> chance level in percent, with the means of tasks; of runs that say it."""
+    own: dict[str, float] = next((line["chance"] for line in lines if "chance" in line), {})
+    means = results.means_of(own).items()
+    return own | {mean: float(np.mean([own[task] for task in tasks])) for mean, tasks in means}
 
 
 def _ends(rights: list[Right], method: str) -> pd.DataFrame:

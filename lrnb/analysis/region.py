@@ -17,6 +17,7 @@ from scipy import stats
 
 from lrnb import statistics
 from lrnb.analysis import pool, pool_answers, results
+from lrnb.analysis.no_result import why_no_result
 from lrnb.analysis.pool_lines import BASELINE, Line, arm_name, headline_lines
 from lrnb.errors import UserError
 from lrnb.study.parameters import ROOT
@@ -90,6 +91,16 @@ def cell_leads(cells: Cells) -> pd.DataFrame:
     return table.assign(
         p_holm=table.groupby("method")["p"].transform(lambda p: statistics.holm(p.to_numpy()))
     )
+
+
+def why_no_cell_counts(cells: Cells) -> str:
+    """Why no cell compares anything (`why_no_result`), "" where one does or chance levels are not known."""
+    tables = [
+        pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], []))
+        for lines in cells.values()
+        if len(lines) > 1
+    ]
+    return why_no_result(pd.concat(tables)) if tables else ""
 
 
 def seed_points(cells: Cells, method: str) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def leads_and_discarded(rows: pd.DataFrame, discarded: Mapping[int, float]) -> g
     discarded: CT tokens to the share of SFT's kept entries that the election discards, in [0, 1].
     """
     fig = pooled_leads_by_budget(rows)
-    level_line(fig, LARGEST_LEAD, f"{LARGEST_LEAD}, the paper's<br> largest", "dot")
+    level_line(fig, LARGEST_LEAD, f"{LARGEST_LEAD}, largest lead<br> in Tao et al.", "dot")
     places, _ = positions(discarded)
     shown = [100 * discarded[tokens] for tokens in places]
     text = [f"{share:.0f}%" for share in shown]

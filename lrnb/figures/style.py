@@ -164,8 +164,14 @@ def positions(tokens: Iterable[float]) -> tuple[dict[int, float], list[str]]:
 
 
 def token_axis(fig: go.Figure, tokens: pd.Series, **where: int) -> pd.Series:
-    """Log axis of token counts with the budgets as ticks; returns the place of every count."""
+    """Log axis of token counts with the budgets as ticks; returns the place of every count.
+
+    A single count stands in the middle of a doubling either way, so that what is drawn beside it stays near.
+    """
     logs, names = positions(tokens)
+    if len(logs) == 1:
+        (place,) = logs.values()
+        fig.update_xaxes(range=[place - 1, place + 1], **where)
     fig.update_xaxes(tickvals=list(logs.values()), ticktext=names, **where)
     return tokens.astype(int).map(logs)
 

@@ -34,6 +34,7 @@ from lrnb.analysis import (
     trust,
 )
 from lrnb.analysis.kinds import label, ordered
+from lrnb.analysis.no_result import NO_RESULT, resting_on_scores, what_to_try, why_no_result
 from lrnb.analysis.pool_lines import BASELINE
 from lrnb.errors import UserError
 from lrnb.figures.failures import scores_against_kept, shares_by_model
@@ -125,10 +126,9 @@ def page_content(study: Study) -> dict[str, Any]:
     table = pool_answers.with_training(table, pooled, study.seed)
     said = findings.findings_of_scores(scores, items, table, study.margin)
     said += findings.findings_of_shares(shares, scores)
-    answer, both = (
-        _answer(study, pooled, table, results.of_the_model(shares, "fixed")),
-        english.in_both(scores),
-    )
+    why = _why_no_result(study, pooled, scores)
+    answer = _answer(study, pooled, table, results.of_the_model(shares, "fixed"), why)
+    both = english.in_both(scores)
     choices = trust.dev_and_test(paths, items)
     frames = {
         "scores": trust.marks(scores, items),
@@ -160,7 +160,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "answer": answer,
         "seeds": _over_seeds(study, pooled, scores),
         "tuned": trust.tried_by_arm(paths),
-        "differences": _difference_rows(table, results.headline(scores), study.margin),
+        "differences": _difference_rows(table, results.headline(scores), study.margin, why_no_result(scores)),
         "detectable": _detectable(items, table, results.headline(scores)),
         "answers": _answer_table(items),
         "choices": _shown(choices),
@@ -234,29 +234,43 @@ def _answer_table(items: pd.DataFrame) -> dict[str, Any]:
     return {"tasks": list(dict.fromkeys(table["task"])), "models": _cells(table, "model"), **count}
 
 
+def _why_no_result(study: Study, pooled: pool_answers.Pool | None, scores: pd.DataFrame) -> str:
+    """Why the scores that the page begins with, a pool's or the run's, compare nothing; "" where they do."""
+    name = study.lang_name or study.lang
+    if pooled is None or pooled.why:
+        return why_no_result(scores, name)
+    levels = scores.drop_duplicates("task").set_index("task")["chance"]
+    told = pool_answers.pooled_scores(pooled)
+    return why_no_result(told.assign(chance=told["task"].map(levels)), name)
+
+
 def _answer(
-    study: Study, pooled: pool_answers.Pool | None, table: pd.DataFrame, shares: pd.DataFrame
+    study: Study, pooled: pool_answers.Pool | None, table: pd.DataFrame, shares: pd.DataFrame, why: str
 ) -> dict[str, Any]:
-    """What the stored pool says, this run in it: rows, sentences, figure; or why not, and this run alone."""
+    """What the stored pool says, this run in it: rows, sentences, figure; or why not, and this run alone.
+
+    why: of `why_no_result`, where the scores compare nothing.
+    """
     about = pool_answers.about(study, pooled)
     if pooled is None or pooled.why:
         alone = {"about": about, "rows": [], "said": [], "outside": [], "detectable": []}
-        return alone | _first(_of_this_run(table), study, shares)
+        return alone | _first(_of_this_run(table), study, shares, why)
     rows = pool_answers.answer(pooled, table, study.seed)
     rows = rows[rows["baseline"] == BASELINE]
-    said = findings.findings_of_pool(rows, study.margin)
+    said = resting_on_scores(findings.findings_of_pool(rows, study.margin), why)
     kinds = [finding["verdict"] for finding in said]
     one = "ties" if "ties" in set(rows["method"]) else rows["method"].iloc[0]
     first = [f for f, method in zip(said, rows["method"], strict=True) if method == one]
     fades = pool_answers.pooled_fades(pooled.lines)
-    first += findings.findings_of_fades(fades[fades["method"] == one], study.margin) if len(fades) else []
+    faded = findings.findings_of_fades(fades[fades["method"] == one], study.margin) if len(fades) else []
+    first += resting_on_scores(faded, why)
     return {
         "about": about,
         "rows": rows.assign(verdict=kinds).to_dict("records"),
         "said": first,
         "outside": rows[rows["outside"]].to_dict("records"),
         "detectable": [rows["detectable"].min(), rows["detectable"].max()],
-    } | _first(rows, study, pool_answers.mean_shares(pooled.lines))
+    } | _first(rows, study, pool_answers.mean_shares(pooled.lines), why)
 
 
 def _of_this_run(table: pd.DataFrame) -> pd.DataFrame:
@@ -266,12 +280,15 @@ def _of_this_run(table: pd.DataFrame) -> pd.DataFrame:
     return own.assign(seeds=1, own=np.nan, low=np.nan, high=np.nan, outside=False)
 
 
-def _first(rows: pd.DataFrame, study: Study, shares: pd.DataFrame) -> dict[str, Any]:
-    """What stands first on the page: a sentence and a figure; shares: sft_discarded_share by ct_tokens."""
+def _first(rows: pd.DataFrame, study: Study, shares: pd.DataFrame, why: str) -> dict[str, Any]:
+    """What stands first on the page: a sentence, what to try where it is no answer, and a figure.
+
+    shares: sft_discarded_share by ct_tokens.
+    """
     known = shares.set_index("ct_tokens")["sft_discarded_share"]
-    sentence = findings.answer_in_a_sentence(rows, study.margin) if len(rows) else ""
+    sentence = findings.answer_in_a_sentence(rows, study.margin, why) if len(rows) or why else ""
     figure = leads_and_discarded(rows, known.to_dict()) if len(rows) else None
-    return {"sentence": sentence, "figure": figure}
+    return {"sentence": sentence, "to_try": what_to_try(study) if why else "", "figure": figure}
 
 
 def _questions(study: Study) -> dict[str, Any]:
@@ -295,10 +312,13 @@ def _over_seeds(study: Study, pooled: pool_answers.Pool | None, scores: pd.DataF
     return stored + ([live] if live else [])
 
 
-def _difference_rows(table: pd.DataFrame, task: str, margin: float) -> list[dict[str, Any]]:
-    """Paired differences of the headline task, with the verdict of each."""
+def _difference_rows(table: pd.DataFrame, task: str, margin: float, why: str) -> list[dict[str, Any]]:
+    """Paired differences of the headline task, with the verdict of each; none where scores are no result."""
     rows = table[table["task"] == task].to_dict("records")
-    return [{**row, "verdict": findings.verdict_of(row, row["noise"], margin)} for row in rows]
+    return [
+        {**row, "verdict": NO_RESULT if why else findings.verdict_of(row, row["noise"], margin)}
+        for row in rows
+    ]
 
 
 def _detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
 from lrnb.analysis.kinds import label
+from lrnb.analysis.no_result import resting_on_scores, why_no_result
 from lrnb.analysis.published import beside_the_paper
 from lrnb.analysis.published_settings import against_published
 from lrnb.analysis.ranking import RIVALS, ranking
@@ -57,8 +58,9 @@ def _map_section(folder: Path) -> Iterator[str]:
         f"`make map` runs its {len(cells)} cells; `notebooks/03_analysis/06_map.ipynb` draws them. Lead over "
         f"CT-then-SFT in points; {label(NAMED)} was named beforehand.\n"
     )
-    yield from (f"- {found['text']}" for found in findings.findings_of_map(leads, MARGIN))
-    yield f"- {findings.finding_of_mechanism(region.foretold(points))['text']}\n"
+    why = region.why_no_cell_counts(cells)
+    yield from (f"- {found['text']}" for found in findings.findings_of_map(leads, MARGIN, why))
+    yield f"- {findings.finding_of_mechanism(region.foretold(points), why)['text']}\n"
     yield from markdown_table(_cells(leads[leads["method"] == NAMED]))
 
 
@@ -86,7 +88,9 @@ def _pool_section(path: Path) -> Iterator[str]:
     if len(lines) < 2:
         yield "A single seed is no pool yet.\n"
         return
-    yield from markdown_table(_scores(lines))
+    scored = pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], []))
+    why = why_no_result(scored)
+    yield from markdown_table(_scores(scored))
     table = ranking(lines)
     if len(table) > len(FOUR):  # the tables below are of the paper's four
         yield "All methods, best mean over the tasks in X and the CT budgets first. Leads in points; wins,"
@@ -99,9 +103,10 @@ def _pool_section(path: Path) -> Iterator[str]:
         yield from markdown_table(_published(settings))
     leads = _of_the_paper(pool_answers.pooled_leads(lines))
     yield "Merge minus CT-then-SFT at the same CT tokens, mean of the tasks in X, points:\n"
-    yield from markdown_table(_leads(leads[leads["baseline"] == pool_lines.BASELINE]))
+    yield from markdown_table(_leads(leads[leads["baseline"] == pool_lines.BASELINE], why))
     fades = _of_the_paper(pool_answers.pooled_fades(lines))
-    yield from (f"- {found['text']}" for found in findings.findings_of_fades(fades, MARGIN))
+    faded = findings.findings_of_fades(fades, MARGIN)
+    yield from (f"- {found['text']}" for found in resting_on_scores(faded, why))
     yield ""
     if set(asked) == set(FOUR):
         yield from _beside_the_paper(lines)
@@ -152,9 +157,9 @@ def _made_from(lines: list[pool_lines.Line], command: str, folder: str) -> Itera
     )
 
 
-def _scores(lines: list[pool_lines.Line]) -> pd.DataFrame:
+def _scores(table: pd.DataFrame) -> pd.DataFrame:
     """A row a model: its means and tasks over the seeds, the mean in X with its interval."""
-    table = _of_the_paper(pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], [])))
+    table = _of_the_paper(table)
     head = results.headline(table)
     keys = ["method", "ct_tokens"]
     wide = table.pivot_table(index=keys, columns="task", values="mean", sort=False)
@@ -164,10 +169,11 @@ def _scores(lines: list[pool_lines.Line]) -> pd.DataFrame:
     return _named(shown[[head, "95%", *(task for task in shown if task not in (head, "95%"))]].reset_index())
 
 
-def _leads(leads: pd.DataFrame) -> pd.DataFrame:
+def _leads(leads: pd.DataFrame, why: str = "") -> pd.DataFrame:
     """A row a merge and budget: its lead, interval, p, seeds, and what that means."""
     interval = told_ends(leads, "ci_low", "ci_high", "{:+.1f}")
-    words = [found["word"] for found in findings.findings_of_pool(leads, MARGIN)]
+    said = resting_on_scores(findings.findings_of_pool(leads, MARGIN), why)
+    words = [found["word"] for found in said]
     p = leads["p_holm"].map(told_p)
     facts = {"lead": leads["difference"].map("{:+.1f}".format), "95%": interval, "Holm p": p}
     return _named(leads[["method", "ct_tokens"]].assign(**facts, seeds=leads["seeds"], verdict=words))

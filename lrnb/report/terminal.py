@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from lrnb.analysis import pool, pool_answers, pool_lines, results, seeds
+from lrnb.analysis.findings import no_comparison
 from lrnb.analysis.kinds import label
+from lrnb.analysis.no_result import what_to_try, why_no_result
 from lrnb.analysis.trust import MARKS, NOT_ABOVE, marked_values
 from lrnb.report.tables import print_table
 from lrnb.statistics import above_chance
@@ -18,15 +20,20 @@ from lrnb.study.stages import RunPaths
 
 
 def print_results(study: Study) -> None:
-    """What the stored pool says with this run in it, scores one row a model, and where the report is."""
+    """What the stored pool says with this run in it, scores one row a model, and where the report is.
+
+    And where the run's scores compare nothing, what to try.
+    """
     paths = RunPaths(study)
     table, report = paths.scores / "scores.csv", paths.lang / "report.html"
     if (paths.scores / "differences.csv").is_file():
         _print_answer(study)
     if table.is_file():
-        name = study.lang_name or study.lang
+        name, scores = study.lang_name or study.lang, pd.read_csv(table)
         title = f"Percent right in {name} ({study.preset}, seed {study.seed})"
-        _print_frame(_narrow(by_model(pd.read_csv(table))), f"{title}; en: mean in English; {MARKS}")
+        _print_frame(_narrow(by_model(scores)), f"{title}; en: mean in English; {MARKS}")
+        if why := why_no_result(scores, name):
+            print(f"{why}: {no_comparison()}. {what_to_try(study)}")
     if report.is_file():
         print(f"report: {report}")
 

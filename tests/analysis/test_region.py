@@ -58,6 +58,15 @@ def test_a_cell_is_a_pool_with_each_seed_once(folder: Path) -> None:
     cells = region.read_cells(folder)
     assert [*cells] == PLACES
     assert all([line["seed"] for line in lines] == [0, 1, 2] for lines in cells.values())
+    assert region.why_no_cell_counts(cells) == ""
+    sure = {where: [line | {"chance": dict.fromkeys(line["chance"], 100.0)} for line in lines]
+            for where, lines in cells.items()}  # fmt: skip
+    assert region.why_no_cell_counts(sure) == "No score in X is above chance"
+    old = {
+        where: [{k: line[k] for k in line if k != "chance"} for line in lines]
+        for where, lines in sure.items()
+    }
+    assert region.why_no_cell_counts(old) == ""  # of lines that do not say it
     twice = (folder / "cell0" / "nano-qaa.jsonl").read_text(encoding="utf-8")
     write_text(folder / "again" / "nano-qaa.jsonl", twice)
     with pytest.raises(UserError, match=r"another pool has 240 SFT examples and 0 of X"):

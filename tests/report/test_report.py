@@ -18,6 +18,7 @@ from support.made_run import BUDGETS, EVIL, METHODS, made_shares, made_study, ma
 
 from lrnb import statistics
 from lrnb.analysis import comparisons, findings, pool, pool_answers, results, seeds, trust
+from lrnb.analysis.no_result import NO_RESULT
 from lrnb.errors import UserError
 from lrnb.report import page as report
 from lrnb.report import terminal
@@ -81,7 +82,7 @@ def test_page_holds_every_part(page: str) -> None:
 def test_the_page_begins_with_the_question_the_answer_and_its_figure(page: str) -> None:
     first = page[page.index("<h1>") : page.index("<nav")]
     assert "Merge, or train on top?" in first and "In this one run " in first
-    assert "Plotly.newPlot" in first and "paper's" in first and "SFT discarded" in first
+    assert "Plotly.newPlot" in first and "Tao et al." in first and "SFT discarded" in first
     assert "points to be found four times out of five" in first
 
 
@@ -457,7 +458,8 @@ def test_a_run_that_the_pool_does_not_fit_stands_alone(pooled: Path) -> None:
 def test_without_a_pool_the_page_says_so(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_answers, "stored_pool", lambda study: copy / "none.jsonl")
     page = report.write_report(copy).read_text(encoding="utf-8")
-    assert "No pool of seeds is stored for qaa of preset nano." in " ".join(page.split())
+    name = html.escape(f"Made {EVIL}", quote=False).replace("'", "&#39;")
+    assert f"No pool of seeds is stored for {name}, preset nano." in " ".join(page.split())
     assert "95% interval,<br>items only" in page
     assert '<span class="chip holds">' not in page and '<span class="chip does">' not in page
 
@@ -513,11 +515,46 @@ def test_nothing_is_claimed_of_a_mechanism_where_no_score_is_above_chance(made: 
     said = findings.findings_of_scores(low, items, table) + findings.findings_of_shares(made_shares(), low)
     assert said[0]["claim"] == findings.CHANCE and said[0]["verdict"] == findings.NOT_HERE
     how = [f for f in said if f["claim"] in (findings.FADES, findings.SLACK, findings.GROWS)]
-    assert {f["verdict"] for f in how} == {findings.NO_SCORE, findings.OPEN}
+    assert {f["verdict"] for f in said[1:]} == {NO_RESULT}
     assert all(f["text"].startswith("No score in X is above chance, so this says nothing") for f in how)
     one = scores.assign(ci_low=scores["ci_low"].where(scores["task"] == "topic", 0.0))
     assert findings.findings_of_shares(made_shares(), one)[0]["verdict"] == findings.HERE
     assert findings.findings_of_scores(one, items, table)[-1]["text"].startswith("At 65k CT tokens TIES-SV")
+
+
+def test_a_run_at_chance_says_so_first_and_what_to_try(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(pool_answers, "stored_pool", lambda study: copy / "none.jsonl")
+    at_chance(copy)
+    page = " ".join(report.write_report(copy).read_text(encoding="utf-8").split())
+    first = page[page.index('<section id="answer"') : page.index("</section>")]
+    name = html.escape(f"Made {EVIL}")
+    assert f"No score in {name} is above chance: this run compares nothing." in html.unescape(first).replace(
+        f"Made {EVIL}", name
+    )
+    assert EVIL not in first
+    assert "scores in X (models times tasks), 0 have" in first
+    assert "To try: solved examples before each item (shots: 3), more text for CT" in first
+    assert "no merge is better" not in page and "chip holds" not in page and "chip above" not in page
+    assert page.count(f'<td class="left">{NO_RESULT}</td>') == len(BUDGETS) * len(METHODS) + len(BUDGETS)
+    terminal.print_results(report.study_of(copy))
+    told = capsys.readouterr().out
+    assert "is above chance: this run compares nothing. To try: solved examples" in told
+
+
+def at_chance(folder: Path) -> None:
+    """Lower the scores of a made run until no interval is above chance."""
+    path = folder / "scores" / "scores.csv"
+    pd.read_csv(path).assign(ci_low=0.0).to_csv(path, index=False)
+
+
+def test_a_pool_at_chance_says_so_first(pooled: Path) -> None:
+    path = pooled / "scores" / "scores.csv"
+    pd.read_csv(path).assign(chance=100.0).to_csv(path, index=False)  # of the pool, too
+    page = report.write_report(pooled).read_text(encoding="utf-8")
+    assert "is above chance: these 6 seeds compare nothing." in html.unescape(page)
+    assert '<span class="chip no">no result</span>' in page and "chip holds" not in page
 
 
 def test_a_caption_keeps_the_tags_that_plotly_draws_and_shows_all_others() -> None:
