@@ -22,13 +22,23 @@ def why_no_result(scores: pd.DataFrame, name: str = "X") -> str:
     scores: task, ci_low, chance (NaN: not known) and, where it is known, collapsed; of one run, or of a pool.
     name: the language.
     """
-    own = scores[scores["task"].isin([results.headline(scores), *results.tasks_in_x(scores)])]
+    own = _in_x(scores)
     own = own[own["chance"].notna()]
     if len(own) and not statistics.above_chance(own["ci_low"], own["chance"]).any():
         return f"No score in {name} is above chance"
-    if len(own) and "collapsed" in own and own["collapsed"].eq(True).all():
+    if len(own) and all_collapsed(own):
         return f"Every model gives one answer to most items in {name}"
     return ""
+
+
+def all_collapsed(scores: pd.DataFrame) -> bool:
+    """Whether every model is a collapse in every task in X; False where that is not recorded."""
+    own = _in_x(scores)
+    return "collapsed" in own and bool(own["collapsed"].eq(True).all())
+
+
+def _in_x(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores[scores["task"].isin([results.headline(scores), *results.tasks_in_x(scores)])]
 
 
 def resting_on_scores(found: Sequence[dict[str, str]], why: str) -> list[dict[str, str]]:

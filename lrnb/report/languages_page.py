@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from lrnb.analysis import failures, findings, languages, results, together
 from lrnb.analysis.comparisons import ONE_SEED
 from lrnb.analysis.kinds import ordered
+from lrnb.analysis.no_result import NO_RESULT, all_collapsed, resting_on_scores, what_to_try, why_no_result
 from lrnb.errors import UserError
 from lrnb.figures.failures import shares_across_languages
 from lrnb.figures.languages import leads_by_knowledge, leads_heatmap, shares_of_languages
@@ -90,14 +91,17 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
     scores, fades = languages.scores_by_language(found), languages.fades_over_languages(found)
     families = languages.leads_by_family(found)
     own = over_all[over_all["baseline"] == main] if len(over_all) else over_all
-    first = told[0]
+    first, names = told[0], {study.lang: study.lang_name or study.lang for study in told}
+    untold = _without_results(scores, found, names)
+    why = "No language has a result" if len(untold) == len(found) else ""
     frames = {"scores": scores, "leads": leads, "leads_over_languages": over_all, "fades": fades}
     frames |= {"families": families, "known_by_base": points, "slopes": slopes, "shares": shares}
     return {
         "preset": preset,
         "frames": frames,
         "languages": {lang: [*seeds] for lang, seeds in found.items()},
-        "names": {study.lang: study.lang_name or study.lang for study in told},
+        "names": names,
+        "untold": untold,
         "pages": _pages(runs, told),
         "common": languages.common_seeds(found),
         "budgets": [budget_name(b) for b in first.ct_budgets],
@@ -108,10 +112,12 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
         "margin": first.margin,
         "main": main,
         "one_seed": bool(len(own)) and (own["noise"] == ONE_SEED).all(),
-        "said": _said(own, fades, first.margin),
+        "said": resting_on_scores(_said(own, fades, first.margin), why),
         "table": _table(scores, found),
         "methods": ordered(scores["method"]),
-        "leads": _rows(own.assign(verdict=_verdicts(own, first.margin)) if len(own) else own),
+        "leads": _rows(
+            own.assign(verdict=NO_RESULT if why else _verdicts(own, first.margin)) if len(own) else own
+        ),
         "all_baselines": _rows(over_all),
         "families": _rows(families),
         "slopes": _rows(slopes),
@@ -139,6 +145,22 @@ def _pages(runs: Path, told: Iterable[Study]) -> dict[tuple[str, int], str]:
     """(language, seed) -> the address of its own page from here, where it is there."""
     found = {(s.lang, s.seed): RunPaths(s).lang / "report.html" for s in told}
     return {key: os.path.relpath(path, runs) for key, path in found.items() if path.is_file()}
+
+
+def _without_results(
+    scores: pd.DataFrame, found: languages.Languages, names: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Why the scores of a language, over its seeds, compare nothing, and what to try; of those languages.
+
+    scores: of `languages.scores_by_language`.
+    """
+    untold = []
+    for lang, runs in found.items():
+        fallen = all(all_collapsed(run.scores) for run in runs.values())
+        own = scores[scores["lang"] == lang].assign(task=results.MEAN, collapsed=fallen)
+        if why := why_no_result(own, names[lang]):
+            untold.append((why, what_to_try(next(iter(runs.values())).study)))
+    return untold
 
 
 def _verdicts(rows: pd.DataFrame, margin: float) -> list[str]:

@@ -53,6 +53,24 @@ def test_what_is_missing_is_said(runs: Path) -> None:
     assert "<b>One seed.</b>" in text and "over 3 languages and 1 seed " in text
 
 
+def test_a_language_at_chance_is_said_to_compare_nothing(runs: Path) -> None:
+    _at_chance(runs, "qab")
+    text = text_of(runs)
+    assert text.count("is above chance:</b> its leads compare nothing. To try: solved examples") == 1
+    assert "no result" not in text[text.index('id="answer"') : text.index('id="scores"')]
+    for lang in ("qaa", "qac"):
+        _at_chance(runs, lang)
+    text = text_of(runs)
+    assert "No language has a result, so this says nothing of what merging does: At 16k CT tokens" in text
+    assert "chip holds" not in text and '<td class="left">no result</td>' in text
+
+
+def _at_chance(runs: Path, lang: str) -> None:
+    """Put the level of chance above all scores of a language."""
+    for path in runs.glob(f"nano*/{lang}/scores/scores.csv"):
+        pd.read_csv(path).assign(chance=100.0).to_csv(path, index=False)
+
+
 def test_a_run_with_other_parameters_is_left_out(runs: Path) -> None:
     params = runs / "nano" / "qac" / "params.yaml"
     params.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"ct_lr": 0.1}))
