@@ -17,14 +17,15 @@ from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import ENGLISH, budget_name
 from lrnb.study.stages import RunPaths, read_manifest
 
-AUDITED = ("tokens_per_character", "tokens_per_word", "tokens_per_syllable", "byte_share", "unknown_share")
+AUDITED = ("tokens_per_character", "tokens_per_word", "tokens_per_syllable")
+BYTES = ("byte_share", "partial_share")  # of `corpus.audit`; earlier versions recorded the first alone
 HOUR = 3600  # seconds
 
 
 def text_for_ct(paths: RunPaths) -> pd.DataFrame:
     """A row a language: documents and megabytes read for CT, tokens packed, passes, what was left out and
     why; of the tokenizer, on held-out text, tokens a character and a word (or syllable), and in percent the
-    tokens that are single bytes or unknown.
+    tokens that are no whole characters (`byte_pieces`) or unknown.
     """
     facts = _facts(paths.corpus)
     rows = [
@@ -41,8 +42,14 @@ def _of_language(facts: Mapping[str, Any], lang: str, key: str) -> dict[str, Any
     row = {"lang": lang, "documents": read.get("documents"), "tokens": tokens}
     row |= {"megabytes": read["bytes"] / 1e6 if read else None, "passes": tokens / unique if unique else None}
     row |= {"left_out": _reasons(facts.get("dropped", {}).get(lang, {}))}
-    found = {name: audit[name] for name in AUDITED if name in audit}
-    return row | {name: 100 * x if name.endswith("share") else x for name, x in found.items()}
+    row |= {name: audit[name] for name in AUDITED if name in audit}
+    return row | _in_percent(audit)
+
+
+def _in_percent(audit: Mapping[str, float]) -> dict[str, float]:
+    pieces = [audit[name] for name in BYTES if name in audit]
+    found = {"byte_pieces": 100 * max(pieces)} if pieces else {}
+    return found | ({"unknown_share": 100 * audit["unknown_share"]} if "unknown_share" in audit else {})
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

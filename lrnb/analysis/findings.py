@@ -440,7 +440,8 @@ def _of_slopes(slopes: pd.DataFrame) -> str:
         return "Accuracy against the SFT entries kept: no item's answer differs between the merges."
     if not len(known):
         most = int(slopes["budgets"].max()) if len(slopes) else 0
-        return f"Accuracy against the SFT entries kept: too few points ({most} budgets) for a slope."
+        counted = f"{most} budget{'s' * (most != 1)}"
+        return f"Accuracy against the SFT entries kept: too few points ({counted}) for a slope."
     top = known.iloc[0]
     sure = known[(known["p_holm"] < ALPHA) & (known["ci_low"] > 0)]["task"]
     return (

@@ -128,6 +128,8 @@ def scores_against_kept(points: pd.DataFrame, slopes: pd.DataFrame) -> go.Figure
     title = "Scores against what the election keeps of SFT"
     if not tasks:
         return nothing(title, "no TIES merge was scored here")
+    if points["ct_tokens"].nunique() == 1:
+        return nothing(title, "one CT budget: nothing to hold against each other")
     names = [f"{task_name(task)}<br>{_slope_told(slopes, points, task)}" for task in tasks]
     fig, places = panels(names, 190)
     for task, where in zip(tasks, places, strict=True):

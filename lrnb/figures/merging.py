@@ -180,7 +180,8 @@ def shares_by(shares: pd.DataFrame, by: str) -> go.Figure:
     rows, fig = shares[shares["tensor"] != MODEL], blank()
     if by == "layer":
         rows = rows[rows["layer"] >= 0]
-        fig.update_xaxes(dtick=1 if rows["layer"].nunique() < 20 else None)
+        ends = [rows["layer"].min() - 0.5, rows["layer"].max() + 0.5] if len(rows) else None
+        fig.update_xaxes(dtick=1 if rows["layer"].nunique() < 20 else None, range=ends)
     else:
         rows = rows.assign(module=pd.Categorical(rows["module"], MODULES, ordered=True))
     keys, columns = ["ct_tokens", by], ["sft_discarded", "sft_kept", "n"]

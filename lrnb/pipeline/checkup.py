@@ -78,7 +78,7 @@ def _tokens(study: Study, sample: list[str], counted: dict[str, int]) -> dict[st
     rate = found["tokens_per_character"]
     return {
         "tokens": round(rate * counted["characters"]),
-        "chars/token": 1 / rate,
+        "tokens/character": rate,
         "byte pieces %": 100 * max(found["byte_share"], found["partial_share"]),
         "tokens/word": found.get("tokens_per_word", float("nan")),
         "tokens/syllable": found.get("tokens_per_syllable", float("nan")),

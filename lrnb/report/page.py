@@ -9,6 +9,8 @@ template.
 from __future__ import annotations
 
 import re
+import textwrap
+from collections.abc import Sequence
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ from lrnb.study.run_folder import study_of
 from lrnb.study.stages import RunPaths, require, stale
 
 HERE = Path(__file__).parent
+WIDE = 30  # characters of a line in the picture's box of merges
 PAPER = "https://arxiv.org/abs/2407.03994"
 FAILURES = ("unparsable", "scripts", "overlap", "kept", "fragility", "written")  # tables of 05_failures
 
@@ -74,9 +77,26 @@ def write_report(folder: Path) -> Path:
     return out
 
 
-def picture() -> str:
-    """The study in one picture, as SVG text."""
-    return (HERE / "study.svg").read_text(encoding="utf-8")
+PICTURED = ("average, task arithmetic,", "TIES, TIES-SV: no training")  # the lines of study.svg on merging
+
+
+def picture(methods: Sequence[str] = ()) -> str:
+    """The study in one picture, as SVG text; with the merges of a run in place of the paper's."""
+    drawn = (HERE / "study.svg").read_text(encoding="utf-8")
+    for old, new in zip(PICTURED, _in_two_lines(methods), strict=True) if methods else ():
+        drawn = drawn.replace(old, escape(new))
+    return drawn
+
+
+def _in_two_lines(methods: Sequence[str]) -> list[str]:
+    """The names of the methods in as many words as two lines of the picture take."""
+    names = [unescape(label(method)) for method in methods]
+    for shown in range(len(names), 0, -1):
+        rest = f" and {len(names) - shown} more" if shown < len(names) else ""
+        lines = textwrap.wrap(f"{', '.join(names[:shown])}{rest}: no training", WIDE)
+        if len(lines) <= len(PICTURED):
+            break
+    return [*lines, ""][: len(PICTURED)]
 
 
 def render(study: Study) -> str:
@@ -96,7 +116,7 @@ def fill(template: str, content: dict[str, Any], home: Path) -> str:
     environment.filters["figure"] = figure_html
     environment.tests["there"] = lambda name: (home / name).is_file()
     words = {"label": label, "colour": colour, "task_name": task_name, "budget_name": budget_name}
-    inside = {"picture": picture(), "plotlyjs": get_plotlyjs(), "paper": PAPER}
+    inside = {"plotlyjs": get_plotlyjs(), "paper": PAPER}
     return environment.get_template(template).render(**content, **words, **inside)
 
 
@@ -154,6 +174,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "baselines": [label(name) for name in comparisons.baselines(items)],
         "budgets": [budget_name(b) for b in study.ct_budgets],
         "methods": ordered(scores["method"]),
+        "picture": picture(study.methods),
         "claims": {claim: [f for f in said if f["claim"] == claim] for claim in (f["claim"] for f in said)},
         "tables": score_tables(scores, items),
         "english": _cells(both, "ct_tokens", "method"),

@@ -57,12 +57,20 @@ def resolved_device(asked: str) -> str:
 
 
 def device_name(asked: str = "auto") -> str:
-    """The GPU's name if torch is in use and has one, else the processor's; of mps that it was asked for."""
+    """The GPU's name if torch is in use and has one, else the processor and its threads; of mps that it was
+    asked for."""
     if asked == "mps":
         return f"{platform.machine()} GPU by mps"
     if gpu := _gpu():
         return gpu
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    threads = threads_used()
+    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads != 1)}"
+
+
+def threads_used() -> int:
+    """CPU threads that libraries compute with: a study sets as many as its `threads`, else all cores are."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
 
 
 def _gpu() -> str:

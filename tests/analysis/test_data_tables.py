@@ -32,7 +32,7 @@ def test_text_has_a_row_a_language_with_reasons(paths: RunPaths) -> None:
     x = table.loc["qaa"]
     assert (x["documents"], x["megabytes"], x["tokens"], x["passes"]) == (70, 0.09, 60_000, 3)
     assert x["left_out"].startswith("duplicate 1,500, too short 2") and table.loc["en", "left_out"] == "none"
-    assert (x["tokens_per_word"], x["byte_share"]) == (2.5, 25)
+    assert (x["tokens_per_word"], x["byte_pieces"]) == (2.5, 25)
 
 
 def test_trainings_have_examples_hours_and_device(paths: RunPaths) -> None:

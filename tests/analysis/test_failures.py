@@ -286,6 +286,8 @@ def test_accuracy_against_kept_has_the_chance_line_and_says_when_points_are_few(
     fig = figures.scores_against_kept(points, few)
     assert "2 budgets, too few for a slope" in fig.layout.annotations[0].text
     assert "fitted" not in [trace.name for trace in fig.data]
+    one = figures.scores_against_kept(points[points["ct_tokens"] == BUDGETS[0]], few)
+    assert not one.data and one.layout.annotations[0].text.startswith("one CT budget")
 
 
 class Tags(HTMLParser):

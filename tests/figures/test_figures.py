@@ -121,6 +121,8 @@ def test_shares_by_part_are_weighted_by_entries(by: str) -> None:
     at = list(first.x).index("q" if by == "module" else 0)
     want = total.loc["q" if by == "module" else 0]
     assert first.y[at] == pytest.approx(100 * want["sft_discarded"] / want["sft_kept"])
+    if by == "layer":  # no tick stands where there is no layer
+        assert fig.layout.xaxis.range == (-0.5, 3.5)
 
 
 def test_candidates_ring_the_chosen_one() -> None:

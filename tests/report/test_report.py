@@ -543,6 +543,23 @@ def test_a_run_at_chance_says_so_first_and_what_to_try(
     assert "is above chance: this run compares nothing. To try: solved examples" in told
 
 
+def test_the_picture_shows_the_merges_of_the_run(copy: Path) -> None:
+    usual = report.picture()
+    assert all(f">{line}<" in usual for line in report.PICTURED)
+    assert ">average, TIES: no training<" in (own := report.picture(["average", "ties"]))
+    assert "task arithmetic" not in own and "TIES-SV" not in own
+    assert report.picture(["average", "task_arithmetic", "ties", "ties_sv"]) == usual
+    many = report.picture(METHODS)
+    assert ">average, task arithmetic, TIES<" in many and ">and 3 more: no training<" in many
+
+
+def test_one_setting_an_arm_is_said_as_such(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {arm: on_dev.Tried(1, 1) for arm in ("sft", "ct_then_sft", "ties")}
+    monkeypatch.setattr(trust, "tried_by_arm", lambda paths: one)
+    page = report.write_report(copy).read_text(encoding="utf-8")
+    assert "Every arm had one setting" in page and "Tuned alike" not in page and "in the grid" not in page
+
+
 def at_chance(folder: Path) -> None:
     """Lower the scores of a made run until no interval is above chance."""
     path = folder / "scores" / "scores.csv"

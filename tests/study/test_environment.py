@@ -168,3 +168,16 @@ def test_a_containers_share_of_the_cpu_counts(
         (tmp_path / "tree" / name).write_text(f"{text}\n")
     assert environment.cpu_quota(tmp_path / "tree", tmp_path / "own") == cores
     assert environment.cpu_quota(tmp_path / "tree", tmp_path / "not there") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [("1", ", 1 thread"), ("3", ", 3 threads"), ("3,2", ", 3 threads")]
+)
+def test_a_processor_is_named_with_the_threads_that_are_used(
+    monkeypatch: pytest.MonkeyPatch, given: str, words: str
+) -> None:
+    monkeypatch.setattr(environment, "_gpu", lambda: "")
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert environment.device_name().endswith(f"CPU{words}")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert environment.threads_used() == os.cpu_count()
