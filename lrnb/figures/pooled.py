@@ -53,7 +53,8 @@ def pooled_leads_by_budget(rows: pd.DataFrame) -> go.Figure:
     title = f"Lead over {name}, n = {what}: 95% interval (thick), 95% of single {one} (thin)"
     if rows["low"].isna().all():
         title = f"Lead over {name} in this run: 95% interval of its items"
-    return finish(fig, title, "CT tokens (log scale)", "lead (percentage points)", 400)
+    scale = " (log scale)" if rows["ct_tokens"].nunique() > 1 else ""
+    return finish(fig, title, f"CT tokens{scale}", "lead (percentage points)", 400)
 
 
 def leads_and_discarded(rows: pd.DataFrame, discarded: Mapping[int, float]) -> go.Figure:

@@ -89,14 +89,15 @@ def picture(methods: Sequence[str] = ()) -> str:
 
 
 def _in_two_lines(methods: Sequence[str]) -> list[str]:
-    """The names of the methods in as many words as two lines of the picture take."""
+    """As many names of methods as two lines of the picture take, and how many more there are."""
     names = [unescape(label(method)) for method in methods]
     for shown in range(len(names), 0, -1):
         rest = f" and {len(names) - shown} more" if shown < len(names) else ""
-        lines = textwrap.wrap(f"{', '.join(names[:shown])}{rest}: no training", WIDE)
+        told = f"{', '.join(names[:shown])}{rest}:"
+        lines = textwrap.wrap(f"{told} no training", WIDE)
         if len(lines) <= len(PICTURED):
             break
-    return [*lines, ""][: len(PICTURED)]
+    return lines if len(lines) == len(PICTURED) else [told, "no training"]
 
 
 def render(study: Study) -> str:
@@ -367,7 +368,7 @@ def _failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
     drawn = [shares_by_model(*one) for one in asked] + [scores_against_kept(points, slopes)]
     said = findings.findings_of_failures(broken, wrong, near, slopes, tasks)
     files = [f"failures/{name}.csv" for name in (*FAILURES, "failures")]
-    return {"said": said, "figures": drawn, "files": files}
+    return {"said": said, "figures": [fig for fig in drawn if fig.data], "files": files}
 
 
 def _figures_of(
