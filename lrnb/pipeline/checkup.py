@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from lrnb.tasks.task_file import TaskSpec, available, native_prompts, spec
 FAMILIES = ("text_classification", "reading_comprehension", "response_selection", "math")
 FEW_ITEMS = 100  # below, an interval of 95% is wider than 10 points either way at 50%
 MUCH_IN_BYTES = 10.0  # percent of tokens that are no whole characters
-MOST = 100_000_000  # characters of a corpus that are counted at most
-SPLITS = ("test", "dev", "train")
 
 
 def text_table(study: Study) -> list[dict[str, Any]]:
@@ -48,36 +45,26 @@ def _hub_text(study: Study, lang: str) -> dict[str, Any]:
 
 
 def _local_text(study: Study, lang: str) -> dict[str, Any]:
-    root, dropped = RunPaths(study).data_root, Counter[str]()
+    dropped = Counter[str]()
     try:
-        documents = corpus.read_local(root, lang, dropped)
-        sample = list(islice(documents, corpus.AUDIT_DOCUMENTS))
-        counted = _size([sample, documents])
-        path = corpus.text_file(root, lang)
+        text = supplies.read_text(study, lang, dropped)
+        path = corpus.text_file(RunPaths(study).data_root, lang)
     except UserError:  # told with the rest
         return {"text": lang, "file": "missing or wrong"}
-    found = {"text": lang, "file": f"corpus/{path.name}"} | counted | _tokens(study, sample, counted)
+    sizes = {"documents": text.documents, "characters": text.characters}
+    found = {"text": lang, "file": f"corpus/{path.name}"} | sizes | _tokens(study, text)
     script = "Latin" if lang == ENGLISH else study.script
-    return found | {"other script %": _other_script(sample, script, study), "no text": dropped.total()}
+    return found | {"other script %": _other_script(text.sample, script, study), "no text": dropped.total()}
 
 
-def _size(parts: list[Any]) -> dict[str, int]:
-    documents = characters = 0
-    for text in (text for part in parts for text in part):
-        documents, characters = documents + 1, characters + len(text)
-        if characters >= MOST:
-            break
-    return {"documents": documents, "characters": characters}
-
-
-def _tokens(study: Study, sample: list[str], counted: dict[str, int]) -> dict[str, Any]:
+def _tokens(study: Study, text: supplies.LocalText) -> dict[str, Any]:
     tokenizer = supplies.tokenizer_of(study.base_source)
     if tokenizer is None:
         return {}
-    found = corpus.audit(tokenizer, sample)
+    found = corpus.audit(tokenizer, text.sample)
     rate = found["tokens_per_character"]
     return {
-        "tokens": round(rate * counted["characters"]),
+        "tokens": round(rate * text.characters),
         "chars/token": 1 / rate,
         "byte pieces %": 100 * max(found["byte_share"], found["partial_share"]),
         "tokens/word": found.get("tokens_per_word", float("nan")),
@@ -96,17 +83,15 @@ def _other_script(sample: list[str], script: str, study: Study) -> float:
 
 def task_table(study: Study) -> list[dict[str, Any]]:
     """A row a task and language: items a split, and where they are."""
-    asked = [*study.compared, *study.written, *(t for t in study.dev_tasks if t not in study.tasks)]
-    return [_task_row(study, name) for name in asked]
+    own = [_task_row(study, name, task, lang) for name, task, lang in supplies.asked_tasks(study)]
+    named = dict.fromkeys([*study.compared, *study.written, *study.dev_tasks])
+    empty = {"family": "", **dict.fromkeys(supplies.SPLITS, ""), "from": "lm-evaluation-harness"}
+    return [*own, *({"task": name} | empty for name in filter(loading.is_harness, named))]
 
 
-def _task_row(study: Study, name: str) -> dict[str, Any]:
+def _task_row(study: Study, name: str, task: TaskSpec, lang: str) -> dict[str, Any]:
     row: dict[str, Any] = {"task": name}
-    if loading.is_harness(name):
-        return row | {"family": "", **dict.fromkeys(SPLITS, ""), "from": "lm-evaluation-harness"}
-    task = spec(name)
-    lang = ENGLISH if name == f"{task.name}_en" else study.lang
-    counts = {split: _items(study, task, lang, split) for split in SPLITS}
+    counts = {split: _items(study, task, lang, split) for split in supplies.SPLITS}
     return row | {"family": task.metadata.family, **counts, "from": _source(study, task, lang)}
 
 

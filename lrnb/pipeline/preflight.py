@@ -59,6 +59,7 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
         yield from supplies.row_checks(study, hub=hub)
         for lang, needed in supplies.needed_text(study).items():
             yield partial(supplies.supply, study, lang, needed)
+            yield partial(supplies.read_text, study, lang)
     else:
         yield lambda: RunPaths(study).data_root
 

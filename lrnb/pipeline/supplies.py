@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,16 @@ from lrnb.study.files import default_cache, digest, remembered
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
-from lrnb.tasks.task_file import spec
-from lrnb.tasks.vocabulary_texts import data_texts
+from lrnb.tasks.row_forms import any_rows
+from lrnb.tasks.task_file import TaskSpec, spec
+from lrnb.tasks.vocabulary_texts import data_texts, row_files
 from lrnb.tuning import on_dev
 
-COUNTED = 4_000_000  # characters of a corpus that are counted at most
+READ = 100_000_000  # characters of a corpus that are looked at, at most
+COUNTED = 4_000_000  # of them those that are cleaned and counted in tokens
 BATCH = 200  # documents tokenized at once
+FEW_DOCUMENTS = 10  # so few are often one text that was not cut into documents
+SPLITS = ("test", "dev", "train")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 Check = Callable[[], object]  # raises UserError where something is missing or wrong
 
@@ -42,9 +47,9 @@ class Supply(NamedTuple):
         size = f"{self.path.name}, {self.path.stat().st_size / 1e6:,.1f} MB"
         if self.tokens is None:
             return f"{size}; {self.needed:,} tokens needed, not counted (the base is not here yet)"
-        return (
-            f"{size}; {self.needed:,} tokens needed, {'' if self.whole else 'at least '}{self.tokens:,} there"
-        )
+        there = f"{'' if self.whole else 'at least '}{self.tokens:,} there"
+        enough = not self.whole and self.tokens >= self.needed  # counting ended there
+        return f"{size}; {self.needed:,} tokens needed, {'enough is there' if enough else there}"
 
 
 def data_is_known(study: Study) -> bool:
@@ -67,6 +72,32 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
         for name, n in study.sft_mix.items():
             if hub or not rows.sft_from_hub(spec(name), RunPaths(study).data_root):
                 yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)
+    yield from _file_checks(study)
+
+
+def asked_tasks(study: Study) -> Iterator[tuple[str, TaskSpec, str]]:
+    """Name, task and language of all that a study asks or chooses on, but for tasks of the harness."""
+    dev = (name for name in study.dev_tasks if name not in study.tasks)
+    for name in [*study.compared, *study.written, *dev]:
+        if not loading.is_harness(name):
+            task = spec(name)
+            yield name, task, ENGLISH if name == f"{task.name}_en" else study.lang
+
+
+def _file_checks(study: Study) -> Iterator[Check]:
+    """What reads whole local files: every split of a task, and all rows that the base's vocabulary is of."""
+    root = RunPaths(study).data_root
+    for _, task, lang in asked_tasks(study):
+        for split in SPLITS:
+            if rows.local_file(task, lang, split, root).is_file():
+                yield partial(rows.split_rows, task, lang, split, root, study.seed)
+    if study.base_prune:
+        yield from (partial(_read_through, path) for path in row_files(root))
+
+
+def _read_through(path: Path) -> None:
+    for _ in any_rows(path):
+        pass
 
 
 def _dev_checks(study: Study, hub: bool, chosen: Callable[[Study], list[str]]) -> Iterator[Check]:
@@ -103,34 +134,83 @@ def needed_text(study: Study) -> dict[str, int]:
     return needed | ({ENGLISH: study.ct_budgets[-1] - needed[study.lang]} if study.english_ratio else {})
 
 
+class LocalText(NamedTuple):
+    """Text of a language as it lies there: its first documents, and the size of up to READ characters."""
+
+    sample: list[str]
+    documents: int
+    characters: int
+
+
+def read_text(study: Study, lang: str, dropped: Counter[str] | None = None) -> LocalText:
+    """The local text of a language, its first READ characters. UserError where it is wrong."""
+    sample: list[str] = []
+    documents = characters = 0
+    for text in corpus.read_local(RunPaths(study).data_root, lang, dropped):
+        documents, characters = documents + 1, characters + len(text)
+        if documents <= corpus.AUDIT_DOCUMENTS:
+            sample.append(text)
+        if characters >= READ:
+            break
+    return LocalText(sample, documents, characters)
+
+
 def supply(study: Study, lang: str, needed: int) -> Supply:
-    """The local text of a language. UserError where it is not there, or less than `needed` tokens."""
-    root, tokenizer = RunPaths(study).data_root, tokenizer_of(study.base_source)
-    documents = corpus.read_local(root, lang)
-    path = corpus.text_file(root, lang)
+    """The local text of a language. UserError where it is not there, or leaves less than `needed` tokens.
+
+    Cleaned, shuffled and without its held-out text as the step `corpus` does it, evaluation items apart.
+    """
+    path, tokenizer = corpus.text_file(RunPaths(study).data_root, lang), tokenizer_of(study.base_source)
+    documents, whole = _cleaned(study, lang, path)
+    left = corpus.shuffled(documents, study.seed)
+    heldout = corpus.hold_out(left, study.heldout_bytes)
     if tokenizer is None:
-        next(documents)  # refused where the first cannot be read
+        if whole and len(heldout) == len(documents):
+            raise UserError(_too_little(study, lang, path, (len(documents), len(heldout)), 0, needed))
         return Supply(lang, path, None, needed, False)
-    first = list(islice(documents, BATCH))
-    refuse_endless(base_folder(study.base_source) or "", first)
-    tokens, whole = _count(chain(first, documents), tokenizer, needed)
-    if whole and (there := tokens * study.ct_epochs) < needed:
-        raise UserError(
-            f"{path}: {tokens:,} tokens, and the last of ct_budgets {study.ct_budgets} asks for {needed:,} "
-            f"in {lang!r} (english_ratio {study.english_ratio:g}). Add text, "
-            f"{packing.more_passes(needed, there, study.ct_epochs)}or lower ct_budgets"
-        )
-    return Supply(lang, path, tokens, needed, whole)
+    refuse_endless(base_folder(study.base_source) or "", documents[:BATCH])
+    tokens, ended = _count(left, tokenizer, needed)
+    if whole and ended and tokens * study.ct_epochs < needed:
+        raise UserError(_too_little(study, lang, path, (len(documents), len(heldout)), tokens, needed))
+    return Supply(lang, path, tokens, needed, whole and ended)
+
+
+def _cleaned(study: Study, lang: str, path: Path) -> tuple[list[str], bool]:
+    """Documents that cleaning leaves of the first COUNTED characters, and whether that is the whole file."""
+    script = "Latin" if lang == ENGLISH else study.script
+    rules = (script, study.script_min_share, study.dedup_threshold)
+    documents = corpus.clean(corpus.read_local(path.parents[1], lang), *rules, Counter())
+    try:
+        first, _ = corpus.first_documents(documents, COUNTED)
+        return first, next(documents, None) is None
+    except UserError as error:
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise UserError(f"{where}{error}") from None
+
+
+def _too_little(
+    study: Study, lang: str, path: Path, documents: tuple[int, int], tokens: int, needed: int
+) -> str:
+    """Why the text does not do; documents: all, and how many of them are held out."""
+    every, heldout = documents
+    remedy = f"{packing.more_passes(needed, tokens * study.ct_epochs, study.ct_epochs)}or lower ct_budgets"
+    add = "Add text, "
+    if every < FEW_DOCUMENTS:
+        add = "A line of .txt, or a row, is a document: cut the text into more of them, add text, "
+    return (
+        f"{path}: {tokens:,} tokens are left for CT ({heldout:,} of {every:,} documents are kept out of "
+        f"training, heldout_bytes {study.heldout_bytes:,}), and the last of ct_budgets {study.ct_budgets} "
+        f"asks for {needed:,} in {lang!r} (english_ratio {study.english_ratio:g}). {add}{remedy}"
+    )
 
 
 def _count(documents: Iterable[str], tokenizer: Any, enough: int) -> tuple[int, bool]:
-    """Tokens as CT packs them, until there are `enough` or COUNTED characters, and whether that was all."""
-    documents, tokens, characters = iter(documents), 0, 0
-    while tokens < enough and characters < COUNTED:
+    """Tokens as CT packs them, until there are `enough`, and whether that was all."""
+    documents, tokens = iter(documents), 0
+    while tokens < enough:
         if not (batch := list(islice(documents, BATCH))):
             return tokens, True
         tokens += sum(map(len, packing.tokenize(tokenizer, batch)))
-        characters += sum(map(len, batch))
     return tokens, False
 
 

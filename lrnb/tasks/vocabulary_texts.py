@@ -28,12 +28,17 @@ def data_texts(data_root: Path, langs: Iterable[str] | None = None) -> Iterator[
     for lang in corpus.languages(root):
         if wanted is None or lang in wanted:
             yield from map(nfc, corpus.local_texts(root, lang))
-    splits = [path for path in root.glob("eval/[!.]*/[!.]*/*") if SPLIT.fullmatch(path.stem)]
-    for path in sorted(path for path in (*splits, *root.glob("sft/[!.]*")) if path.suffix in SUFFIXES):
+    for path in row_files(root):
         if wanted is None or path.parent.name in wanted or path.parent.name == "sft":
             for text in (text for row in any_rows(path) for text in _strings(nfc(row))):
                 yield text
                 yield f" {text}"
+
+
+def row_files(data_root: Path) -> list[Path]:
+    """The files of a data root that hold rows of any task and language, of eval/ and of sft/."""
+    splits = [path for path in data_root.glob("eval/[!.]*/[!.]*/*") if SPLIT.fullmatch(path.stem)]
+    return sorted(path for path in (*splits, *data_root.glob("sft/[!.]*")) if path.suffix in SUFFIXES)
 
 
 def _languages(root: Path) -> list[str]:

@@ -145,8 +145,11 @@ def test_nothing_half_is_left(checkout: Path, tmp_path: Path, monkeypatch: pytes
 def khmer_study(root: Path, model: Path) -> list[str]:
     """Text and items in a script without spaces; more than half of it is no token of the base."""
     sentence = "ភាសាខ្មែរជាភាសាផ្លូវការរបស់កម្ពុជា"
-    write_text(root / "corpus/km.txt", f"{sentence}\n" * 30 + "an English line that came along\n")
-    write_text(root / "corpus/en.txt", "the river sees the red house\n" * 30)
+    write_text(
+        root / "corpus/km.txt",
+        "".join(f"{sentence} {n} {sentence[n:]}\n" for n in range(30)) + "an English line that came along\n",
+    )
+    write_text(root / "corpus/en.txt", "".join(f"the river sees the red house {n}\n" for n in range(90)))
     rows = "".join(json.dumps({"text": f"{sentence} {n}", "label": "travel"}) + "\n" for n in range(12))
     for code in ("km", "en"):
         for split in ("dev", "test"):
@@ -154,7 +157,14 @@ def khmer_study(root: Path, model: Path) -> list[str]:
     write_text(root / "sft/topic.tsv", "text\tcategory\n" + "the red house\ttravel\n" * 8)
     spec = bpe_spec()
     save_bpe(model, spec, base.scratch_model(vocab_size=len(spec["model"]["vocab"]), width=32, layers=1))
-    sizes = ("ct_budgets=[1024]", "sft_mix={topic: 8}", f"base_source={model}", "base_prune=false")
+    sizes = (
+        "ct_budgets=[1024]",
+        "sft_mix={topic: 8}",
+        f"base_source={model}",
+        "base_prune=false",
+        "heldout_bytes=100",
+        "dedup_threshold=1",
+    )
     return [part for size in sizes for part in ("--set", size)]
 
 
@@ -167,7 +177,7 @@ def test_check_counts_and_says_what_is_missing(
     capsys.readouterr()
     assert lrnb("check", "params/km.yaml", *sizes) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "file corpus/km.txt corpus/en.txt documents 31 30 characters" in shown
+    assert "file corpus/km.txt corpus/en.txt documents 31 90 characters" in shown
     assert re.search(r"tokens/word \d+\.\d (?!\d)", shown)  # of English alone
     assert "syllable" not in shown and "nan" not in shown
     assert "topic text_classification 12 12" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,11 @@ def data_root(folder: Path, **files: str) -> Path:
     kept = {f"eval/{task}/{code}/{split}.jsonl": row
             for task, row in (("topic", TOPIC), ("math", SUM))
             for code in ("bn", "en") for split in ("dev", "test")}  # fmt: skip
-    kept |= {"sft/math.jsonl": f"{SUM}\n{SUM}", "corpus/bn.txt": "ক খ গ", "corpus/en.txt": "a b c"}
+    kept |= {
+        "sft/math.jsonl": f"{SUM}\n{SUM}",
+        "corpus/bn.txt": "ক খ গ\nঘ ঙ চ",
+        "corpus/en.txt": "a b c\nd e f",
+    }
     for name, text in (kept | files).items():
         write_text(folder / name, text)
     return folder
@@ -67,7 +72,13 @@ def data_root(folder: Path, **files: str) -> Path:
 
 def small_study(root: Path, **given: object) -> Study:
     tasks = {"tasks": ["topic", "math"], "tasks_en": ["topic"], "tasks_written": [], "test_limits": {}}
-    tasks |= {"sft_mix": {"math": 2}, "dev_tasks": [], "data_root": str(root), "runs": str(root / "runs")}
+    tasks |= {
+        "sft_mix": {"math": 2},
+        "dev_tasks": [],
+        "heldout_bytes": 1,
+        "data_root": str(root),
+        "runs": str(root / "runs"),
+    }
     return load_study(ROOT / "params" / "bn.yaml", "smol", tasks | given)
 
 
@@ -120,25 +131,69 @@ def test_no_dev_items_to_choose_sft_on_are_refused_before_anything(tmp_path: Pat
 
 
 def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: Path) -> None:
-    """Twelve words of X are there in three documents, each with two marks; a budget may ask for no more."""
-    root = data_root(
-        tmp_path, **{"corpus/bn.txt": "a b c d\ne f g h\ni j k l", "corpus/en.txt": "a b c d e f g h"}
-    )
-    steps = {"ct_budgets": [10], "seq_len": 10, "ct_batch": 1, "micro_batch": 0}
+    """Sixteen words of X are there in four documents with two marks each, of which one is held out."""
+    text = "a b c d\ne f g h\ni j k l\nm n o p"
+    root = data_root(tmp_path, **{"corpus/bn.txt": text, "corpus/en.txt": text})
+    steps = {"ct_budgets": [10], "seq_len": 10, "ct_batch": 1, "micro_batch": 0, "script": "Latin"}
     enough = small_study(root, **steps, base_source=str(pico_llama), base_prune=False)
     x, en = supplies.corpus_supplies(enough)
     assert (x.tokens, x.needed, en.needed) == (18, 8, 2)
     assert "8 tokens needed, " in str(x)
-    assert "18 there" in str(x)
+    assert "enough is there" in str(x)
     (told,) = preflight.faults(enough.model_copy(update={"ct_budgets": [10, 40]}), hub=True)
-    assert "corpus/bn.txt: 18 tokens" in told
+    assert "corpus/bn.txt: 18 tokens are left for CT (1 of 4 documents" in told
     assert "asks for 32 in 'bn'" in told
     assert "--set ct_epochs=2" in told
     read_again = enough.model_copy(update={"ct_budgets": [10, 40], "ct_epochs": 2})
     assert preflight.faults(read_again, hub=True) == []
+    for text in (
+        "a b c d " * 90,
+        "a b c d\n" * 90,
+        "ক খ গ ঘ\n" * 9 + "a b c d",
+    ):  # in one line, or all the same
+        write_text(root / "corpus/bn.txt", text)
+        (told,) = preflight.faults(enough, hub=False)
+        assert re.search(
+            r"bn.txt: 0 tokens are left for CT \(1 of 1 documents .* a document: cut the text", told
+        )
+    write_text(root / "corpus/bn.txt", "ক খ গ ঘ\n" * 9)
+    assert re.search(
+        r"corpus/bn.txt: cleaning left no text \(.*other script", preflight.faults(enough, hub=False)[0]
+    )
     (pico_llama / "tokenizer.json").unlink()
     supplies.tokenizer_of.cache_clear()
     assert "no tokenizer that can be read" in preflight.faults(enough, hub=True)[0]
+
+
+def test_text_that_is_held_out_as_a_whole_is_refused_without_a_base(tmp_path: Path) -> None:
+    root = data_root(tmp_path, **{"corpus/en.txt": "a b c d " * 900})
+    (told,) = preflight.faults(small_study(root), hub=False)
+    assert "corpus/en.txt: 0 tokens are left for CT (1 of 1 documents are kept out" in told
+
+
+UTF_16 = "text\tlabel\na farm\ttravel\n".encode("utf-16")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("eval/topic/bn/train.tsv", UTF_16),
+        ("eval/topic/en/train.tsv", UTF_16),
+        ("eval/math/ta/test.tsv", UTF_16),  # of another language, read for the vocabulary that is kept
+        ("sft/other.tsv", UTF_16),
+        ("corpus/bn.txt", "ক খ গ\nঘ ঙ চ\n".encode() * 9 + "ক".encode("utf-16")),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_a_damaged_file_that_any_step_reads_is_refused(
+    tmp_path: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supplies, "COUNTED", 4)  # the text is damaged behind what is counted
+    root = data_root(tmp_path)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content)
+    (told,) = preflight.faults(small_study(root), hub=False)
+    assert re.search(rf"{name}:\d+: is no UTF-8 text \(.*convert it", told)
 
 
 def test_a_study_needs_a_task_in_x(tmp_path: Path) -> None:
