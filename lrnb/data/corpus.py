@@ -89,8 +89,17 @@ def text_file(data_root: Path, lang: str) -> Path:
         ) from None
     if not there:
         kinds = ", ".join(path.name for path in paths)
-        raise UserError(f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there")
+        raise UserError(
+            f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there{_others(data_root)}"
+        )
     return there[0]
+
+
+def _others(data_root: Path) -> str:
+    """What lies beside the texts of languages, for a message."""
+    own = {f"{lang}{suffix}" for lang in languages(data_root) for suffix in SUFFIXES}
+    names = [path.name for path in sorted((data_root / "corpus").glob("[!.]*")) if path.name not in own]
+    return f"; not read: {', '.join(names)}" if names else ""
 
 
 def _values(path: Path, field: str) -> Iterator[Any]:

@@ -197,7 +197,10 @@ def _about_tasks(study: Study, tasks: list[dict[str, Any]]) -> Iterator[str]:
         if test.isdecimal() and int(test) < FEW_ITEMS:
             wide = f"below {FEW_ITEMS} an interval is wider than 10 points either way"
             yield f"{row['task']}: {test} test items; {wide}"
-    if "Hub" in str([row["test"] for row in tasks]):
+        hub = [split for split in ("test", "dev") if row[split] == "Hub"]
+        if hub and {row["test"], row["dev"]} - {"-", "Hub"}:
+            yield f"{row['task']}: {hub[0]} rows are the Hub's, others local; a file of {hub[0]} comes first"
+    if any("Hub" in (row["test"], row["dev"]) for row in tasks):
         yield "rows on the Hub were not looked at; lrnb run reads them before anything is computed"
     if lacking := [
         task for task in study.tasks if task not in study.tasks_en and not loading.is_harness(task)

@@ -10,6 +10,7 @@ from lrnb.checkpoints.opening import HUB_ID, open_source
 from lrnb.data import fineweb, microworld, mongolian
 from lrnb.errors import UserError
 from lrnb.pipeline import estimate, memory, supplies
+from lrnb.pipeline.misnamed import misnamed
 from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.pipeline.supplies import Check
 from lrnb.study.environment import resolved_device
@@ -40,6 +41,8 @@ def faults(study: Study, *, hub: bool) -> list[str]:
             check()
         except UserError as error:
             found.append(str(error))
+    if study.preset != "nano" and supplies.data_is_known(study):
+        found += misnamed(study)
     return list(dict.fromkeys(found))
 
 

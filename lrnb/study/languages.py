@@ -84,6 +84,19 @@ def configuration(names: Iterable[str], lang: str, script: str = "") -> str:
     return min(fitting, key=likeness, default="")
 
 
+def says_language(name: str, lang: str, script: str = "", called: str = "") -> bool:
+    """Whether the name of a file or folder says this language: its codes, its English names, or kaz_Cyrl.
+
+    One that says another script is another's: kaz_Arab where `script` is Cyrillic.
+    """
+    plain = name.casefold()
+    if whole := regex.findall(r"(?<!\p{L})[a-z]{3}_[a-z]{4}(?!\p{L})", plain):
+        return bool(configuration(whole, lang, script))
+    names = [one.casefold() for one in (cldr_name(lang), called) if one]
+    words = regex.findall(r"\p{L}+", plain)
+    return any(one in plain for one in names) or canonical(lang) in map(canonical, words)
+
+
 def _fits(name: str, lang: str, code: str) -> bool:
     own, _, written = name.partition("_")
     script = written.title()  # some data sets write it in small letters
