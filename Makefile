@@ -10,7 +10,7 @@ MAP_SEEDS ?= 32-35
 QUESTION_SEEDS ?= 0-3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow results by-hand bench bench-scoring lint format map questions lesson-run smol-base lock clean
+.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions lesson-run smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,6 +63,10 @@ results: setup  ## docs/results.md, from the files of docs/results
 by-hand: setup  ## docs/ties-by-hand.html, the lesson on six numbers for any website
 	$(BIN)/python -m lrnb.report.by_hand_page > .by-hand.html
 	mv .by-hand.html docs/ties-by-hand.html
+
+parameters: setup  ## docs/parameters.md, from the fields of Study
+	$(BIN)/python -m lrnb.study.parameters_page > .parameters.md
+	mv .parameters.md docs/parameters.md
 
 bench: setup  ## merging measured against mergekit and a plain copy; options in BENCH="--shape small"
 	$(BIN)/python -m benchmarks.merge $(BENCH)

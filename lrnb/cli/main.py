@@ -101,7 +101,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("params", type=Path, nargs="+", metavar="PARAMS.yaml",
         help="a language, for example params/bn.yaml; several, or a file of names: one study")  # fmt: skip
-    add("--preset", default="nano", help="how big the study is: nano (default), smol, released, paper")
+    add("--preset", help="how big the study is: smol (default), released, paper; nano for the micro-world")
     add(
         "--set",
         action="append",
@@ -125,10 +125,11 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     from lrnb.pipeline import steps as plan
-    from lrnb.study.parameters import load_languages, parse_override, require_checkout
+    from lrnb.study.parameters import default_preset, load_languages, parse_override, require_checkout
     from lrnb.tasks import loading
 
     require_checkout("run")
+    given.preset = given.preset or default_preset(given.params)
     overrides = dict(parse_override(text) for text in given.set)
     if given.seeds is not None and given.seed is not None:
         raise UserError("--seeds goes without --seed")
@@ -275,12 +276,12 @@ def _questions(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from lrnb.study.parameters import load_study, parse_override, require_checkout
+    from lrnb.study.parameters import default_preset, load_study, parse_override, require_checkout
     from lrnb.tasks import loading
 
     require_checkout("check")
     overrides = dict(parse_override(text) for text in given.set)
-    study = anchor(load_study(given.params, given.preset, overrides))
+    study = anchor(load_study(given.params, given.preset or default_preset([given.params]), overrides))
     loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks, *study.sft_mix])
     return check_study(study)
 

@@ -297,7 +297,8 @@ def audit(tokenizer: Any, documents: list[str]) -> dict[str, float]:
     `partial_share`: tokens that are no whole characters, which counts the pieces of byte-level BPE too.
     """
     texts = documents[:AUDIT_DOCUMENTS]
-    ids = [i for row in tokenizer(texts, add_special_tokens=False)["input_ids"] for i in row]
+    rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]  # of any length
+    ids = [i for row in rows for i in row]
     pieces = tokenizer.convert_ids_to_tokens(ids)
     characters = sum(map(len, texts))
     return {

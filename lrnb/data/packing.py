@@ -37,7 +37,7 @@ def _marked(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
     """Some tokenizers set marks whatever they are asked, and a text may hold them already."""
     start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+    for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:  # of any length
         begun, ended = ids[:1] == start, ids[-1:] == end
         yield [*([] if begun else start), *ids, *([] if ended else end)]
 

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from lrnb.errors import UserError, did_you_mean
+from lrnb.study.languages import known_languages
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout; see `require_checkout`
 LANGUAGES = {
@@ -45,11 +46,11 @@ class Study(BaseModel):
     )
 
     # which study
-    preset: Literal["nano", "smol", "released", "paper"] = "nano"
+    preset: Literal["nano", "smol", "released", "paper"] = "nano"  # how big the study is
     lang: str = Field("qaa", pattern=r"^[a-z]{2,3}$")  # language X, ISO 639 code
-    lang_name: str = ""
+    lang_name: str = ""  # English name of X, as prompts have it
     script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)  # of everything that is drawn
     runs: str = "runs"  # folder of all results
     data_root: str = ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
     threads: int = Field(1, ge=1)  # CPU threads of one job
@@ -68,8 +69,8 @@ class Study(BaseModel):
     base_width: int = Field(128, ge=8)  # scratch only, with the five below
     base_layers: int = Field(4, ge=1)
     base_heads: int = Field(4, ge=1)
-    base_tokens: int = Field(1_024_000, ge=1)
-    base_lr: float = Field(3e-3, gt=0)
+    base_tokens: int = Field(1_024_000, ge=1)  # tokens it is trained on
+    base_lr: float = Field(3e-3, gt=0)  # peak learning rate of AdamW
     base_batch: int = Field(16, ge=1)  # sequences a step
 
     # micro-world, preset nano
@@ -81,14 +82,14 @@ class Study(BaseModel):
     base_alone: float = Field(0.02, ge=0, le=1)  # in X only; both are the share of each language
 
     # corpus
-    corpus_source: Literal["local", "hub"] = "local"
-    hub_dataset: str = ""
-    hub_config: str = ""
+    corpus_source: Literal["local", "hub"] = "local"  # local: corpus/ of the data root
+    hub_dataset: str = ""  # text in X; "" takes FineWeb-2
+    hub_config: str = ""  # its configuration, where it has several
     hub_files: str = ""  # pattern of the files in it, where it has no configurations
-    hub_split: str = "train"
-    hub_text_field: str = "text"
-    hub_dataset_en: str = ""
-    hub_files_en: str = ""
+    hub_split: str = "train"  # its split to train on
+    hub_text_field: str = "text"  # its field that holds the text
+    hub_dataset_en: str = ""  # English text; "" takes a sample of FineWeb
+    hub_files_en: str = ""  # pattern of its files
     english_ratio: float = Field(4.0, ge=0)  # X tokens for each English token; 0: no English
     script_min_share: float = Field(0.5, ge=0, le=1)  # letters of a document in X's script
     dedup_threshold: float = Field(0.8, ge=0, le=1)  # Jaccard similarity of near duplicates; 1: exact only
@@ -99,8 +100,8 @@ class Study(BaseModel):
     # continual pre-training
     ct_budgets: list[int] = [16_384, 65_536, 262_144]  # tokens seen, ascending, on one trajectory
     ct_epochs: int = Field(1, ge=1)  # passes over a corpus at most, each in an order of its own
-    ct_lr: float = Field(4e-4, gt=0)
-    ct_schedule: Literal["constant", "cosine"] = "constant"
+    ct_lr: float = Field(4e-4, gt=0)  # peak learning rate of AdamW
+    ct_schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate
     ct_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of ct_lr
     ct_batch: int = Field(16, ge=1)  # sequences a step, over all devices
     micro_batch: int = Field(
@@ -110,14 +111,14 @@ class Study(BaseModel):
 
     # what CT and SFT train
     adapter: Literal["none", "lora"] = "none"  # all weights, or LoRA, written as dense weights
-    lora_rank: int = Field(64, ge=1)
+    lora_rank: int = Field(64, ge=1)  # of the two small matrices beside each layer
     lora_modules: list[str] = []  # names of linear layers: [q_proj, v_proj]; []: all but the head
 
     # supervised fine-tuning on English tasks
     sft_parent: str = "base"  # base | ct/<budget>
     sft_mix: dict[str, PositiveInt] = {}  # task: number of English examples
-    sft_epochs: int = Field(1, ge=1)
-    sft_lr: float = Field(5e-4, gt=0)
+    sft_epochs: int = Field(1, ge=1)  # passes over the examples
+    sft_lr: float = Field(5e-4, gt=0)  # peak learning rate of AdamW
     sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
     sft_horizon: int = Field(0, ge=0)  # steps of the cosine over sft_epochs, all or more; 0: those taken
     sft_batch: int = Field(64, ge=1)  # examples a step, over all devices
@@ -125,12 +126,11 @@ class Study(BaseModel):
     sft_max_len: int = Field(512, ge=8)  # tokens
 
     # candidates on dev for every arm: merges and CT-then-SFT in X at each budget, SFT-en in English
-    tuning_trials: int = Field(6, ge=1)
+    tuning_trials: int = Field(6, ge=1)  # how many an arm, the same for all
 
     # merging: methods of lrnb/merging/methods, and what is tried on dev for each; one candidate is chosen
-    # search: {METHOD: {OPTION: [values]}}, over the four short forms below it
-    methods: list[str] = ["average", "task_arithmetic", "ties", "ties_sv"]
-    search: dict[str, dict[str, list[float]]] = {}
+    methods: list[str] = ["average", "task_arithmetic", "ties", "ties_sv"]  # which merges are made
+    search: dict[str, dict[str, list[float]]] = {}  # METHOD: {OPTION: [values]}, over the four below
     alphas: list[float] = [0.3, 0.5, 0.7]  # CT's share in the weighted average
     lams: list[float] = [0.5, 0.75, 1.0]  # factor on task vectors: task arithmetic, TIES
     densities: list[float] = [0.2, 0.5, 0.8]  # share of entries kept by trimming, (0, 1]
@@ -139,10 +139,10 @@ class Study(BaseModel):
     vocabulary: Literal["owner", "refuse", "base", "body=ct", "body=sft", "body=base"] = (
         "owner"  # if they differ
     )
-    trim_scope: Literal["model", "tensor"] = "model"
-    zero_sign: Literal["majority", "positive"] = "majority"
+    trim_scope: Literal["model", "tensor"] = "model"  # one threshold for all entries, or one a tensor
+    zero_sign: Literal["majority", "positive"] = "majority"  # of a sum of 0: the more frequent one, or +
     released_ct: str = ""  # Hub id of the authors' CT weights
-    released_sft: str = ""
+    released_sft: str = ""  # Hub id of the authors' SFT weights
     merge_languages: list[list[str]] = []  # whose CT goes into one merge, of one command: [[mn, ug]]
     extra_models: dict[str, str] = {}  # NAME: folder or Hub id; made elsewhere, compared like a merge
 
@@ -159,7 +159,7 @@ class Study(BaseModel):
     normalisation: Literal["task", "none", "token", "byte", "character"] = "task"  # of the options
     eval_batch: int = Field(16, ge=1)  # items scored at once
     eval_precision: Literal["auto", "fp32", "bf16"] = "auto"  # in scoring; auto: bf16 on a GPU, else fp32
-    group: Literal["parents", "merged"] = "parents"
+    group: Literal["parents", "merged"] = "parents"  # models that a notebook scores; set by lrnb run
 
     # saying
     margin: float = Field(2.0, ge=0)  # points: an interval within +-margin is called the same; 0: none is
@@ -301,6 +301,7 @@ class Study(BaseModel):
         return self.model_dump(include=self.model_fields_set)
 
 
+PAGE = "docs/parameters.md"  # lists them; made from this file (`parameters_page`)
 CODE = regex.compile(r"[a-z]{2,3}")
 EXTRA_NAME = regex.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 PARENT_KINDS = ("base", "ct", "sft", "ct_then_sft")  # names of models that every study has
@@ -395,11 +396,21 @@ def _explain(error: ValidationError, where: str) -> str:
             lines.append(f"unknown parameter {key!r}{did_you_mean(key, Study.model_fields)}")
         elif not item["loc"]:
             lines.append(item["msg"].removeprefix("Value error, "))
+        elif key == "lang" and item["type"] == "string_pattern_mismatch":
+            lines.append(_no_code(item["input"]))
         else:
             lines.append(f"{key}: {item['msg']} (got {item['input']!r})")
-    known = "The parameters, with units and ranges, are listed in lrnb/study/parameters.py."
     told = "; ".join(lines)
-    return f"{where}: {told}{'' if told.endswith('?') else '.'} {known}"
+    told = told if told.endswith("?") else f"{told}."
+    of_one = any(item["loc"] for item in error.errors())  # not of several together
+    return f"{where}: {told} {PAGE} lists all parameters." if of_one else f"{where}: {told}"
+
+
+def _no_code(given: str) -> str:
+    names = {name.casefold(): (name, code) for name, code in known_languages().items()}
+    name, code = names.get(given.casefold(), ("", ""))
+    meant = f"; {name} is {code!r}" if name else ""
+    return f"lang: a code of ISO 639, two or three small letters, is expected (got {given!r}){meant}"
 
 
 def validate(values: Mapping[str, Any], where: str, strict: bool = False) -> Study:
@@ -416,8 +427,7 @@ def validate(values: Mapping[str, Any], where: str, strict: bool = False) -> Stu
 def read_yaml(path: Path) -> dict[str, Any]:
     """A flat YAML mapping, safely loaded, no key twice. UserError with file and line otherwise."""
     if not path.is_file():
-        choices = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise UserError(f"{path}: no such file. Found beside it: {choices}")
+        raise UserError(f"{path}: no such file{_meant(path)}")
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -429,6 +439,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if doubled := {key for key in keys if keys.count(key) > 1}:
         raise UserError(f"{path}: {sorted(doubled)} given twice; keep one")
     return values
+
+
+def _meant(path: Path) -> str:
+    """The end of a message about a YAML file that is not there: the one of that name, or those beside it."""
+    for near in (path.with_suffix(".yaml"), ROOT / "params" / f"{path.stem}.yaml"):
+        if near.is_file():
+            here = Path.cwd()
+            return f"; did you mean {near.relative_to(here) if near.is_relative_to(here) else near}?"
+    beside = sorted(p.stem for p in path.parent.glob("[!.]*.yaml"))
+    there = beside or sorted(p.stem for p in (ROOT / "params").glob("*.yaml"))
+    return f". Found {'beside it' if beside else 'in params/'}: {', '.join(there)}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -471,6 +492,12 @@ def require_checkout(command: str) -> None:
             "package. Clone lrnb's repository and run `make setup` there; merge, conflicts and "
             "evaluate work here"
         )
+
+
+def default_preset(files: Sequence[Path]) -> str:
+    """The preset where none is asked for: nano for the micro-world, which has no other, else smol."""
+    lang = read_yaml(_files_of(Path(files[0]))[0]).get("lang")
+    return "nano" if lang in SYNTHETIC else "smol"
 
 
 def load_study(

@@ -20,7 +20,7 @@ import numpy as np
 from lrnb.data.character_kinds import script_share
 from lrnb.data.contamination import Items
 from lrnb.data.unicode_form import nfc
-from lrnb.errors import UserError
+from lrnb.errors import UserError, shortened
 from lrnb.study.languages import cldr_name
 from lrnb.study.parameters import ENGLISH, LANGUAGES, ROOT, read_yaml
 from lrnb.tasks import cloze
@@ -150,7 +150,17 @@ def _prompt(task: TaskSpec, prompt: TaskPrompt, row: dict[str, Any], lang: str, 
         with time_limit("the template"):
             return nfc(prompt.template.render(given))
     except Exception as error:  # a template can raise anything that Python can
-        raise UserError(f"{where}: {error}, needed by doc_to_text of {task.path}") from None
+        raise UserError(
+            f"{where}: {error}, needed by doc_to_text of {task.path}; {_fields(row, where)}"
+        ) from None
+
+
+def _fields(row: dict[str, Any], where: str) -> str:
+    """What a row has, for a message about what it lacks."""
+    names = ", ".join(shortened(str(name), letters=60) for name in row if name != "item") or "nothing"
+    if ".tsv:" in where:
+        return f"the first line of the table must name the columns, and holds: {names}"
+    return f"the row has {names}"
 
 
 def _options(
@@ -171,7 +181,9 @@ def _options(
         return list(labels), labels.index(label), list(labels)
     answer = row.get("answer")
     if not _whole(answer):
-        raise UserError(f"{where}: needs 'label', or 'options' and 'answer', or a whole 'answer'")
+        raise UserError(
+            f"{where}: needs 'label', or 'options' and 'answer', or a whole 'answer'; {_fields(row, where)}"
+        )
     numbers = [str(n) for n in (answer, *distractors(answer, others.get(_shape(answer), []), rng))]
     return numbers, 0, numbers
 

@@ -33,7 +33,7 @@ def log_likelihood(model: Any, tokenizer: Any, text: str, window: int = WINDOW) 
     Every window begins with the start token: models trained with one (Gemma) predict badly without.
     Of a tokenizer that has none a window begins with the last token of the one before.
     """
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     bos, total = tokenizer.bos_token_id, 0.0
     for first in range(0, len(ids), window):
         piece = ids[first : first + window + 1] if bos is None else [bos, *ids[first : first + window]]
@@ -48,5 +48,5 @@ def _predicted_bytes(tokenizer: Any, text: str) -> int:
     size = len(text.encode())
     if tokenizer.bos_token_id is not None:
         return size
-    first = tokenizer(text, add_special_tokens=False)["input_ids"][:1]
+    first = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:1]
     return size - len(tokenizer.decode(first).encode())

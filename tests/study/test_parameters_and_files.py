@@ -34,6 +34,13 @@ def test_the_micro_world_resolves(lang: str) -> None:
     [
         ("bn", "smoll", {}, "unknown preset 'smoll'.*did you mean 'smol'"),
         ("xx", "smol", {}, r"xx.yaml: no such file. Found beside it: all, bn, bo"),
+        (
+            "bn",
+            "smol",
+            {"lang": "odia"},
+            "lang: a code of ISO 639.*got 'odia'.; Odia is 'or'. docs/parameters.md",
+        ),
+        ("bn", "smol", {"script": "Odia"}, r"did you mean 'Oriya'\?$"),
         ("bn", "smol", {"ct_lrr": 1}, "unknown parameter 'ct_lrr'; did you mean 'ct_lr'"),
         ("bn", "smol", {"ct_lr": "fast"}, "ct_lr: Input should be a valid number.*got 'fast'"),
         ("bn", "smol", {"ct_budgets": [5, 3]}, "ct_budgets must be positive and ascending"),

@@ -106,7 +106,11 @@ def test_rows_of_parquet(tmp_path: Path) -> None:
         ("text\tcategory\n", "test.tsv has no rows"),
         ("", "test.tsv has no rows"),
         ("text\tcategory\na\ttravel\nb\tcooking\n", r"test.tsv:3: label 'cooking' is not among"),
-        ("text\tkind\na\ttravel\n", r"test.tsv:2: needs 'label', or"),
+        (
+            "text\tkind\na\ttravel\n",
+            r"test.tsv:2: needs 'label', or .*must name the columns, and holds: text, kind",
+        ),
+        ("a farm\ttravel\na\ttravel\n", r"test.tsv:2: 'text' is undefined.*and holds: a farm, travel"),
     ],
 )
 def test_tables_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
