@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def check_study(study: Study) -> int:
     if study.preset == "nano":
         print("Preset nano generates its text and tasks: nothing of them to look at.")
     elif supplies.data_is_known(study):
+        print("reading text and rows, counting tokens ...", file=sys.stderr, flush=True)
         _print_tables(study, checkup)
     found = preflight.faults(study, hub=False)
     print("Missing or wrong:" if found else "Nothing that stops a run was found.")

@@ -154,7 +154,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.pool:
         return max(_run_into_pool([*studies], given) for studies in zip(*by_seed, strict=True))
     if given.dry_run:
-        return _show_plan(by_seed, given.keep_code)
+        return _show_plan(by_seed, given.keep_code, given.jobs)
     failed = [_run_together(studies, given) for studies in by_seed]
     if given.seeds and not any(failed):
         _after_seeds(by_seed)
@@ -215,7 +215,7 @@ def _run_into_pool(studies: list[Study], given: argparse.Namespace) -> int:
     for study in left:
         pool.refuse_other_set(study, isa)
     if given.dry_run:
-        return _show_plan([[study] for study in left], given.keep_code) if left else 0
+        return _show_plan([[study] for study in left], given.keep_code, given.jobs) if left else 0
     failed = []
     for study in left:
         failed.append(_run_together([study], given))
@@ -286,16 +286,18 @@ def _check(given: argparse.Namespace) -> int:
     return check_study(study)
 
 
-def _show_plan(by_seed: list[list[Study]], keep_code: bool) -> int:
+def _show_plan(by_seed: list[list[Study]], keep_code: bool, jobs: int | None) -> int:
     """The graph of the first seed, and what all seeds need."""
     from lrnb.pipeline import estimate, graph, monitor, preflight
 
+    if by_seed[0][0].preset != "nano":
+        print("reading text and rows, counting tokens ...", file=sys.stderr, flush=True)
     todo, graphs = [], [graph.graph(studies) for studies in by_seed]
     for studies, nodes in zip(by_seed, graphs, strict=True):
         todo.append(graph.outdated_nodes(studies, nodes, keep_code))
     left = [(ns[name].study, ns[name].step) for ns, names in zip(graphs, todo, strict=True) for name in names]
     every = [study for studies in by_seed for study in studies]
-    monitor.print_plan(graphs[0], todo[0], estimate.describe(every, left))
+    monitor.print_plan(graphs[0], todo[0], estimate.describe(every, left, jobs))
     if len(by_seed) > 1:
         seeds = ", ".join(str(studies[0].seed) for studies in by_seed)
         print(f"seeds {seeds}, one after the other; the table is the first one's, the needs are those of all")

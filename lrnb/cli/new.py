@@ -10,6 +10,7 @@ EXAMPLES = """\
 examples:
   lrnb new kk --script Cyrillic                      # data/kk with example rows to be replaced
   lrnb new kk --script Cyrillic --from-hub           # FineWeb-2, SIB-200 and Belebele
+  lrnb new kk --script Cyrillic --tasks topic        # rows of no other task
   lrnb new xyz --name Xyz --script Latin --data-root DATA
 """
 
@@ -22,6 +23,7 @@ def new_options(command: argparse.ArgumentParser) -> None:
     add("--name", default="", help="its English name, as it stands in prompts (default: that of CLDR)")
     add("--script", required=True, help="the Unicode name of its script: Cyrillic, Thai, Ol_Chiki")
     add("--from-hub", action="store_true", help="text and tasks from the Hub: FineWeb-2, SIB-200, Belebele")
+    add("--tasks", default="", metavar="A,B", help="tasks to write example rows for (default: one a family)")
     add("--data-root", type=Path, metavar="DIR",
         help="the data folder, new or there already (default: data/CODE)")  # fmt: skip
 
@@ -34,7 +36,8 @@ def run_new(given: argparse.Namespace) -> int:
     require_checkout("new")
     root = given.data_root or Path("data", given.lang)
     root = root if Path.cwd() == ROOT else root.absolute()
-    made = new_language(given.lang, given.name, given.script, root, given.from_hub)
+    tasks = tuple(filter(None, given.tasks.split(",")))
+    made = new_language(given.lang, given.name, given.script, root, given.from_hub, tasks)
     for path in write_language(made):
         print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     for remark in remarks(made):

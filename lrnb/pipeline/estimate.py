@@ -63,7 +63,7 @@ def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
     """Tokens that each kind of work goes through; without those of base and SFT-en where not `shared`."""
     budgets = len(study.ct_budgets)
     tried = search.sft_candidates(study) if study.trains else []
-    sft = sum(study.sft_mix.values()) * min(SFT_TOKENS, study.sft_max_len) * sum(one.epochs for one in tried)
+    sft = _examples(study) * sum(one.epochs for one in tried)
     models = 2 + (2 + len(study.methods)) * budgets  # base, SFT; CT, CT-then-SFT and merges a budget
     tests = models * sum(
         study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.written]
@@ -77,6 +77,12 @@ def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
         "sft": sft * (shared + budgets),
         "scoring": (tests + dev) * min(ITEM_TOKENS, study.seq_len),
     }
+
+
+def _examples(study: Study) -> int:
+    """Tokens of SFT's examples: counted where rows and tokenizer are here, else those of usual ones."""
+    usual = min(SFT_TOKENS, study.sft_max_len)
+    return sum(supplies.example_tokens(study, name) or n * usual for name, n in study.sft_mix.items())
 
 
 def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
@@ -126,7 +132,7 @@ def _owners(studies: Sequence[Study]) -> list[tuple[Study, bool]]:
     return [(study, seeds.index(study.seed) == place) for place, study in enumerate(studies)]
 
 
-def _time(studies: Sequence[Study]) -> str:
+def _time(studies: Sequence[Study], jobs: int | None) -> str:
     """How long studies take on this machine, or how much they compute where their device is not here."""
     study = studies[0]
     training = "8 N (6 N and activations once more)" if study.activation_checkpointing else "6 N"
@@ -137,12 +143,12 @@ def _time(studies: Sequence[Study]) -> str:
     if study.preset in ("paper", "released") and not gpus:
         work = 3600 * hours(studies, 1.0)
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
-    kind, many = ("cuda", 1) if gpus else ("cpu", cores())
+    kind, many = ("cuda", 1) if gpus else ("cpu", min(cores(), (jobs or cores()) * study.threads))
     try:
         flops = speed.training_flops(kind)
     except RuntimeError as error:  # of torch: a driver that does not fit, a GPU that is full
         return f"not known: the device cannot be measured ({str(error).splitlines()[0]})"
-    what = "one GPU" if gpus else f"{many} CPU cores"
+    what = "one GPU" if gpus else f"{many} CPU core{'s'[: many > 1]}"
     return (
         f"{_duration(hours(studies, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
         f"on this machine; {counting}"
@@ -205,10 +211,13 @@ def _tried(study: Study) -> str:
     return ", ".join(f"{label(arm)} {count}" for arm, count in (arms | merges).items())
 
 
-def describe(studies: Sequence[Study], todo: Iterable[tuple[Study, Step]]) -> list[tuple[str, str]]:
+def describe(
+    studies: Sequence[Study], todo: Iterable[tuple[Study, Step]], jobs: int | None = None
+) -> list[tuple[str, str]]:
     """Rows for `lrnb run --dry-run`: label and value, of all studies together.
 
-    studies: every language and seed; todo: the steps that would run, a shared one with its first study.
+    studies: every language and seed; todo: the steps that would run, a shared one with its first study;
+    jobs: notebooks at once, None for as many as there are cores.
     """
     study, counts = studies[0], _summed(studies)
     every = [(one, step) for one, own in _owners(studies) for step in _own_steps(one, own)]
@@ -221,7 +230,7 @@ def describe(studies: Sequence[Study], todo: Iterable[tuple[Study, Step]]) -> li
             "written",
         ),
         ("memory", _memory(study)),
-        ("time", _time(studies)),
+        ("time", _time(studies, jobs)),
         *([("on GPUs of", boxes)] if (boxes := _boxes(studies)) else []),
     ]
     if not parameters(study):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.pipeline.graph import Node
+from lrnb.pipeline.steps import EVALUATE
 from lrnb.report.tables import print_facts, print_table
 
 MARKS = {
@@ -63,7 +64,7 @@ class Board:
     def left(self) -> str:
         """Estimated time to the end, from the steps whose time is known and the costs of the others."""
         known = {step.name: total for step in self.todo if (total := self.total(step.name)) is not None}
-        if not known:
+        if not known or self._scoring_is_unknown(known):
             return "…"
         pace = sum(known.values()) / sum(step.cost for step in self.todo if step.name in known)
         open_steps = [s for s in self.todo if self.status(s.name)["state"] not in ("done", "failed")]
@@ -71,6 +72,12 @@ class Board:
         busy = sum(self.took(step.name) for step in self.todo)
         at_once = max(busy / max(time.time() - self.started, 1e-9), 1)
         return clock(max(sum(rest) / at_once, *rest, 0))
+
+    def _scoring_is_unknown(self, known: Mapping[str, float]) -> bool:
+        """Costs are those of preset nano; elsewhere scoring takes most, and how long, only its speed says."""
+        scoring = [node.name for node in self.todo if node.step.notebook == EVALUATE]
+        other = any(node.study.preset != "nano" for node in self.todo)
+        return other and bool(scoring) and not known.keys() & {*scoring}
 
     def headline(self) -> str:
         states = list(self.states().values())

@@ -36,13 +36,16 @@ class NewLanguage:
     script: str
     data_root: Path
     from_hub: bool = False
+    tasks: tuple[str, ...] = ()  # that have example rows; (): one a family, of which topic is asked
 
     @property
     def params(self) -> Path:
         return ROOT / "params" / f"{self.lang}.yaml"
 
 
-def new_language(lang: str, name: str, script: str, data_root: Path, from_hub: bool = False) -> NewLanguage:
+def new_language(
+    lang: str, name: str, script: str, data_root: Path, from_hub: bool = False, tasks: tuple[str, ...] = ()
+) -> NewLanguage:
     """What was asked for, checked by CLDR and Unicode. UserError for what is unknown or there already."""
     if lang == ENGLISH:
         raise UserError("English is in every study; give the code of another language")
@@ -55,7 +58,8 @@ def new_language(lang: str, name: str, script: str, data_root: Path, from_hub: b
         raise UserError(f"{there}: is there already; change it, or remove it to start anew")
     if data_root.exists() and not data_root.is_dir():
         raise UserError(f"--data-root {data_root}: is a file; give a folder, new or there already")
-    made = NewLanguage(lang, name, script, data_root, from_hub)
+    _refuse_tasks(tasks, from_hub)
+    made = NewLanguage(lang, name, script, data_root, from_hub, tasks)
     if from_hub:
         _refuse_unknown_there(made)
     return made
@@ -75,6 +79,15 @@ def _refuse_other_language(lang: str, name: str) -> None:
             f"{lang!r} is no language that CLDR has a name for{did_you_mean(name, names)}. Give its code of "
             "ISO 639-3 (three letters) and --name NAME"
         )
+
+
+def _refuse_tasks(tasks: tuple[str, ...], from_hub: bool) -> None:
+    if tasks and from_hub:
+        raise UserError("--tasks goes without --from-hub: the Hub's sets need no example rows")
+    for task in tasks:
+        if task not in EXAMPLES:
+            known = f"example rows are of {', '.join(EXAMPLES)}{did_you_mean(task, EXAMPLES)}"
+            raise UserError(f"--tasks: {task!r}: {known}. docs/tasks.md has the rows of others")
 
 
 def _refuse_unknown_there(made: NewLanguage) -> None:
@@ -146,7 +159,7 @@ def params_text(made: NewLanguage, shared: bool) -> str:
         f"# lrnb check params/{made.lang}.yaml",
         *(f"{key}: {_scalar(value)}" for key, value in [("lang", made.lang), ("lang_name", made.name),
           ("script", made.script), ("data_root", str(made.data_root)), *own]),
-        *(_hub_lines(made) if made.from_hub else _local_lines()),
+        *(_hub_lines(made) if made.from_hub else _local_lines(made.tasks)),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -155,13 +168,17 @@ def _scalar(value: str) -> str:
     return yaml.safe_dump(value, allow_unicode=True, width=1000).removesuffix("\n").removesuffix("\n...")
 
 
-def _local_lines() -> list[str]:
-    more = ", ".join(sorted({*EXAMPLES} - {"topic"}))
+def _local_lines(tasks: tuple[str, ...]) -> list[str]:
+    asked = tasks or ("topic",)
+    more = ", ".join(sorted({*EXAMPLES} - {*asked}))
+    mix = ", ".join(f"{task}: 400" for task in asked)
+    dev = [] if "topic" in asked else [f"  dev_tasks: [{', '.join(asked)}]  # whose dev items choose"]
     return [
-        f"tasks: [topic]  # more, once their rows are there: {more}",
-        "tasks_en: [topic]  # the same in English",
+        f"tasks: [{', '.join(asked)}]" + (f"  # more, once their rows are there: {more}" if more else ""),
+        f"tasks_en: [{', '.join(asked)}]  # the same in English",
         "smol:",
-        "  sft_mix: {topic: 400}  # English examples a task, from sft/<task>.jsonl",
+        f"  sft_mix: {{{mix}}}  # English examples a task, from sft/<task>.jsonl",
+        *dev,
     ]
 
 
@@ -212,10 +229,14 @@ def _text_rows(name: str) -> str:
     return _lines([{"text": example(f"a document of running text in {name}, number {n}")} for n in (1, 2)])
 
 
-def _items(lang: str, name: str) -> dict[Path, str]:
+def _examples(made: NewLanguage) -> dict[str, Any]:
+    return {task: EXAMPLES[task] for task in made.tasks or EXAMPLES}
+
+
+def _items(made: NewLanguage, lang: str, name: str) -> dict[Path, str]:
     return {
         Path("eval", task, lang, f"{split}.jsonl"): _lines(rows(name))
-        for task, rows in EXAMPLES.items()
+        for task, rows in _examples(made).items()
         for split in ("dev", "test")
     }
 
@@ -223,14 +244,14 @@ def _items(lang: str, name: str) -> dict[Path, str]:
 def _rows_in_x(made: NewLanguage) -> dict[Path, str]:
     if made.from_hub:
         return {}
-    return {Path("corpus", f"{made.lang}.jsonl"): _text_rows(made.name), **_items(made.lang, made.name)}
+    return {Path("corpus", f"{made.lang}.jsonl"): _text_rows(made.name), **_items(made, made.lang, made.name)}
 
 
 def _english_rows(made: NewLanguage) -> dict[Path, str]:
     if made.from_hub:
         return {}
-    sft = {Path("sft", f"{task}.jsonl"): _lines(rows("English")) for task, rows in EXAMPLES.items()}
-    return {Path("corpus", "en.jsonl"): _text_rows("English"), **_items(ENGLISH, "English"), **sft}
+    sft = {Path("sft", f"{task}.jsonl"): _lines(rows("English")) for task, rows in _examples(made).items()}
+    return {Path("corpus", "en.jsonl"): _text_rows("English"), **_items(made, ENGLISH, "English"), **sft}
 
 
 def readme(made: NewLanguage) -> str:
@@ -247,5 +268,6 @@ def readme(made: NewLanguage) -> str:
   or `.jsonl.gz`, `.parquet`, or `.txt` with a document a line
 - `eval/<task>/{made.lang}/` and `en/`: items to be asked, `test.jsonl`, `dev.jsonl` (merges are chosen on it)
   and, for examples, `train.jsonl`; or `.tsv` and `.parquet`, as SIB-200 and Belebele are published
-- `sft/<task>.jsonl`: tasks in English to be trained on
+- `sft/<task>.jsonl`: tasks in English to be trained on; where there is none of `topic`, the rows of
+  `eval/topic/en/train.jsonl` (or `.tsv`) serve
 """

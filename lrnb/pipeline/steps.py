@@ -22,6 +22,7 @@ from lrnb.tuning.search import check_methods, elected, methods_together, sft_can
 
 SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
 PARENTS, ANY_METHOD = ("base", "ct", "sft"), "02_merge/any_method"
+EVALUATE = "02_merge/04_evaluate"
 ONE_SFT = 22  # cost of one candidate over `sft_epochs`
 RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages"}
 
@@ -153,10 +154,9 @@ def _merge(study: Study, name: str, methods: list[str]) -> Step:
 
 def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
     paths, merges = RunPaths(study), tuple(dict.fromkeys(maker(study, m) for m in study.methods))
-    evaluate = "02_merge/04_evaluate"
     groups = {"parents": ((*PARENTS, *tuned), 35), "merged": (merges, 10 * len(study.methods))}
     scored = [
-        _step(paths, f"eval_{group}", evaluate, [paths.scored(group)], needs, cost, True, group=group)
+        _step(paths, f"eval_{group}", EVALUATE, [paths.scored(group)], needs, cost, True, group=group)
         for group, (needs, cost) in groups.items()
     ]
     done = ("eval_parents", "eval_merged")

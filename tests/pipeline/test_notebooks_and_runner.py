@@ -745,22 +745,27 @@ def test_needs_of_several_languages_count_what_they_share_once() -> None:
 # what is shown while it runs
 
 
-def board(folder: Path, **states: tuple[str, float, float, dict]) -> monitor.Board:
+def board(
+    folder: Path, study: Study | None = None, **states: tuple[str, float, float, dict]
+) -> monitor.Board:
     """A board of steps with cost 10; each has a state, its start and last change (s ago), its progress."""
-    now = time.time()
+    now, study = time.time(), study or Study(runs=str(folder))
+    home = RunPaths(study).lang
     for name, (state, started, last, progress) in states.items():
         facts = {"state": state, "started": now - started, "time": now - last, "error": ""}
-        files.write_text(folder / "nano/qaa/.status" / f"{name}.json", json.dumps(facts))
-        files.write_text(folder / "nano/qaa/.status" / f"{name}.progress.json", json.dumps(progress))
-    home = RunPaths(study := Study(runs=str(folder))).lang
-    nodes = [
-        graph.Node(name, 0, study, plan.Step(name, "", home, (), cost=10), ()) for name in (*states, "last")
+        files.write_text(home / ".status" / f"{name}.json", json.dumps(facts))
+        files.write_text(home / ".status" / f"{name}.progress.json", json.dumps(progress))
+    steps = [
+        plan.Step(name, plan.EVALUATE if name.startswith("eval") else "", home, (), cost=10)
+        for name in (*states, "last")
     ]
-    return monitor.Board(nodes, started=now - 1000)
+    return monitor.Board([graph.Node(step.name, 0, study, step, ()) for step in steps], started=now - 1000)
 
 
-def seconds_left(folder: Path, **states: tuple[str, float, float, dict]) -> object:
-    minutes, seconds = board(folder, **states).left().split(":")
+def seconds_left(
+    folder: Path, study: Study | None = None, **states: tuple[str, float, float, dict]
+) -> object:
+    minutes, seconds = board(folder, study, **states).left().split(":")
     return pytest.approx(60 * int(minutes) + int(seconds), abs=3)
 
 
@@ -778,6 +783,17 @@ def test_time_left_is_weighed_by_cost_and_does_not_grow_with_a_slow_step(tmp_pat
     assert seconds_left(tmp_path, first=done, slow=("running", 900, 900, {})) == 100
     found_fresh = ("done", 1000, 999.9, {})
     assert board(tmp_path, first=found_fresh, slow=("running", 30, 30, {})).left() == "…"
+
+
+def test_no_time_left_before_scoring_has_a_speed(tmp_path: Path) -> None:
+    """Costs are those of preset nano, where scoring is short."""
+    half, first = {"done": 50, "total": 100, "rate": 0.05}, {"done": 1, "total": 100, "rate": 0.1}
+    study = Study(runs=str(tmp_path), preset="smol", lang="bn")
+    states = {"ct": ("running", 1000, 1000, half), "eval_parents": ("running", 9, 9, {})}
+    assert board(tmp_path, study, **states).left() == "…"
+    assert board(tmp_path, study, ct=states["ct"]).left() != "…"  # nothing to be scored
+    states["eval_parents"] = ("running", 9, 9, first)
+    assert board(tmp_path, study, **states).left() != "…"
 
 
 def test_slow_rates_keep_a_decimal() -> None:

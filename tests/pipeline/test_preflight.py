@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lrnb.data import mongolian
+from lrnb.data import corpus, mongolian, packing
 from lrnb.errors import UserError
-from lrnb.pipeline import preflight, runner, speed, supplies
+from lrnb.merging.task_vectors import cores
+from lrnb.pipeline import estimate, preflight, runner, speed, supplies
 from lrnb.study.files import write_text
 from lrnb.study.parameters import ROOT, Study, load_study
+from lrnb.tasks import rows
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,30 @@ def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: 
     (pico_llama / "tokenizer.json").unlink()
     supplies.tokenizer_of.cache_clear()
     assert "no tokenizer that can be read" in preflight.faults(enough, hub=True)[0]
+
+
+def test_examples_of_sft_are_counted_and_time_is_that_of_the_jobs(tmp_path: Path, pico_llama: Path) -> None:
+    root = data_root(tmp_path, **{"sft/math.jsonl": f"{SUM}\n" * 6})
+    given = {"base_source": str(pico_llama), "base_prune": False, "sft_mix": {"math": 6}, "tuning_trials": 1}
+    study = small_study(root, **given)
+    tokenizer = supplies.tokenizer_of(str(pico_llama))
+    (one,) = {example["prompt"] + example["completion"] for example in rows.sft_examples("math", 6, root)}
+    (ids,) = packing.tokenize(tokenizer, [one])
+    assert estimate.tokens(study)["sft"] == 6 * len(ids) * (1 + len(study.ct_budgets))
+    short = study.model_copy(update={"sft_max_len": 8})
+    assert supplies.example_tokens(short, "math") == 48
+    if cores() > 1:
+        alone, usual = (dict(estimate.describe([study], [], jobs))["time"] for jobs in (1, None))
+        assert " on 1 CPU core at" in alone
+        assert f" on {cores()} CPU cores at" in usual
+
+
+def test_long_documents_are_no_warning(pico_llama: Path) -> None:
+    tokenizer = supplies.tokenizer_of(str(pico_llama))
+    tokenizer.model_max_length = 4
+    assert [len(ids) for ids in packing.tokenize(tokenizer, ["a b c d e f g h"])] == [10]
+    corpus.audit(tokenizer, ["a b c d e f g h"])
+    assert not tokenizer.deprecation_warnings  # what transformers has warned of
 
 
 def test_text_that_is_held_out_as_a_whole_is_refused_without_a_base(tmp_path: Path) -> None:
