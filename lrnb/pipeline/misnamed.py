@@ -5,6 +5,7 @@ Only where what the study asks for is not there: else own rows would give way to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,12 +107,17 @@ def _says(path: Path, lang: str, study: Study) -> bool:
 
 def _like(path: Path, task: TaskSpec) -> bool:
     """Whether a name holds that of the task or of its data set, and is not another task's own."""
-    known = {one for other in map(spec, available()) for one in (other.name, other.metadata.data)}
-    if (stem := path.name.partition(".")[0]) in known:
+    if (stem := path.name.partition(".")[0]) in _own_names():
         return False
     hub = task.metadata.hub.path.rpartition("/")[2] if task.metadata.hub else ""
     names = filter(None, map(_plain, (Path(task.name).stem, task.metadata.data, hub)))
     return any(name in _plain(stem) for name in names)
+
+
+@functools.cache
+def _own_names() -> set[str]:
+    """Names of the packaged tasks and of the folders of their items."""
+    return {name for task in map(spec, available()) for name in (task.name, task.metadata.data)}
 
 
 def _plain(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -76,10 +77,15 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
 
 
 def asked_tasks(study: Study) -> Iterator[tuple[str, TaskSpec, str]]:
-    """Name, task and language of all that a study asks or chooses on, but for tasks of the harness."""
+    """Name, task and language of all that a study asks or chooses on, but for tasks of the harness.
+
+    Those whose files are wrong are told where their rows are read.
+    """
     dev = (name for name in study.dev_tasks if name not in study.tasks)
     for name in [*study.compared, *study.written, *dev]:
-        if not loading.is_harness(name):
+        if loading.is_harness(name):
+            continue
+        with contextlib.suppress(UserError):
             task = spec(name)
             yield name, task, ENGLISH if name == f"{task.name}_en" else study.lang
 

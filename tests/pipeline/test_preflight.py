@@ -123,6 +123,14 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path, monkeypatch: pytest.M
         preflight.refuse_missing(small_study(root).model_copy(update={"data_root": ""}))
 
 
+def test_a_wrong_task_file_hides_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "mine.yaml", "task: mine\n")
+    root = data_root(tmp_path / "data", **{"eval/topic/bn/train.jsonl": "{"})
+    found = preflight.faults(small_study(root, tasks=["topic", str(tmp_path / "mine.yaml")]), hub=False)
+    assert any("mine.yaml" in one for one in found)
+    assert any("topic/bn/train.jsonl:1: not JSON" in one for one in found)
+
+
 def test_no_dev_items_to_choose_sft_on_are_refused_before_anything(tmp_path: Path) -> None:
     root = data_root(tmp_path)
     (root / "eval/math/en/dev.jsonl").unlink()
