@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lrnb import __version__
@@ -24,6 +23,8 @@ LIBRARIES = (
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     """Versions of Python and of the libraries that shape results, as far as they are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in libraries:
         with contextlib.suppress(PackageNotFoundError):
