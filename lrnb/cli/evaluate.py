@@ -11,6 +11,7 @@ from lrnb.cli.versus_table import print_versus
 from lrnb.errors import UserError
 from lrnb.report.tables import print_table
 from lrnb.study.environment import versions
+from lrnb.study.files import atomic_folder, full_disk_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,8 +125,6 @@ def _tables(scores: pd.DataFrame, items: pd.DataFrame) -> dict[str, pd.DataFrame
 
 
 def _write(out: Path, tables: dict[str, pd.DataFrame], facts: dict[str, Any]) -> None:
-    from lrnb.study.files import atomic_folder, full_disk_message
-
     with full_disk_message(out), atomic_folder(out) as folder:
         for name, table in tables.items():
             if name == "items":

@@ -25,6 +25,7 @@ from lrnb.cli.pool import pool_options, run_pool
 from lrnb.cli.questions import questions_options, run_questions
 from lrnb.cli.vocabulary import run_vocabulary, vocabulary_options
 from lrnb.errors import UserError, did_you_mean
+from lrnb.pipeline import warm
 from lrnb.study.environment import UNTESTED, instruction_set, usable_home
 
 if TYPE_CHECKING:
@@ -317,8 +318,6 @@ def _exec_options(command: argparse.ArgumentParser) -> None:
 
 
 def _exec(given: argparse.Namespace) -> int:
-    from lrnb.pipeline import warm
-
     if given.study and (status := warm.hand_over()) is not None:
         return status
     from lrnb.pipeline import notebooks

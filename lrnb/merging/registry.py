@@ -172,7 +172,8 @@ class Options:
 
 def no_weight(weights: Sequence[Any] | None, spell: Callable[[str], str]) -> str:
     """The complaint about weights that are all 0."""
-    return f"needs {spell('weights')} that are not all 0" if weights and not any(weights) else ""
+    wanted = f"needs {spell('weights')} other than 0 for one parent at least"
+    return wanted if weights and not any(weights) else ""
 
 
 class Settled(Protocol):

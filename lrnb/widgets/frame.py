@@ -37,4 +37,5 @@ def framed(figure: Any) -> Any:
 
     figure._config = figure._config | {"responsive": True, "displaylogo": False}
     style = theme_style().replace("<style>", f'<style onload="{escape(PUT_THERE)}">')
-    return w.VBox([w.HTML(style, layout={"width": "100%", "height": "0", "margin": "0"}), figure])
+    unseen = w.HTML(style, layout={"width": "100%", "height": "0", "margin": "0"})
+    return w.VBox([unseen, figure]).add_class("lrnb-frame")

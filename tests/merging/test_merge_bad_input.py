@@ -689,7 +689,7 @@ SEEN: dict[str, Any] = {}
         ("ties", "--density", "nan", r"density must lie in \(0, 1\], got nan"),
         ("ties-sv", "--slack", "nan", r"slack must lie in \[0, 1\], got nan"),
         ("average", "--alpha", "nan", r"alpha must lie in \[0, 1\], got nan"),
-        ("ties", "--weight", "ct=-1", "weights must be .*, got -1.0"),
+        ("ties", "--weight", "ct=-1", "--weight must be .*, got -1.0"),
         ("task-arithmetic", "--lam", "inf", "lam must be .*, got inf"),
     ],
 )
@@ -700,7 +700,14 @@ def test_numbers_out_of_range(refused: Refused, method: str, option: str, value:
 
 def test_weights_too_small_for_float32(refused: Refused) -> None:
     tiny = ("--weight", "ct=1e-300", "--weight", "sft=1e-300")
-    refused("ties needs weights that are not all 0", "ties", *MODELS, "--density", "0.5", *tiny)
+    refused(
+        "merge ties needs --weight other than 0 for one",
+        "ties",
+        *MODELS,
+        "--density",
+        "0.5",
+        *tiny,
+    )
 
 
 @pytest.mark.skipif(CUDA, reason="there is a GPU here")

@@ -260,7 +260,7 @@ def test_torch_tensors_come_back_as_torch():
         ({"density": float("nan")}, "density must lie in"),
         ({"density": 1, "weights": {"xx": 1}}, "weights: no parent 'xx'; parents are"),
         ({"density": 1, "weights": [1, 2, 3]}, "3 values for 2 parents"),
-        ({"density": 1, "weights": [0, 0]}, "ties needs weights that are not all 0"),
+        ({"density": 1, "weights": [0, 0]}, "ties needs weights other than 0 for one parent at least"),
         ({"density": 1, "weights": [-1, 1]}, "weights must be"),
         ({"density": 1, "lam": float("inf")}, "lam must be"),
         ({"density": 1, "zero_sign": "minority"}, "zero_sign must be one of"),

@@ -376,7 +376,7 @@ def test_nan_and_results_out_of_range_are_refused(method, where):
 @pytest.mark.parametrize(("method", "options", "message"), [
     ("breadcrumbs", {}, "breadcrumbs needs density, the share of entries kept"),
     ("breadcrumbs", {"density": 0.5, "gamma": 2}, r"gamma must lie in \[0, 1\], got 2"),
-    ("breadcrumbs_ties", {"density": 0.5, "weights": 0}, "needs weights that are not all 0"),
+    ("breadcrumbs_ties", {"density": 0.5, "weights": 0}, "needs weights other than 0 for one"),
     ("dare_ties", {"density": 0}, r"density must lie in \(0, 1\], got 0"),
     ("dare_linear", {"density": 0.5, "seed": 1.5}, "seed to be a whole number below 2\^53, got 1.5"),
     ("della", {"density": 0.5, "epsilon": 0.5}, "inside of 0 to 1; of ct these are 0.5 and 0.5"),

@@ -65,7 +65,11 @@ def test_defaults_are_filled_in_and_none_counts_as_not_given():
         ("ties", {"density": 1, "zero_sign": "no"}, "ties: zero_sign must be one of majority, positive"),
         ("ties_sv", {"density": 1, "slack": 1, "protect": "it"}, "protect: no parent is called 'it'; give"),
         ("ties_sv", {"density": 1}, r"ties_sv needs one of slack \(a share\) and slack_threshold"),
-        ("ties_sv", {"density": 1, "slack": 1, "weights": 0}, "ties_sv needs weights that are not all 0"),
+        (
+            "ties_sv",
+            {"density": 1, "slack": 1, "weights": 0},
+            "ties_sv needs weights other than 0 for one",
+        ),
         ("slerp", {}, "slerp takes 2 models, got 3: ct, sft, it"),
         ("nuslerp", {}, "nuslerp takes 2 models beside the base, got 3"),
     ],

@@ -199,7 +199,6 @@ def test_changed_parameter_runs_only_what_depends_on_it(checkout: Checkout) -> N
     assert (checkout.root / "runs/nano/shared/base/manifest.json").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout) -> None:
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run()
@@ -233,7 +232,6 @@ def test_code_counts_and_the_parameters_cell_does_not(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.slow
 def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Checkout) -> None:
     result = checkout.lang / "conflicts" / "out.txt"
     result.touch()

@@ -246,7 +246,7 @@ def test_a_click_in_the_conflict_map_opens_that_cell(study: Path, lab: Lab, chro
     start, name = widgets_atlas.start(atlas), "03_analysis/03_sign_conflicts"
     notebook, it, signs = opened(lab, chrome, name), ".lrnb-conflict-map", ".lrnb-sign-explorer"
     assert "Whole model" in notebook.text(f"{signs} .gtitle")
-    notebook.click_point(f"{it} >", "gate", "layer 1")
+    notebook.click_point(f"{it} > .lrnb-frame", "gate", "layer 1")
     assert notebook.text(f"{signs} .gtitle").startswith("Layer 1 gate")
     wanted = shown(atlas, "layer 1 gate", **start)
     assert read(notebook, signs, wanted) == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from lrnb.scoring import cache as scorecache
 from lrnb.scoring import evaluate
 from lrnb.scoring.open_model import device_and_precision
 from lrnb.scoring.scorer import Scorer
-from lrnb.study import environment
 from lrnb.study.parameters import ROOT
 
 
@@ -216,8 +216,8 @@ def test_a_changed_rule_for_written_answers_is_another_key(code):
 
 @pytest.mark.parametrize("name", ["lm-eval", "tokenizers", "torch", "transformers"])
 def test_another_library_is_another_key(code, name, monkeypatch):
-    before, real = key_now(), environment.version
-    monkeypatch.setattr(environment, "version", lambda asked: "0" if asked == name else real(asked))
+    before, real = key_now(), metadata.version
+    monkeypatch.setattr(metadata, "version", lambda asked: "0" if asked == name else real(asked))
     assert key_now() != before
 
 

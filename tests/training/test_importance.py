@@ -98,8 +98,8 @@ def test_a_merge_reads_them_from_the_command_line(model: Path, tmp_path: Path, m
     for more, message in (
         (["gradient", "--importance", "scores"], "scores by fisher, and gradient is asked for"),
         (["fisher", "--importance", "ct"], "no scores of entries"),
-        (["fisher"], "takes importance with reserve_by fisher or gradient, and needs it"),
-        (["margin", "--importance", "scores"], "takes importance with reserve_by"),
+        (["fisher"], "takes --importance with --reserve-by fisher or gradient, and needs it"),
+        (["margin", "--importance", "scores"], "takes --importance with --reserve-by"),
     ):
         assert main([*merge, *more]) == 2
         assert message in capsys.readouterr().err

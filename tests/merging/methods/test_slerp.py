@@ -212,7 +212,7 @@ def test_same_bytes_for_any_threads_and_spans(method, dtype):
         ("slerp", {"t": "half"}, "slerp: t: expected a number, got 'half'"),
         ("slerp", {"weights": 1}, "slerp has no weights; its options are t"),
         ("nuslerp", {"t": 0.5, "weights": 1}, "nuslerp takes t or weights, not both"),
-        ("nuslerp", {"weights": 0}, "nuslerp needs weights that are not all 0"),
+        ("nuslerp", {"weights": 0}, "nuslerp needs weights other than 0 for one parent at least"),
     ],
 )
 def test_wrong_options_are_refused(method, options, message):
@@ -333,7 +333,7 @@ def test_nuslerp_needs_a_base_and_takes_weights(place, capsys):
     assert_same_bits(dict(open_checkpoint("n")), dict(open_checkpoint("m")))
     assert "- t: 0.25" in (place / "m" / "README.md").read_text()
     assert run("nuslerp", "--base", "base", *models, *weights, "--t", "0.25", "--out", "o") == 2
-    assert "nuslerp takes t or weights, not both" in capsys.readouterr().err
+    assert "merge nuslerp takes --t or --weight, not both" in capsys.readouterr().err
 
 
 def test_models_that_are_not_related_are_doubted(place, capsys):
