@@ -1,6 +1,7 @@
 # The study as a graph of notebooks. `lrnb run` writes params.yaml and starts this with --directory set to
-# the run folder of the first language, and `others` to those of all others; the steps themselves are listed
-# in lrnb/pipeline/steps.py. base and sft are there once, all else once a language.
+# the run folder of the first language, `others` to those of all others, and `due` to the steps that are not up
+# to date (lrnb/pipeline/freshness.py decides that): these are the rules, and all of them are run. The steps are
+# listed in lrnb/pipeline/steps.py. base and sft are there once, all else once a language.
 #
 #   base ──► corpus ──► ct ──► cts_<budget> ──► eval_parents ─┐
 #     └────► sft ──► average, ties ──► ties_sv ──► eval_merged ┴► scores ─┐
@@ -20,8 +21,9 @@ RUN = Path.cwd()
 FOLDERS = [Path(), *map(Path, filter(None, str(config.get("others", "")).split(",")))]
 os.chdir(parameters.ROOT)  # paths in params.yaml count from the checkout
 STUDIES = [steps.read_study(RUN / folder / "params.yaml") for folder in FOLDERS]
-NODES = graph.graph(STUDIES)
-URGENCY = graph.priorities(NODES)
+GRAPH = graph.graph(STUDIES)
+URGENCY = graph.priorities(GRAPH)
+NODES = {name: GRAPH[name] for name in str(config["due"]).split(",")}
 KEEP_CODE = ["--keep-code"] if config.get("keep_code") else []
 ENVIRONMENT = notebooks.QUIET | notebooks.environment(STUDIES[0])
 NURSERY = warm.start_nursery(ENVIRONMENT) if config.get("warm") else None
@@ -29,7 +31,7 @@ STATUS = {name: notebooks.Status(node.study, node.step.name) for name, node in N
 os.chdir(RUN)
 
 
-def stamp(name):
+def stamp(name):  # says that the step ended in this run, nothing more
     return str(FOLDERS[NODES[name].place] / ".stamps" / NODES[name].step.name)
 
 
@@ -52,7 +54,7 @@ for node in NODES.values():
         name:
             node.name
         input:
-            [stamp(need) for need in node.needs],
+            [stamp(need) for need in node.needs if need in NODES],
         output:
             stamp(node.name),
         log:

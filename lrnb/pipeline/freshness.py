@@ -3,7 +3,7 @@
 Decided by content: parameters, the notebook's code cells, lrnb's own files, task files of the user's own,
 the results of the steps before, and (of the data root and of folders with models, which can be large)
 names, sizes and times. Another spelling of the run folder, or touching a notebook or a result, costs
-nothing.
+nothing. Nobody else decides: Snakemake is given the steps that are due, and no others.
 """
 
 from __future__ import annotations
@@ -215,11 +215,6 @@ def _stat(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def stamp(step: Step, study: Study) -> Path:
-    """Snakemake's output file of a step; Snakemake deletes it before a run, the results stay."""
-    return RunPaths(study).lang / ".stamps" / step.name
-
-
 def outdated(study: Study, steps: dict[str, Step], keep_code: bool = False) -> list[str]:
     """Steps that are not up to date, and all that need them, in order."""
     found: list[str] = []
@@ -228,15 +223,3 @@ def outdated(study: Study, steps: dict[str, Step], keep_code: bool = False) -> l
             found.append(step.name)
     return found
 
-
-def sync_stamps(study: Study, steps: dict[str, Step], keep_code: bool = False) -> list[str]:
-    """Make Snakemake's stamps say what `outdated` says; returns the steps to run."""
-    todo = outdated(study, steps, keep_code)
-    for step in steps.values():
-        path = stamp(step, study)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if step.name in todo:
-            path.unlink(missing_ok=True)
-        else:
-            path.touch()
-    return todo

@@ -103,23 +103,17 @@ def priorities(nodes: Mapping[str, Node]) -> dict[str, int]:
 
 
 def outdated_nodes(
-    studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False, *, stamps: bool = False
+    studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False
 ) -> list[str]:
-    """Names of the nodes that are not up to date, and of all that need them, in order.
-
-    `stamps`: Snakemake's stamps are made to say so, see `freshness.sync_stamps`.
-    """
-    ask = freshness.sync_stamps if stamps else freshness.outdated
+    """Names of the nodes that are not up to date, and of all that need them, in order."""
     found = set()
     for study in studies:
         steps = plan(study)
-        names = ask(study, steps, keep_code)
+        names = freshness.outdated(study, steps, keep_code)
         found |= {node_name(study, steps[name], len(studies) > 1) for name in names}
     for name, node in nodes.items():  # of other languages
         if name not in found and found & set(node.needs):
             found.add(name)
-            if stamps:
-                freshness.stamp(node.step, node.study).unlink(missing_ok=True)
     return [name for name in nodes if name in found]
 
 

@@ -67,7 +67,7 @@ def run_studies(
         for study in studies:
             held.enter_context(run_lock(make_folder(RunPaths(study).lang)))
             plan.write_stage_params(study)
-        todo = graph.outdated_nodes(studies, nodes, keep_code, stamps=True)
+        todo = graph.outdated_nodes(studies, nodes, keep_code)
         if not todo:
             console.print(f"Nothing to do: all {len(nodes)} steps in {_where(studies)} are up to date.",
                           soft_wrap=True)  # fmt: skip
@@ -76,7 +76,7 @@ def run_studies(
         for name in todo:
             Status(nodes[name].study, nodes[name].step.name).forget()
         board = monitor.Board([nodes[name] for name in todo])
-        config: dict[str, Any] = {"keep_code": int(keep_code)}
+        config: dict[str, Any] = {"keep_code": int(keep_code), "due": ",".join(todo)}
         config["warm"] = int(warm and len(todo) > FEW and can_be_warm(studies[0], profile))
         if others := graph.folders_from(studies)[1:]:
             config["others"] = ",".join(map(str, others))
@@ -117,12 +117,13 @@ def snakemake_command(
     """Snakemake's command line; `config`: what the Snakefile asks for.
 
     `jobs` and `gpus`, where they are given, win over the profile, and the profile over what is usual. Its own
-    lock is off: `run_lock` guards the folder and survives kills.
+    lock is off: `run_lock` guards the folder and survives kills. So is its view of what is up to date:
+    `freshness` has found what is due, and all of that is run, whatever dates and notes of earlier runs say.
     """
     folder = RunPaths(study).lang.resolve()
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--nolock"]
-    command += ["--directory", str(folder), "--keep-going", "--rerun-incomplete"]
-    command += ["--rerun-triggers", "mtime", "--nocolor"]
+    command += ["--directory", str(folder), "--keep-going", "--nocolor"]
+    command += ["--forceall", "--ignore-incomplete", "--drop-metadata"]
     command += ["--config", *(f"{name}={value}" for name, value in config.items())]
     command += ["--workflow-profile", str(profile.folder or "none")]
     usual = {"scheduler": "greedy", "latency-wait": 20} | _limits(study, jobs, gpus, profile)

@@ -248,6 +248,25 @@ def test_run_folder_spelled_otherwise_is_the_same(checkout: Checkout) -> None:
     assert checkout.outdated("--set", f"runs={checkout.root / 'runs'}") == []
 
 
+def test_dates_decide_nothing_and_are_left_alone(checkout: Checkout) -> None:
+    """A clock that was set back, stamps of Snakemake that are lost or of another day, a result made anew."""
+    stamps = checkout.lang / ".stamps"
+    assert {path.name for path in stamps.iterdir()} == ALL
+    later = time.time() + 1e6
+    for path in [path for path in checkout.lang.rglob("*") if path.is_file()][::2]:
+        os.utime(path, (later, later))
+    (stamps / "base").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in stamps.iterdir()}
+    assert checkout.outdated() == []
+    (checkout.lang / "report.html").unlink()
+    status, text = checkout.run()
+    assert status == 0, text
+    assert checkout.steps_run(text) == {"report"}
+    after = {path.name: path.stat().st_mtime_ns for path in stamps.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"report"}
+    assert checkout.outdated() == []
+
+
 @pytest.mark.slow
 def test_step_whose_notebook_changes_while_it_runs_stays_outdated(checkout: Checkout) -> None:
     notebook = checkout.root / "notebooks" / "03_analysis" / "02_discarded.ipynb"
@@ -541,7 +560,7 @@ def test_a_run_asks_the_disk_for_the_steps_that_are_to_run(
     def asked(nodes: list[graph.Node]) -> None:
         raise UserError(",".join(node.name for node in nodes))
 
-    monkeypatch.setattr(freshness, "sync_stamps", lambda *_: ["failures", "report"])
+    monkeypatch.setattr(freshness, "outdated", lambda *_: ["failures", "report"])
     monkeypatch.setattr(runner, "require_disk", asked)
     with pytest.raises(UserError, match="^failures,report$"):
         runner.run_study(study)

@@ -114,6 +114,7 @@ def asked(root: Path, *options: str) -> dict[str, dict[str, str]]:
     (folder / "params.yaml").write_text(plan.as_yaml(STUDY.model_dump() | {"runs": str(root / "runs")}))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--dry-run"]
     command += ["--directory", str(folder), "--cores", "8", "--nocolor", *options]
+    command += ["--forceall", "--config", "due=" + ",".join(plan.plan(STUDY))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     found: dict[str, dict[str, str]] = {}
     for line in done.stdout.splitlines():
