@@ -20,6 +20,7 @@ from lrnb.scoring import predictions
 from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import budget_name
 from lrnb.study.stages import RunPaths, current
+from lrnb.tuning.on_dev import chosen_merge
 
 MEAN, MEAN_EN = "mean", "mean_en"
 COMPARED, WRITTEN = ("scores.csv", "items.parquet"), ("written.csv", "written.parquet")
@@ -27,10 +28,13 @@ Models = list[dict[str, Any]]
 
 
 def study_models(paths: RunPaths, group: str) -> Models:
-    """The models of `parents` or `merged`: model, method, ct_tokens, folder. UserError if missing."""
+    """The models of `parents` or `merged`: model, method, ct_tokens, folder, made. UserError if missing.
+
+    made: what is scored, the folder or a merge in memory, whose folder is its stage's.
+    """
     budgets = paths.study.ct_budgets
     if group == "merged":
-        return [_model(m, b, paths.merge(m, b)) for m in paths.study.methods for b in budgets]
+        return [_merged(paths, m, b) for m in paths.study.methods for b in budgets]
     if group != "parents":
         raise UserError(f"group {group!r}: give parents or merged")
     found = [_model("base", 0, paths.base), _model("sft", 0, paths.sft)]
@@ -40,9 +44,16 @@ def study_models(paths: RunPaths, group: str) -> Models:
     return found
 
 
+def _merged(paths: RunPaths, method: str, budget: int) -> dict[str, Any]:
+    made = chosen_merge(paths.study, method, budget)
+    place = made if isinstance(made, Path) else paths.merge(method)
+    return _model(method, budget, place) | {"made": made}
+
+
 def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
     name = f"{method}@{budget_name(tokens)}" if tokens else method
-    return {"model": name, "method": method, "ct_tokens": tokens, "folder": current(folder)}
+    place = current(folder)
+    return {"model": name, "method": method, "ct_tokens": tokens, "folder": place, "made": place}
 
 
 def finished_stages(paths: RunPaths, budgets: Sequence[int] = ()) -> list[dict[str, Any]]:

@@ -14,9 +14,9 @@ from lrnb.analysis.seeds import ITEMS
 from lrnb.study.files import MANIFEST
 from lrnb.study.parameters import Study, budget_name
 from lrnb.study.progress import Progress
-from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.study.stages import RunPaths, Stage
 from lrnb.tasks.loading import load_study_tasks
-from lrnb.tuning.for_languages import languages_together, studies_together
+from lrnb.tuning.for_languages import languages_together, merge_together, studies_together
 from lrnb.tuning.on_dev import TOKENS_AN_ITEM
 from lrnb.tuning.search import methods_together
 
@@ -33,13 +33,14 @@ def score_together(study: Study) -> pd.DataFrame:
 
     langs, studies = languages_together(study), studies_together(study)
     home, methods = RunPaths(study).together(langs), methods_together(study, langs)
-    folders = {(m, b): home / "merge" / m / budget_name(b) for m in methods for b in study.ct_budgets}
-    models = {f"{m}@{budget_name(b)}": ScoredModel(current(path), m, b) for (m, b), path in folders.items()}
+    made = {(m, b): merge_together(study, m, b) for m in methods for b in study.ct_budgets}
+    models = {f"{m}@{budget_name(b)}": ScoredModel(one, m, b) for (m, b), one in made.items()}
     asked = {one.lang: _compared(one) for one in studies}
     total = len(models) * sum(len(task) for tasks in asked.values() for task in tasks.values())
     how: dict[str, Any] = {"device": study.device, "precision": study.eval_precision}
     how |= {"token_budget": TOKENS_AN_ITEM * study.eval_batch, "cache": RunPaths(study).root / ".scores"}
-    inputs = [*folders.values(), *(RunPaths(one).scored("merged") for one in studies)]
+    inputs = [one if isinstance(one, Path) else home / "merge" / method for (method, _), one in made.items()]
+    inputs += [RunPaths(one).scored("merged") for one in studies]
     with (
         Stage(home / "scores", "languages", study.declared(), inputs) as stage,
         Progress("languages", total, "items") as progress,

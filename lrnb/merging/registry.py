@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PerParent = float | Mapping[str, float] | Sequence[float] | None  # for all, by name, in the parents' order
 Made = TypeVar("Made", bound="Options")
+ANY_METHOD = "02_merge/any_method"  # the notebook of a method that has none of its own
 LARGEST = 1e30  # bound of a number that has none of its own: float32 holds it, and its products with weights
 
 
@@ -264,7 +265,7 @@ class Method:
     parents: tuple[int, int] = (1, 0)
     base: bool = True
     after: Method | None = None
-    notebook: str = "02_merge/any_method"
+    notebook: str = ANY_METHOD
     cost: float = 20
     mergekit: Mergekit | None = None
     published: tuple[Published, ...] = ()

@@ -86,22 +86,35 @@ def _examples(study: Study) -> int:
 
 
 def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
-    """What `steps` write: packed text, float32 checkpoints, two resume points of CT with Adam's moments.
+    """The most that `steps` hold of their own: packed text and float32 checkpoints.
 
-    Where SFT is chosen on dev, a candidate lies beside the best so far, in each step.
+    While CT trains, its two resume points with Adam's moments are there beside it and SFT; they go before
+    CT-then-SFT and merges come, unless `keep` is all. Where SFT is chosen on dev, a candidate lies beside the
+    best so far.
     """
-    written = {step.name: _models(step, study) for step in steps}
-    resume = 2 * 12 if "ct" in written and study.trains else 0
-    packed = round(PACKED * study.ct_budgets[-1]) if "corpus" in written else 0
-    return parameters(study) * (4 * sum(written.values()) + resume) + packed + 50_000_000
+    steps = list(steps)
+    names = {step.name for step in steps}
+    resume = 2 * 3 if "ct" in names and study.trains else 0
+    packed = round(PACKED * study.ct_budgets[-1]) if "corpus" in names else 0
+    found = [(kind, _written(study, kind)) for step in steps for kind in _kinds(step, study)]
+    early = sum(sum(pair) for kind, pair in found if kind in ("base", "ct", "sft")) + resume
+    late = sum(lasting + (spare if kind == "ct_then_sft" else 0) for kind, (lasting, spare) in found)
+    late += resume if study.keep == "all" else 0
+    return round(4 * parameters(study) * max(early, late)) + packed + 50_000_000
 
 
-def _models(step: Step, study: Study) -> int:
-    """How many models a step writes."""
+def _kinds(step: Step, study: Study) -> list[str]:
+    """The kinds of models in the folders that a step writes; none of merges that stay in memory."""
+    places = [path.relative_to(step.home).parts for path in step.results]
+    return [parts[0] for parts in places if parts[0] != "merge" or search.stays_on_disk(study, parts[1])]
+
+
+def _written(study: Study, kind: str) -> tuple[int, int]:
+    """The models in a folder of that kind that stay, and those that go when its stage is whole."""
     budgets = len(study.ct_budgets) if study.trains else 1
-    tuned = 2 if study.trains and study.tuning_trials > 1 else 1
-    a_folder = {"base": 1, "sft": tuned, "ct_then_sft": tuned, "ct": budgets, "merge": budgets}
-    return sum(a_folder.get(path.relative_to(step.home).parts[0], 0) for path in step.results)
+    spare = int(study.trains and study.tuning_trials > 1)
+    each = {"base": (1, 0), "sft": (1, spare), "ct_then_sft": (1, spare), "ct": (budgets, 0)}
+    return (each | {"merge": (budgets, 0)}).get(kind, (0, 0))
 
 
 def _memory(study: Study) -> str:
@@ -226,8 +239,8 @@ def describe(
         ("parameters", _parameters(study)),
         (
             "disk",
-            f"{whole / GIB:,.1f} GiB (float32 checkpoints, packed text), {left / GIB:,.1f} GiB of it to be "
-            "written",
+            f"{whole / GIB:,.1f} GiB at most (float32 checkpoints, packed text; keep: {study.keep}), "
+            f"{left / GIB:,.1f} GiB of it to be written",
         ),
         ("memory", _memory(study)),
         ("time", _time(studies, jobs)),

@@ -14,6 +14,7 @@ import yaml
 
 from lrnb.errors import UserError
 from lrnb.merging.methods import METHODS, find
+from lrnb.merging.registry import ANY_METHOD
 from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, Study, budget_name, read_yaml, validate
 from lrnb.study.parameters_cell import notebook_params
@@ -21,7 +22,7 @@ from lrnb.study.stages import RunPaths
 from lrnb.tuning.search import check_methods, elected, methods_together, sft_candidates
 
 SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
-PARENTS, ANY_METHOD = ("base", "ct", "sft"), "02_merge/any_method"
+PARENTS = ("base", "ct", "sft")
 EVALUATE = "02_merge/04_evaluate"
 ONE_SFT = 22  # cost of one candidate over `sft_epochs`
 RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages"}
@@ -103,6 +104,7 @@ def _parents(study: Study, budgets: list[int]) -> list[Step]:
     corpus = [_step(paths, "corpus", "01_ct/01_corpus", packed, ("base",), 9)]
     base = [paths.base, paths.world] if study.base_source == "scratch" else [paths.base]
     ct, sft = ({name: ""} if study.trains else {} for name in ("released_ct", "released_sft"))
+    ct["keep"] = study.keep if study.keep == "all" else "chosen"  # the same to CT: not trained anew for it
     alike: dict[str, Any] = {"sft_parent": "base", "tasks": [], "dev_tasks": []}  # whatever the language
     return [
         _shared(paths, "base", "01_ct/00_base", base, (), 60),

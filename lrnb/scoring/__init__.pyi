@@ -10,3 +10,4 @@ from .predictions import generated as generated
 from .predictions import majorities as majorities
 from .predictions import predicted as predicted
 from .scorer import Scorer as Scorer
+from .unwritten import Unwritten as Unwritten

@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from lrnb.scoring.unwritten import Unwritten, model_files
 from lrnb.study.environment import versions
 from lrnb.study.files import atomic_file, digest, make_folder, sha256
 from lrnb.tasks.harness import KeptTask, quiet
 
 CODE = ("scoring/*.py", "tasks/*.py", "training/bits_per_byte.py")  # what makes a score: below lrnb/
 LIBRARIES = ("lm-eval", "tokenizers", "torch", "transformers")
-PAPERS = (".", "manifest.json", "README")  # how names begin of files that no model is read from
 LISTS = ("options", "loglikelihoods")
 
 
@@ -43,9 +43,9 @@ class ScoreCache:
         with atomic_file(self.folder / f"{key}.parquet") as temporary:
             items.to_parquet(temporary, index=False)
 
-    def keys(self, folder: Path, tasks: dict[str, KeptTask]) -> dict[str, str]:
-        """The key of each task for the model in `folder`."""
-        model = model_hash(folder)
+    def keys(self, where: Path | Unwritten, tasks: dict[str, KeptTask]) -> dict[str, str]:
+        """The key of each task for a model."""
+        model = model_hash(where)
         return {name: self.key(model, task_hash(task)) for name, task in tasks.items()}
 
     def key(self, model: str, what: str) -> str:
@@ -53,10 +53,11 @@ class ScoreCache:
         return digest([model, what, code_hash(), self.how])
 
 
-def model_hash(folder: Path) -> str:
-    """Of all files in a folder but `PAPERS`: any of them may decide what the model answers."""
-    files = [path for path in Path(folder).glob("*") if path.is_file() and not path.name.startswith(PAPERS)]
-    return digest({path.name: sha256(path) for path in files})
+def model_hash(where: Path | Unwritten) -> str:
+    """Of all `model_files` of a folder, any of which may decide what it answers; or `Unwritten.mark`."""
+    if isinstance(where, Unwritten):
+        return where.mark
+    return digest({path.name: sha256(path) for path in model_files(Path(where))})
 
 
 def task_hash(task: KeptTask) -> str:

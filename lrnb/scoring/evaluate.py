@@ -21,6 +21,7 @@ from lrnb.scoring.cache import ScoreCache, model_hash
 from lrnb.scoring.given_folder import fit_folder
 from lrnb.scoring.open_model import device_and_precision, exchange_key, read_weights
 from lrnb.scoring.scorer import Scorer, greedy
+from lrnb.scoring.unwritten import Unwritten
 from lrnb.study.files import digest
 from lrnb.study.stages import device_name
 from lrnb.tasks import loading
@@ -57,11 +58,15 @@ BITS_COLUMNS = ["model", "method", "ct_tokens", "lang", "bits_per_byte", "bytes"
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A checkpoint to score: its folder, the method that made it, the CT tokens it has seen."""
+    """A model to score: its folder, or how to make it; the method that made it, the CT tokens it has seen."""
 
-    folder: str | Path
+    folder: str | Path | Unwritten
     method: str = ""
     ct_tokens: int = 0
+
+    @property
+    def where(self) -> Path | Unwritten:
+        return self.folder if isinstance(self.folder, Unwritten) else Path(self.folder)
 
 
 def score_models(
@@ -87,7 +92,7 @@ def score_models(
     named = {label: m if isinstance(m, ScoredModel) else ScoredModel(m, label) for label, m in models.items()}
     desk = Desk(progress, options, cache)
     tables = [
-        desk.items(Path(model.folder), dict(tasks)).assign(
+        desk.items(model.where, dict(tasks)).assign(
             model=label, method=model.method, ct_tokens=model.ct_tokens
         )
         for label, model in named.items()
@@ -100,38 +105,41 @@ def score_models(
 class Desk:
     """Scores one model after the other, what is cached excepted.
 
-    A model is read once; where it has the architecture and tokenizer of the one before, only its weights are.
+    A model is read or made once; where it has the architecture and tokenizer of the one before, only its
+    weights are.
     """
 
     def __init__(self, progress: Any, options: dict[str, Any], cache: str | Path | None) -> None:
         self.progress, self.options = progress, options
         self.scorer: Scorer | None = None
         self.kind: tuple[str, str] | None = None
-        self.folder: Path | None = None
+        self.where: Path | Unwritten | None = None  # of the open model
         asked = options.get("device", "auto")
         how = {"precision": device_and_precision(asked, options.get("precision", "auto"))[1]}
         how |= {"max_length": str(options.get("max_length"))}
         how["device"] = "cpu" if asked == "cpu" else device_name(asked)
         self.cache = ScoreCache(Path(cache), how) if cache else None
 
-    def items(self, folder: Path, tasks: dict[str, KeptTask]) -> pd.DataFrame:
-        keys = self.cache.keys(folder, tasks) if self.cache else {}
+    def items(self, where: Path | Unwritten, tasks: dict[str, KeptTask]) -> pd.DataFrame:
+        keys = self.cache.keys(where, tasks) if self.cache else {}
         done = {name: rows for name in keys if (rows := self.cache.read(keys[name])) is not None}  # type: ignore[union-attr]
         if self.progress and done:
             self.progress(sum(map(len, done.values())))
         todo = {name: task for name, task in tasks.items() if name not in done}
         if todo:
-            found = score_one(self._open(folder), todo)
+            found = score_one(self._open(where), todo)
             done |= {str(name): part for name, part in found.groupby("task", sort=False)}
         for name in todo if self.cache else ():
             self.cache.write(keys[name], done[name])  # type: ignore[union-attr]
+        _forget(where)
         return _plain(pd.concat([done[name] for name in tasks], ignore_index=True))
 
-    def bits(self, folder: Path, texts: list[str]) -> float:
-        key = self.cache.key(model_hash(folder), digest(texts)) if self.cache else ""
+    def bits(self, where: Path | Unwritten, texts: list[str]) -> float:
+        key = self.cache.key(model_hash(where), digest(texts)) if self.cache else ""
         if self.cache and (found := self.cache.read(key)) is not None:
+            _forget(where)
             return float(found["bits"].iloc[0])
-        scorer = self._open(folder)
+        scorer = self._open(where)
         value = bits_per_byte(scorer.model, scorer.tokenizer, texts)
         if self.cache:
             self.cache.write(key, pd.DataFrame({"bits": [value]}))
@@ -142,16 +150,25 @@ class Desk:
         scorer = self._open(folder)
         return greedy(scorer.model, scorer.tokenizer, [scorer.tokenizer(prompt)["input_ids"]], (), tokens)[0]
 
-    def _open(self, folder: Path) -> Scorer:
-        if self.scorer and self.folder == folder:
+    def _open(self, where: Path | Unwritten) -> Scorer:
+        if self.scorer and self.where == where:
             return self.scorer
-        self.folder, kind = folder, exchange_key(folder)
-        if self.scorer is None or kind != self.kind or not any(folder.glob("*.safetensors")):
+        folder, before = where.like if isinstance(where, Unwritten) else where, self.kind
+        self.where, self.kind = where, exchange_key(folder)
+        if self.scorer is None or self.kind != before or not any(folder.glob("*.safetensors")):
             self.scorer = Scorer.from_folder(folder, progress=self.progress, **self.options)
-            self.kind = kind
-        else:
-            self.scorer.load_state(read_weights(folder))
+        elif isinstance(where, Path):
+            self.scorer.load_state(read_weights(where))
+        if isinstance(where, Unwritten):
+            self.scorer.load_state(where.state())
+            where.forget()
         return self.scorer
+
+
+def _forget(where: Path | Unwritten) -> None:
+    """Let go of weights that were made to be looked up only."""
+    if isinstance(where, Unwritten):
+        where.forget()
 
 
 def text_bits(
@@ -171,7 +188,7 @@ def text_bits(
     for label, model in models.items():
         for lang, documents in texts.items():
             size = sum(len(text.encode()) for text in documents)
-            value = desk.bits(Path(model.folder), list(documents))
+            value = desk.bits(model.where, list(documents))
             rows.append((label, model.method, model.ct_tokens, lang, value, size))
             if progress:
                 progress(len(documents))

@@ -139,6 +139,9 @@ class Study(BaseModel):
     vocabulary: Literal["owner", "refuse", "base", "body=ct", "body=sft", "body=base"] = (
         "owner"  # if they differ
     )
+    keep: Literal["all", "chosen", "scores"] = (
+        "chosen"  # merges that stay on disk: all, the paper's four, or none; all: CT's resume points, too
+    )
     trim_scope: Literal["model", "tensor"] = "model"  # one threshold for all entries, or one a tensor
     zero_sign: Literal["majority", "positive"] = "majority"  # of a sum of 0: the more frequent one, or +
     released_ct: str = ""  # Hub id of the authors' CT weights

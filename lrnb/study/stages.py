@@ -147,7 +147,8 @@ class Stage:
 
     `inputs` are folders of finished stages, or files; UserError where one is missing, or was itself made
     from something that has changed since. After an error `folder` is as it was, and the draft is gone;
-    that of a stage that `resumes` stays, so that it can go on from the resume points in its `work/`.
+    that of a stage that `resumes` stays, so that it can go on from the resume points in its `work/`. They go
+    when it is whole, unless it `leaves_work`.
     UserError where another process is at the same stage.
     """
 
@@ -159,8 +160,10 @@ class Stage:
         inputs: Iterable[Path] = (),
         *,
         resumes: bool = False,
+        leaves_work: bool = False,
     ) -> None:
         self.folder, self.name, self.params, self.resumes = Path(folder), name, params, resumes
+        self.leaves_work = leaves_work
         self.inputs = [current(path) for path in map(Path, inputs)]
         self.draft = _beside(self.folder, "draft")
         self.facts: dict[str, Any] = {}  # anything worth keeping beside the parameters
@@ -212,6 +215,7 @@ class Stage:
             "isa": instruction_set(),
             "seconds": round(time.time() - self._start, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **({"leaves_work": True} if self.leaves_work else {}),
         }
 
 
@@ -238,7 +242,8 @@ def _publish(folder: Path) -> None:
     """Put a whole draft in the place of `folder`, if there is one; ends what a kill broke off."""
     place, draft, old = _place(folder), _beside(folder, "draft"), _beside(folder, "old")
     if (draft / MANIFEST).is_file():
-        remove(draft / "work")
+        if not _read(draft).get("leaves_work"):
+            remove(draft / "work")
         if place.exists():
             remove(old)
             os.replace(place, old)

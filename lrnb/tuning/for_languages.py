@@ -5,9 +5,10 @@ As `on_dev` does it for one language; a candidate's dev score is the mean over t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,12 @@ import pandas as pd
 from lrnb.errors import UserError
 from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import TaskVectors
-from lrnb.merging.whole_models import merge_checkpoints, merge_state
+from lrnb.merging.whole_models import merge_state
 from lrnb.study.files import atomic_file
-from lrnb.study.parameters import Study, budget_name, read_yaml, validate
+from lrnb.study.parameters import Study, read_yaml, validate
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.on_dev import (
     Dev,
     DevScore,
@@ -41,6 +43,9 @@ from lrnb.tuning.search import (
     settings,
     taken_over,
 )
+
+if TYPE_CHECKING:
+    from lrnb.scoring.unwritten import Unwritten
 
 
 def languages_together(study: Study) -> list[str]:
@@ -74,7 +79,7 @@ def parents_together(studies: Sequence[Study], budget: int) -> dict[str, Path]:
 
 
 def choose_for_languages(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
-    """Search on dev, and write every budget's merge, choices.csv, manifest into `<codes>/merge/<method>/`.
+    """Search on dev; every budget's merge (see `kept`), choices.csv, manifest into `<codes>/merge/<method>/`.
 
     Returns choices.csv, whose columns are those of `on_dev.score_candidates`. `dev_score`: of
     `scorer_together`; it is made when not given. Slack protects SFT.
@@ -93,17 +98,22 @@ def choose_for_languages(study: Study, method: str, dev_score: DevScore | None =
                 table = _scored(study, studies, method, budget, fixed, dev_score, progress)
                 best = table[table["chosen"]].iloc[0]
                 own = fixed | {name: float(best[name]) for name in candidates(study, method)}
-                report = merge_checkpoints(
-                    method, RunPaths(study).base, parents_together(studies, budget),
-                    stage.draft / budget_name(budget), threads=study.threads, vocabulary=study.vocabulary,
-                    **for_languages(own, langs),
-                )  # fmt: skip
-                stage.facts[str(budget)] = {**own, "report": report}
+                parents, given = parents_together(studies, budget), for_languages(own, langs)
+                kept = keep_merge(study, method, budget, parents, stage.draft, given)
+                stage.facts[str(budget)] = own | kept
                 tables.append(table)
         choices = pd.concat(tables, ignore_index=True)
         with atomic_file(stage.draft / "choices.csv") as temporary:
             choices.to_csv(temporary, index=False)
     return choices
+
+
+def merge_together(study: Study, method: str, budget: int) -> Path | Unwritten:
+    """The merge that was chosen for these languages, see `kept_merge`. UserError where it is missing."""
+    studies, langs = studies_together(study), languages_together(study)
+    stage = RunPaths(study).together(langs) / "merge" / method
+    parents = functools.partial(parents_together, studies, budget)
+    return kept_merge(study, method, budget, stage, parents, lambda one: merged_like(studies[0]))
 
 
 def _fixed(study: Study, method: str, budget: int, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ how many the grid had, and which one is the declaration's default.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,12 +21,13 @@ from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
 from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import TaskVectors
-from lrnb.merging.whole_models import merge_checkpoints, merge_state
+from lrnb.merging.whole_models import merge_state
 from lrnb.study.files import atomic_file
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current, require
 from lrnb.tasks import loading
+from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.search import (
     candidate_grid,
     candidates,
@@ -39,6 +41,7 @@ from lrnb.tuning.search import (
 
 if TYPE_CHECKING:
     from lrnb.scoring.scorer import Scorer
+    from lrnb.scoring.unwritten import Unwritten
     from lrnb.tasks.harness import KeptTask
 
 TOKENS_AN_ITEM = 256  # eval_batch counts items of this size
@@ -156,7 +159,7 @@ def score_candidates(
 
 
 def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
-    """The whole stage of one method: search on dev, write every budget's merge, choices, manifest.
+    """The whole stage of one method: search on dev, every budget's merge (see `kept`), choices, manifest.
 
     `dev_score` is what `dev_scorer` returns; it is made when not given. Returns choices.csv.
     """
@@ -175,21 +178,19 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
         for budget, table in zip(study.ct_budgets, tables, strict=True):
             best = table[table["chosen"]].iloc[0]
             options: dict[str, Any] = {name: float(best[name]) for name in names}
-            report = merge_checkpoints(
-                method,
-                paths.base,
-                parent_folders(paths, budget),
-                stage.draft / paths.merge(method, budget).name,
-                threads=study.threads,
-                vocabulary=study.vocabulary,
-                **fixed_options(study, method, budget),
-                **options,
-            )
-            stage.facts[str(budget)] = {**options, "report": report}
+            own, parents = fixed_options(study, method, budget) | options, parent_folders(paths, budget)
+            stage.facts[str(budget)] = options | keep_merge(study, method, budget, parents, stage.draft, own)
         choices = pd.concat(tables, ignore_index=True)
         with atomic_file(stage.draft / "choices.csv") as temporary:
             choices.to_csv(temporary, index=False)
     return choices
+
+
+def chosen_merge(study: Study, method: str, budget: int) -> Path | Unwritten:
+    """The merge that was chosen for `budget`, as `kept_merge` gives it. UserError where it is missing."""
+    paths = RunPaths(study)
+    parents = functools.partial(parent_folders, paths, budget)
+    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like)
 
 
 def merge_command(study: Study, method: str, budget: int) -> str:

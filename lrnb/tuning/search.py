@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lrnb.errors import UserError, did_you_mean
 from lrnb.merging.methods import METHODS, find
-from lrnb.merging.registry import Option
+from lrnb.merging.registry import ANY_METHOD, Option
 from lrnb.study.parameters import Study
 
 PARENTS = ("ct", "sft")  # of every merge of a study with one language
@@ -130,6 +130,14 @@ def taken_over(study: Study, method: str) -> tuple[str, ...]:
 def settings(study: Study, method: str) -> dict[str, Any]:
     """The study's parameters that are options of a method, which nobody searches: trim_scope, zero_sign."""
     return {name: getattr(study, name) for name in find(method).fields() if name in Study.model_fields}
+
+
+def stays_on_disk(study: Study, method: str) -> bool:
+    """Whether the chosen merges of a method are written; those of others are made in memory and scored.
+
+    By `keep`: all, the paper's four (chosen), which are those with a notebook of their own, or none (scores).
+    """
+    return study.keep == "all" or (study.keep == "chosen" and find(method).notebook != ANY_METHOD)
 
 
 def elected(study: Study) -> list[str]:

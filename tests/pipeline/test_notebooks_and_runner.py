@@ -597,9 +597,17 @@ def test_disk_is_asked_for_what_is_still_to_be_written() -> None:
         assert asked == models * model + resume.get(name, 0), name
     packed = round(8.1 * 2048)
     assert estimate.disk_bytes(study, [steps["corpus"]]) == small + packed
-    assert estimate.disk_bytes(study, steps.values()) == small + packed + 23 * model  # 14 models
-    alone = study.model_copy(update={"tuning_trials": 1})
-    assert estimate.disk_bytes(alone, steps.values()) == small + packed + 20 * model
+    assert estimate.disk_bytes(study, steps.values()) == small + packed + 16 * model  # 14 that stay
+    for given, models in {
+        ("tuning_trials", 1): 14,
+        ("keep", "all"): 22,  # and the resume points of CT
+        ("keep", "scores"): 11,  # while CT trains: base, two of SFT, CT, resume points
+    }.items():
+        other = study.model_copy(update=dict([given]))
+        found = estimate.disk_bytes(other, plan.plan(other).values())
+        assert found == small + packed + models * model, given
+    rest = study.model_copy(update={"methods": ["average", "slerp"], "search": {}})
+    assert estimate.disk_bytes(rest, [plan.plan(rest)["slerp"]]) == small
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
