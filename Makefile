@@ -10,7 +10,7 @@ MAP_SEEDS ?= 32-35
 QUESTION_SEEDS ?= 0-3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions lesson-run smol-base lock clean
+.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions retention lesson-run smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ map: setup  ## the study over a region, a pool a cell in docs/results/map (hours
 questions: setup  ## two open questions of the paper, asked of four seeds' runs (hours; continues where it was)
 	$(BIN)/lrnb run params/qaa.yaml --preset nano --seeds $(QUESTION_SEEDS)
 	$(BIN)/lrnb questions params/qaa.yaml --preset nano --seeds $(QUESTION_SEEDS) --pool docs/results/questions
+
+retention: setup  ## which ability needs most of SFT's entries: one more stage of seed 0 of nano (minutes), in its report
+	$(BIN)/lrnb run params/qaa.yaml --preset nano --set retention=262144
 
 lesson-run: setup  ## make the small run that ships with the lesson, and the lesson's solutions, anew (minutes)
 	$(BIN)/lrnb run params/qaa.yaml --preset nano --set base_width=64 --set runs=runs/lesson

@@ -64,6 +64,13 @@ from .results import levels as levels
 from .results import study_models as study_models
 from .results import tasks_in_x as tasks_in_x
 from .results import write_group as write_group
+from .retention import ablation_losses as ablation_losses
+from .retention import findings_of_retention as findings_of_retention
+from .retention import read_retention as read_retention
+from .retention import retention_points as retention_points
+from .retention import retention_slopes as retention_slopes
+from .retention_run import measure_retention as measure_retention
+from .retention_run import retention_budget as retention_budget
 from .seeds import seeds_summary as seeds_summary
 from .together import score_together as score_together
 from .trust import detectable_differences as detectable_differences

@@ -26,6 +26,8 @@ from .questions import gains_by_budget as gains_by_budget
 from .questions import selectors_by_share as selectors_by_share
 from .region import beside_map as beside_map
 from .region import lead_map as lead_map
+from .retention import losses_by_part as losses_by_part
+from .retention import score_by_retention as score_by_retention
 from .scores import differences_to_baseline as differences_to_baseline
 from .scores import front as front
 from .scores import predicted_classes as predicted_classes

@@ -171,8 +171,22 @@ def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
         _step(paths, "signs", "03_analysis/03_sign_conflicts", [paths.signs], ("discarded",), 6),
         _step(paths, "saturation", "03_analysis/04_saturation", [paths.saturation], ("discarded",), 6),
         _step(paths, "failures", "03_analysis/05_failures", [paths.lang / "failures"], last, 6),
-        Step("report", "", paths.lang, (paths.lang / "report.html",), (*last, "failures"), 6),
-    ]
+        *(kept := _retention(study, merges)),
+        Step(
+            "report", "", paths.lang, (paths.lang / "report.html",),
+            (*last, "failures", *(step.name for step in kept)), 6,
+        ),
+    ]  # fmt: skip
+
+
+def _retention(study: Study, merges: tuple[str, ...]) -> list[Step]:
+    """The step that measures retention per task, where the study asks for it."""
+    if not study.retention:
+        return []
+    if study.retention not in study.ct_budgets:
+        raise UserError(f"retention: {study.retention:,} is none of ct_budgets, {study.ct_budgets}")
+    paths, needs = RunPaths(study), (*PARENTS, *merges)
+    return [_step(paths, "retention", "03_analysis/08_retention", [paths.retention], needs, 180, True)]
 
 
 def _together(study: Study) -> list[Step]:

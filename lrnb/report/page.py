@@ -32,6 +32,7 @@ from lrnb.analysis import (
     question_findings,
     questions,
     results,
+    retention,
     seeds,
     trust,
 )
@@ -43,6 +44,7 @@ from lrnb.figures.failures import scores_against_kept, shares_by_model
 from lrnb.figures.merging import fates, shares_by, shares_by_budget
 from lrnb.figures.pooled import leads_and_discarded
 from lrnb.figures.questions import discarded_by_evening, gains_by_budget, selectors_by_share
+from lrnb.figures.retention import losses_by_part, score_by_retention
 from lrnb.figures.scores import (
     differences_to_baseline,
     front,
@@ -62,6 +64,7 @@ from lrnb.study.stages import RunPaths, require, stale
 HERE = Path(__file__).parent
 WIDE = 30  # characters of a line in the picture's box of merges
 PAPER = "https://arxiv.org/abs/2407.03994"
+RETENTION = ("points", "slopes", "losses")  # tables of 08_retention
 FAILURES = ("unparsable", "scripts", "overlap", "kept", "fragility", "written")  # tables of 05_failures
 
 
@@ -169,7 +172,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "frames": frames,
         "data": {name: _shown(frames[name]) for name in ("text_for_ct", "trainings", "bits_per_byte")},
         "study": study,
-        "stale": stale(paths.scores, paths.conflicts, paths.lang / "failures"),
+        "stale": stale(paths.scores, paths.conflicts, paths.lang / "failures", paths.retention),
         "synthetic": study.lang in SYNTHETIC,
         "parameters": study.model_dump(exclude={"runs"}),
         "baselines": [label(name) for name in comparisons.baselines(items)],
@@ -190,6 +193,7 @@ def page_content(study: Study) -> dict[str, Any]:
             paths, list(dict.fromkeys(items.loc[~predictions.generated(items), "task"]))
         ),
         "questions": _questions(study),
+        "retention": _retention(paths),
         "figures": _figures_of(paths, scores, items, table, shares),
     } | _timings(results.finished_stages(paths, study.ct_budgets))
 
@@ -325,6 +329,22 @@ def _questions(study: Study) -> dict[str, Any]:
         figures += [gains_by_budget(questions.plateau_points(lines))]
     said = question_findings.findings_of_questions(lines, study.margin)
     return {"figures": figures, "said": said, "seeds": len(lines)}
+
+
+def _retention(paths: RunPaths) -> dict[str, Any]:
+    """Score against the share of SFT's entries kept, where the run measured it; else no figures."""
+    run = retention.retention_there(paths)
+    if run is None:
+        return {"figures": []}
+    points, slopes, losses = (pd.read_csv(paths.retention / f"{name}.csv") for name in RETENTION)
+    drawn = [score_by_retention(points, slopes, task) for task in run.tasks]
+    return {
+        "figures": [*drawn, losses_by_part(losses)],
+        "said": retention.findings_of_retention(slopes, losses),
+        "slopes": _shown(slopes),
+        "budget": budget_name(int(run.merges["ct_tokens"].iloc[0])),
+        "files": [f"retention/{name}.csv" for name in ("merges", *RETENTION)],
+    }
 
 
 def _over_seeds(study: Study, pooled: pool_answers.Pool | None, scores: pd.DataFrame) -> list[dict[str, Any]]:

@@ -164,6 +164,9 @@ class Study(BaseModel):
     eval_precision: Literal["auto", "fp32", "bf16"] = "auto"  # in scoring; auto: bf16 on a GPU, else fp32
     group: Literal["parents", "merged"] = "parents"  # models that a notebook scores; set by lrnb run
 
+    # retention per task, notebooks/03_analysis/08_retention
+    retention: int = Field(0, ge=0)  # the one of ct_budgets at which it is measured; 0: it is not
+
     # saying
     margin: float = Field(2.0, ge=0)  # points: an interval within +-margin is called the same; 0: none is
 

@@ -109,6 +109,10 @@ class RunPaths:
     def saturation(self) -> Path:
         return self.lang / "saturation"
 
+    @property
+    def retention(self) -> Path:
+        return self.lang / "retention"
+
     def ct(self, budget: int | None = None) -> Path:
         return self._budget("ct", budget)
 
@@ -337,6 +341,7 @@ MAKERS = {
     "signs": "03_analysis/03_sign_conflicts",
     "saturation": "03_analysis/04_saturation",
     "failures": "03_analysis/05_failures",
+    "retention": "03_analysis/08_retention",
 }
 
 

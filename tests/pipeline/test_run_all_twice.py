@@ -35,6 +35,7 @@ ALONE = ["00_start_here", "00_ties_by_hand", "explore/playground"]  # no steps o
 POOLS = ["03_analysis/06_map", "03_analysis/07_questions"]  # write nothing, and run in tests/analysis
 LESSON = [f"lesson/{path.stem}" for path in sorted(SHIPPED.parent.glob("*.ipynb"))]  # write nothing
 TOGETHER = "02_merge/languages"  # of several languages, and is run in tests/tuning/test_for_languages.py
+ASKED_FOR = "03_analysis/08_retention"  # off by default, and is run in tests/analysis/test_retention.py
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,13 @@ def results(runs: Path) -> dict[str, dict[str, str]]:
 def test_every_notebook_is_run_here() -> None:
     found = (path.relative_to(ROOT / "notebooks") for path in (ROOT / "notebooks").rglob("*.ipynb"))
     names = {str(path.with_suffix("")) for path in found if ".ipynb_checkpoints" not in path.parts}
-    assert names == {step.notebook for step in STEPS.values()} | {*ALONE, *POOLS, *LESSON, TOGETHER}
+    assert names == {step.notebook for step in STEPS.values()} | {
+        *ALONE,
+        *POOLS,
+        *LESSON,
+        TOGETHER,
+        ASKED_FOR,
+    }
 
 
 SLOW = pytest.param("explore/playground", marks=pytest.mark.slow)  # three quarters of a minute

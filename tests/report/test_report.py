@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from support.made_pool import write_made_pool
 from support.made_questions import made_questions_line
+from support.made_retention import write_made_retention
 from support.made_run import BUDGETS, EVIL, METHODS, made_shares, made_study, manifest, write_made_run
 
 from lrnb import statistics
@@ -580,3 +581,10 @@ def test_a_caption_keeps_the_tags_that_plotly_draws_and_shows_all_others() -> No
         'SFT <b>kept</b>, n<sub>1</sub> &amp; 2<br>of &lt;script&gt;alert("x")&lt;/script&gt;'
         '&lt;b onclick="y"&gt;task</b>'
     )
+
+
+def test_retention_is_told_where_it_was_measured(copy: Path, page: str) -> None:
+    write_made_retention(RunPaths(report.study_of(copy)).retention)
+    told = report.write_report(copy).read_text(encoding="utf-8")
+    assert "Which ability needs most of SFT" in told and "Which ability needs" not in page
+    assert "In X steep gains most" in told and "steeper than the other tasks" in told
