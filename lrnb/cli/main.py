@@ -249,6 +249,8 @@ def anchor(study: Study) -> Study:
     paths = {"runs": study.runs, "data_root": given}
     models = {key: getattr(study, key) for key in MODEL_FOLDERS}
     paths |= {key: value for key, value in models.items() if value and Path(value).is_dir()}
+    if Path(study.language_check).is_file():
+        paths["language_check"] = study.language_check
     if Path.cwd() == ROOT:
         return study.model_copy(update=paths)
     extra = {n: str(Path(x).absolute()) if Path(x).is_dir() else x for n, x in study.extra_models.items()}

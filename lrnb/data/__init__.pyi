@@ -13,6 +13,7 @@ from .corpus import write_lines as write_lines
 from .fineweb import apart as apart
 from .fineweb import hub_text as hub_text
 from .fineweb import hub_text_en as hub_text_en
+from .language_check import language_checks as language_checks
 from .microworld import build_tokenizer as build_tokenizer
 from .microworld import make_world as make_world
 from .microworld import world_codes as world_codes

@@ -5,7 +5,6 @@ One document is one string. Everything streams, so a Hub data set need not fit i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -19,13 +18,16 @@ import regex
 
 from lrnb.data.character_kinds import script_share
 from lrnb.data.contamination import Items
+from lrnb.data.exact_duplicates import ExactDuplicates
 from lrnb.data.hub_sets import NotOpened, open_text
+from lrnb.data.language_check import LanguageCheck
 from lrnb.data.lines import json_lines, numbered_lines
 from lrnb.data.parquet_column import column_values
 from lrnb.data.placeholders import own_values
 from lrnb.data.unicode_form import nfc, why_no_text
 from lrnb.errors import UserError
 from lrnb.study.files import write_text
+from lrnb.study.progress import Progress
 from lrnb.study.stages import require
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ AUDIT_DOCUMENTS, AUDIT_CHARACTERS = 1_000, 1_000  # documents; characters of eac
 WITHOUT_SPACES = regex.compile(
     r"(?=\p{L})[\p{Line_Break=SA}\p{Line_Break=ID}\p{Line_Break=CJ}\p{Script=Tibetan}]"
 )
+OTHER_LANGUAGE = "other language"  # why a document is dropped
 BUFFER = 100_000  # documents that are shuffled at once
 
 
@@ -191,22 +194,24 @@ def _read_on(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, A
 
 def clean(
     documents: Iterable[str], script: str, min_share: float, near: float, dropped: Counter[str],
-    items: Items | None = None,
+    items: Items | None = None, language: LanguageCheck | None = None,
 ) -> Iterator[str]:  # fmt: skip
-    """NFC, script filter, exact deduplication, no items of an evaluation, near deduplication.
+    """NFC, script filter, exact deduplication, language, no items of an evaluation, near deduplication.
 
     What is dropped is counted by reason in `dropped`, of `items` by task. UserError at the end where there
     were documents and none is left.
     """
     from lrnb.data.near_duplicates import NearDuplicates
 
-    seen: set[bytes] = set()
+    seen = ExactDuplicates()
     known = NearDuplicates(near) if near < 1 else None
     left = False
     dropped.update({_of_items(task): 0 for task in items.tasks} if items else {})
     for raw in documents:
         text = nfc(raw).strip()
         reason = _reason(text, script, min_share, seen)
+        if reason is None and language and language.is_other(text):
+            reason = OTHER_LANGUAGE
         if reason is None and items and (task := items.held_by(text)):
             reason = _of_items(task)
         if reason is None and known and known.twin(text):
@@ -232,28 +237,25 @@ def _all_dropped(script: str, min_share: float, dropped: Counter[str]) -> str:
     )
 
 
-def _reason(text: str, script: str, min_share: float, seen: set[bytes]) -> str | None:
+def _reason(text: str, script: str, min_share: float, seen: ExactDuplicates) -> str | None:
     if not text:
         return "empty"
     if script and min_share and script_share(text, script) < min_share:
         return "other script"
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    if digest in seen:
-        return "duplicate"
-    seen.add(digest)
-    return None
+    return "duplicate" if seen.twin(text) else None
 
 
 def shuffled(documents: Iterable[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:
     """The documents in an order that only `seed` decides; above `buffer` documents, shuffled locally."""
     rng = np.random.default_rng(seed)
-    held: list[str] = []
-    for text in documents:
+    stream = iter(documents)
+    with Progress("reading and cleaning", 0, "documents") as progress:
+        held = list(progress.through(islice(stream, buffer)))
+    for text in stream:
         held.append(text)
-        if len(held) > buffer:
-            chosen = int(rng.integers(len(held)))
-            held[chosen], held[-1] = held[-1], held[chosen]
-            yield held.pop()
+        chosen = int(rng.integers(len(held)))
+        held[chosen], held[-1] = held[-1], held[chosen]
+        yield held.pop()
     for index in rng.permutation(len(held)):
         yield held[index]
 

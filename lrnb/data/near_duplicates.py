@@ -1,7 +1,7 @@
 """Texts that are nearly the same as an earlier one: MinHash of shingles (Broder 1997), found by LSH.
 
 Shingles are of characters, since not every script has spaces. What an earlier text leaves behind is a sketch
-and its places in the bands: 200 bytes, whatever its length.
+and its places in the bands: 200 bytes, whatever its length, in tables on disk.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from lrnb.data.character_kinds import code_points
+from lrnb.data.disk_table import DiskTable
 from lrnb.data.text_loops import enter, has_twin, sketch, stretches
 
 SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
@@ -39,9 +40,9 @@ class NearDuplicates:
         draw = np.random.default_rng(0)
         self._factors = draw.integers(0, 1 << 31, PERMUTATIONS, np.uint32) * np.uint32(2) + np.uint32(1)
         self._shifts = draw.integers(0, 1 << 32, PERMUTATIONS, np.uint32)
-        self._sketches = np.empty((FIRST, PERMUTATIONS), np.uint16)
-        self._before = np.empty((FIRST, bands), np.int32)
-        self._slots = np.zeros((bands, 2 * FIRST), np.int32)
+        self._sketches = DiskTable(FIRST, PERMUTATIONS, np.uint16)
+        self._before = DiskTable(FIRST, bands, np.int32)
+        self._slots = DiskTable(bands, 2 * FIRST, np.int32)
         self._known = 0
 
     def twin(self, text: str) -> bool:
@@ -49,16 +50,16 @@ class NearDuplicates:
         own = self._sketch(text)
         if has_twin(own, self.rows, self.least, *self._index):
             return True
-        if self._known == len(self._sketches):
+        if self._known == len(self._sketches.values):
             self._grow()
-        self._sketches[self._known] = own
+        self._sketches.values[self._known] = own
         enter(self._known, self.rows, *self._index)
         self._known += 1
         return False
 
     @property
     def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._sketches, self._slots, self._before
+        return self._sketches.values, self._slots.values, self._before.values
 
     def _sketch(self, text: str) -> np.ndarray:
         """Half of every least value: enough to tell sketches apart."""
@@ -67,8 +68,10 @@ class NearDuplicates:
         return found.astype(np.uint16)
 
     def _grow(self) -> None:
-        """Room for twice as many, in new places."""
-        self._sketches, self._before = (np.resize(x, (2 * len(x), x.shape[1])) for x in self._index[::2])
-        self._slots = np.zeros((len(self._slots), 2 * self._slots.shape[1]), np.int32)
+        """Room for twice as many; each is put into its bands' places anew."""
+        bands, slots = self._slots.values.shape
+        for table in (self._sketches, self._before):
+            table.grow(2 * len(table.values))
+        self._slots = DiskTable(bands, 2 * slots, np.int32)
         for number in range(self._known):
             enter(number, self.rows, *self._index)

@@ -8,7 +8,8 @@ counts its positions from 0, and a model that gets no attention mask keeps such 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,36 @@ import numpy as np
 
 from lrnb.errors import UserError
 from lrnb.study.parameters import whole_steps
+from lrnb.study.progress import Progress
 
 ROWS_A_BATCH = 1024  # of an Arrow file: opening it costs time and memory for every batch
 
 
 def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
-    """Token ids of each document: one beginning mark where the tokenizer has it, the text, one end mark."""
-    chunk: list[str] = []
-    for text in documents:
-        chunk.append(text)
-        if len(chunk) == batch:
-            yield from _marked(tokenizer, chunk)
-            chunk = []
-    if chunk:
-        yield from _marked(tokenizer, chunk)
+    """Token ids of each document: one beginning mark where the tokenizer has it, the text, one end mark.
+
+    A batch is cut by as many threads as the study has (TOKENIZERS_PARALLELISM, RAYON_NUM_THREADS).
+    """
+    stream, cut = iter(documents), _cutter(tokenizer)
+    while chunk := list(islice(stream, batch)):
+        yield from (_marked(tokenizer, ids) for ids in cut(chunk))
 
 
-def _marked(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
+def _cutter(tokenizer: Any) -> Callable[[list[str]], Iterable[list[int]]]:
+    """Texts of any length to their ids alone; masks and offsets would cost a quarter of the time."""
+    whole = partial(tokenizer, add_special_tokens=False, verbose=False)
+    whole([""])  # takes truncation and padding off that its file may have
+    if not getattr(tokenizer, "is_fast", False):
+        return lambda texts: whole(texts)["input_ids"]
+    fast = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
+    return lambda texts: (found.ids for found in fast(texts))
+
+
+def _marked(tokenizer: Any, ids: list[int]) -> list[int]:
     """Some tokenizers set marks whatever they are asked, and a text may hold them already."""
     start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:  # of any length
-        begun, ended = ids[:1] == start, ids[-1:] == end
-        yield [*([] if begun else start), *ids, *([] if ended else end)]
+    return [*([] if ids[:1] == start else start), *ids, *([] if ids[-1:] == end else end)]
 
 
 def passes(
@@ -111,8 +119,13 @@ def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limi
     import pyarrow as pa
 
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("position_ids", pa.list_(pa.int32()))])
-    count, first = 0, islice(rows, limit)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+    count = 0
+    with (
+        Progress("corpus", limit, "rows") as progress,
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_stream(file, schema) as writer,
+    ):
+        first = progress.through(islice(rows, limit))
         while batch := list(islice(first, ROWS_A_BATCH)):
             columns = [_lists(np.stack(column)) for column in zip(*batch, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=schema))

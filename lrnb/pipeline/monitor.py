@@ -114,13 +114,14 @@ def speed(rate: float) -> str:
 
 
 def progress_line(progress: dict[str, Any]) -> str:
-    """'tokens 12.3k of 262.1k, 9.8k/s, 0:25 left'; empty before the step reports anything."""
-    if not progress.get("total"):
+    """'ct: 12.3k of 262.1k tokens, 9.8k/s, 0:25 left', or without a total what is done; empty before that."""
+    if not progress.get("total") and not progress.get("done"):
         return ""
     done, total, rate = progress["done"], progress["total"], progress["rate"]
     left = f", {clock((total - done) / rate)} left" if rate > 0 and done < total else ""
     what = f"{progress['stage']}: " if progress.get("stage") else ""
-    return f"{what}{count(done)} of {count(total)} {progress['unit']}, {speed(rate)}{left}"
+    many = f"{count(done)} of {count(total)}" if total else count(done)
+    return f"{what}{many} {progress['unit']}, {speed(rate)}{left}"
 
 
 @contextlib.contextmanager

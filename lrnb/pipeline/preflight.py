@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lrnb.checkpoints.opening import HUB_ID, open_source
-from lrnb.data import fineweb, microworld, mongolian
+from lrnb.data import fineweb, language_check, microworld, mongolian
 from lrnb.errors import UserError
 from lrnb.pipeline import estimate, memory, supplies
 from lrnb.pipeline.misnamed import misnamed
@@ -54,6 +54,8 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
     for name, given in study.extra_models.items():
         if hub or Path(given).is_dir() or not HUB_ID.fullmatch(given):
             yield partial(_refuse_extra, name, given)
+    if study.trains:
+        yield partial(language_check.refuse_missing_model, study.language_check)
     if study.trains and study.corpus_source == "hub":
         yield partial(fineweb.hub_text, study)
     if study.preset == "nano":

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from lrnb.checkpoints.tokenizer_probe import refuse_endless
 from lrnb.checkpoints.vocabulary import pruned_sizes
 from lrnb.data import corpus, packing
+from lrnb.data.language_check import language_checks
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, remembered
 from lrnb.study.parameters import ENGLISH, Study
@@ -185,7 +186,9 @@ def _cleaned(study: Study, lang: str, path: Path) -> tuple[list[str], bool]:
     """Documents that cleaning leaves of the first COUNTED characters, and whether that is the whole file."""
     script = "Latin" if lang == ENGLISH else study.script
     rules = (script, study.script_min_share, study.dedup_threshold)
-    documents = corpus.clean(corpus.read_local(path.parents[1], lang), *rules, Counter())
+    check = language_checks(study.language_check, {lang: script}).get(lang)
+    texts = corpus.read_local(path.parents[1], lang)
+    documents = corpus.clean(texts, *rules, Counter(), language=check)
     try:
         first, _ = corpus.first_documents(documents, COUNTED)
         return first, next(documents, None) is None

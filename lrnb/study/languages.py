@@ -97,6 +97,17 @@ def says_language(name: str, lang: str, script: str = "", called: str = "") -> b
     return any(one in plain for one in names) or canonical(lang) in map(canonical, words)
 
 
+def says_label(label: str, lang: str, script: str = "") -> bool:
+    """Whether what a language identifier says, bn or ben_Beng, is this language in this script.
+
+    A label without a script stands for the one that CLDR takes for usual.
+    """
+    code = script_code(script) if script else ""
+    usual = _usual_script(lang)
+    name = label if "_" in label else f"{label}_{usual or code}"
+    return _fits(name, lang, code)
+
+
 def _fits(name: str, lang: str, code: str) -> bool:
     own, _, written = name.partition("_")
     script = written.title()  # some data sets write it in small letters

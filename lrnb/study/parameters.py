@@ -93,6 +93,7 @@ class Study(BaseModel):
     english_ratio: float = Field(4.0, ge=0)  # X tokens for each English token; 0: no English
     script_min_share: float = Field(0.5, ge=0, le=1)  # letters of a document in X's script
     dedup_threshold: float = Field(0.8, ge=0, le=1)  # Jaccard similarity of near duplicates; 1: exact only
+    language_check: str = ""  # lid.176 or a fastText model's path: documents surely in another language go
     heldout_bytes: int = Field(32_768, ge=1)  # text of each language kept out of training, for bits per byte
     seq_len: int = Field(256, ge=8)  # tokens
     extend_vocabulary: int = Field(0, ge=0)  # tokens of X that the base gets before CT; 0: none

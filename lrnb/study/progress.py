@@ -8,12 +8,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 EVERY = 0.5  # seconds between writes
 SAY = 10.0  # seconds between lines of a log
+T = TypeVar("T")
 _PART = ContextVar("part", default=(0, 1))
 
 
@@ -30,7 +31,8 @@ def part(place: int, of: int) -> Iterator[None]:
 class Progress:
     """Counts `unit`s of one stage. Headless (LRNB_PROGRESS names a file): JSON there; else a tqdm bar.
 
-    Of several processes that train together (torchrun's RANK), only the first tells.
+    total 0: nobody knows how many there will be; what is done and its rate are shown. Of several processes
+    that train together (torchrun's RANK), only the first tells.
     """
 
     def __init__(self, stage: str, total: int, unit: str = "tokens") -> None:
@@ -49,6 +51,12 @@ class Progress:
             self._bar.update(int(more))
         elif time.time() - self._written > EVERY:
             self._write()
+
+    def through(self, items: Iterable[T]) -> Iterator[T]:
+        """The items as they come, each counted."""
+        for item in items:
+            self.update()
+            yield item
 
     def close(self) -> None:
         if self._bar is not None:
@@ -138,4 +146,4 @@ def _watched() -> bool:
 def _bar(label: str, total: int, unit: str) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=label, unit=unit, unit_scale=True, mininterval=EVERY)
+    return tqdm(total=total or None, desc=label, unit=unit, unit_scale=True, mininterval=EVERY)

@@ -125,6 +125,21 @@ def test_packing_loses_nothing_and_restarts_positions(lengths: list[int], seq_le
         assert positions[0] == 0 and ((np.diff(positions) != 1) == boundary).all()
 
 
+@pytest.mark.parametrize("parallel", ["true", "false"])
+def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, parallel: str) -> None:
+    """Truncation and padding that a tokenizer.json has are no part of a corpus; threads change no id."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
+    tokenizer = pico_tokenizer()
+    texts = ["the cat sees", "", "zebra the dog", "the cat sees the dog " * 50] * 100
+    marks = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
+    plain = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    expected = [[*marks[0], *ids, *marks[1]] for ids in plain]
+    assert list(packing.tokenize(tokenizer, texts)) == expected
+    assert max(map(len, expected)) > 200
+
+
 def test_packed_rows_come_back(tmp_path: Path) -> None:
     from lrnb.training.pretraining import packed_rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -56,19 +57,24 @@ def corpus_of(tmp_path: Path, documents: list[object], **values: object) -> tupl
 def test_rows_that_are_no_text_and_items_are_dropped_and_told_in_the_table(tmp_path: Path) -> None:
     song = "আমি বাংলায় গান গাই, আমি বাংলার গান গাই, আমি আমার আমিকে চিরদিন এই বাংলায় খুঁজে পাই"
     right = [f"নদীর ধারে একটি ছোট গ্রাম {n}\u2028সেখানে {n}\x85অনেক মানুষ" for n in range(30)]
+    check = "lid.176" if find_spec("fasttext") else ""  # the extra `languages`
+    assamese = "অসমীয়া ভাষা উত্তৰ-পূৱ ভাৰতৰ এটা ভাষা আৰু ইয়াক বহুতো মানুহে কয়, লিখে আৰু পঢ়ে"
+    right += [assamese] if check else []
     bad = [None, 7, ["a"], {"bn": "a"}, float("nan"), "\ud83d", f"{song} {song}", "in Latin"]
     data = corpus_root(tmp_path, [*right[:15], *bad, *right[15:]])
     files.write_text(data / "eval/topic/bn/test.jsonl", json.dumps({"text": song, "label": "travel"}))
     given = {"ct_budgets": [64], "seq_len": 16, "heldout_bytes": 2000, "english_ratio": 0, **BENGALI}
-    given |= {"tasks": ["topic"], "tasks_en": [], "tasks_written": []}
+    given |= {"tasks": ["topic"], "tasks_en": [], "tasks_written": [], "language_check": check}
     out, runs = tmp_path / "executed" / "n.ipynb", tmp_path / "runs"
     notebooks.exec_notebook(
         ROOT / "notebooks/01_ct/01_corpus.ipynb",
         {"runs": str(runs), "data_root": str(data), **given}, out,
     )  # fmt: skip
     kinds = dict.fromkeys(("null", "number", "list", "object", "NaN", "lone surrogate", "other script"), 1)
-    counted = stages.read_manifest(runs / "smol/bn/corpus")["facts"]["dropped"]["bn"]
-    assert counted == kinds | {"holds items of topic": 1}
+    facts = stages.read_manifest(runs / "smol/bn/corpus")["facts"]
+    kinds |= {corpus.OTHER_LANGUAGE: 1} if check else {}
+    assert (counted := facts["dropped"]["bn"]) == kinds | {"holds items of topic": 1}
+    assert facts["taken_for"].get("bn", {}) == ({"bn": 31, "as": 1} if check else {})
     assert all(f"<th>{reason}</th>" in out.read_text(encoding="utf-8") for reason in counted)
     assert set(corpus.read_lines(runs / "smol/bn/corpus/heldout_x.jsonl")) <= set(right)
 

@@ -825,3 +825,4 @@ def test_slow_rates_keep_a_decimal() -> None:
     progress = {"stage": "ct", "done": 8, "total": 16, "unit": "rows", "rate": 0.8}
     assert monitor.progress_line(progress) == "ct: 8 of 16 rows, 0.8/s, 0:10 left"
     assert monitor.progress_line(progress | {"rate": 12_345.0}).startswith("ct: 8 of 16 rows, 12.3k/s")
+    assert monitor.progress_line(progress | {"total": 0}) == "ct: 8 rows, 0.8/s"

@@ -98,3 +98,11 @@ def test_what_ended_well_is_shown_whole_and_what_failed_is_not(monkeypatch):
         cut.update(96)
         raise KeyboardInterrupt
     assert (whole._bar.n, cut._bar.n) == (100, 96)
+
+
+def test_without_a_total_what_is_done_is_counted(monkeypatch, tmp_path):
+    monkeypatch.setenv("LRNB_PROGRESS", str(tmp_path / "progress.json"))
+    with progress.Progress("reading", 0, "documents") as reading:
+        assert list(reading.through("abc")) == ["a", "b", "c"]
+    found = json.loads((tmp_path / "progress.json").read_text())
+    assert (found["done"], found["total"], found["unit"]) == (3, 0, "documents")
