@@ -1,11 +1,13 @@
-"""Cleaning a corpus, near duplicates too: this tree, an older one and datatrove, on text with known twins.
+"""A corpus cleaned, cut into tokens, packed and opened: this tree, an older one and datatrove; known twins.
 
     python -m benchmarks.corpus --data DATA [--old OLD_TREE] [--megabytes 30] [--rounds 3]
 
 The text is made from the sentences of DATA/corpus/bn.*, seeded: documents of 6 to 17 sentences; EXACT of them
 are copies of earlier ones, NEAR are copies with one word replaced, ALIKE share half of their sentences with
-an earlier one, which is no duplicate. Every side runs in a process of its own, in turn, on one thread;
-processor seconds without start-up and compiling. Then this tree alone on 100 and 300 MB, for its memory.
+an earlier one, which is no duplicate. Every side runs in a process of its own, in turn. Cleaning: one thread,
+processor seconds without start-up and compiling; then this tree alone on 100 and 300 MB, for its memory.
+Tokens: a byte-level BPE of 32,000 pieces learnt on the sentences, seconds of the clock, which others on the
+machine lengthen. Opening: the packed file as training opens it, with 1,000 rows at random.
 Writes results/<date>-corpus.json and .md.
 """
 
@@ -17,6 +19,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,38 +28,14 @@ import numpy as np
 
 from benchmarks import measure, peer
 from benchmarks.atlas import write
+from benchmarks.corpus_sides import CLEAN, DATATROVE, OPEN, TOKENS
 from benchmarks.merge import RESULTS, ROOT, now
 from lrnb.data.corpus import read_local
 
 EXACT, NEAR, ALIKE = 0.05, 0.10, 0.05  # shares of the documents
 LANG, SCRIPT, THRESHOLD = "bn", "Bengali", 0.8
 LARGE = (100, 300)  # megabytes
-OURS = """
-import json, sys, time
-from collections import Counter
-from lrnb.data import clean
-rule = ("Bengali", 0.5, float(sys.argv[2]))
-list(clean(["নদীর ধারে একটি ছোট গ্রাম " * 20, "অন্য একটি লেখা " * 20], *rule, Counter()))
-started = time.process_time()
-texts = (json.loads(line)["text"] for line in open(sys.argv[1], encoding="utf-8"))
-kept = sum(1 for _ in clean(texts, *rule, Counter()))
-print(json.dumps({"cpu_seconds": time.process_time() - started, "kept": kept}))
-"""
-DATATROVE = """
-import json, shutil, sys, time
-from datatrove.data import Document
-from datatrove.pipeline.dedup import MinhashDedupSignature
-from datatrove.pipeline.dedup.minhash import MinhashConfig
-from datatrove.utils.hashing import HashConfig
-config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=10, hashes_per_bucket=6, n_grams=5)
-step = MinhashDedupSignature(sys.argv[2], config=config, language="ben_Beng")
-rows = [json.loads(line)["text"] for line in open(sys.argv[1], encoding="utf-8")]
-list(map(step.get_signature, map(step.get_shingles, rows[:50])))
-started = time.process_time()
-for text in rows:
-    step.get_signature(step.get_shingles(text))
-print(json.dumps({"cpu_seconds": time.process_time() - started}))
-"""
+THREADS, PIECES = (1, 2), 32_000  # of tokenizing; of its BPE
 
 
 def sentences(data_root: Path) -> list[str]:
@@ -100,58 +79,116 @@ def write_text(path: Path, known: list[str], megabytes: float) -> dict[str, Any]
         for kind, text in documents(known, megabytes):
             counts[kind] += 1
             size += len(text.encode())
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"kind": kind, "text": text}, ensure_ascii=False) + "\n")
     return {"documents": counts, "bytes": size}
 
 
-def run(python: str, code: str, tree: Path, *arguments: str) -> dict[str, Any]:
-    """What a process of its own prints as JSON, with its peak of anonymous memory in bytes."""
+def write_tokenizer(path: Path, known: list[str]) -> None:
+    """A tokenizer.json: byte-level BPE learnt on the sentences."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    marks = ["<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, special_tokens=marks, show_progress=False)
+    made.train_from_iterator(known, trainer)
+    made.save(str(path))
+
+
+def run(python: str, code: str, tree: Path, *arguments: Path | str, threads: int = 1) -> dict[str, Any]:
+    """What a process of its own prints as JSON, with the peaks of its memory in bytes."""
+    own = {"TOKENIZERS_PARALLELISM": str(threads > 1).lower(), "RAYON_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
-        done = measure.run_whole([python, "-c", code, *arguments], measure.variables(tree), Path(folder))
-    return json.loads(done.stdout) | {"peak_anon_bytes": done.peak_anon_bytes, "seconds": done.seconds}
+        command = [python, "-c", code, *map(str, arguments)]
+        done = measure.run_whole(command, measure.variables(tree) | own, Path(folder))
+    peaks = {"peak_anon_bytes": done.peak_anon_bytes, "peak_rss_bytes": done.peak_rss_bytes}
+    return json.loads(done.stdout.splitlines()[-1]) | peaks | {"seconds": done.seconds}
 
 
-def sides(old: Path | None, text: Path, trove: Path | None) -> dict[str, tuple[str, str, Path, list[str]]]:
+def trees(old: Path | None) -> list[tuple[str, Path]]:
+    """Name and folder of the trees that are compared."""
+    return [(name, tree) for name, tree in (("before", old), ("after", ROOT)) if tree]
+
+
+def cleaners(
+    old: Path | None, text: Path, trove: Path | None
+) -> dict[str, tuple[str, str, Path, list[Path | str]]]:
     """name -> (Python, code, tree, arguments)."""
-    own = [(name, tree) for name, tree in (("before", old), ("after", ROOT)) if tree]
-    found = {
-        f"{name}: {what}": (sys.executable, OURS, tree, [str(text), near])
-        for name, tree in own
+    found: dict[str, tuple[str, str, Path, list[Path | str]]] = {
+        f"{name}: {what}": (sys.executable, CLEAN, tree, [text, near])
+        for name, tree in trees(old)
         for what, near in (("cleaning, exact duplicates", "1"), ("and near duplicates", str(THRESHOLD)))
     }
+    if find_spec("fasttext"):
+        arguments: list[Path | str] = [text, str(THRESHOLD), "lid.176"]
+        found["after: and the language check"] = (sys.executable, CLEAN, ROOT, arguments)
     if trove:
-        found["datatrove: MinHash signatures alone"] = (
-            str(trove),
-            DATATROVE,
-            ROOT,
-            [str(text), "signatures"],
-        )
+        own: list[Path | str] = [text, "signatures"]
+        found["datatrove: MinHash signatures alone"] = (str(trove), DATATROVE, ROOT, own)
     return found
 
 
+def judged(row: Mapping[str, Any], kinds: Mapping[str, int]) -> dict[str, float]:
+    """Recall and precision of what was dropped, near duplicates counted where they are looked for."""
+    near = row["side"].endswith("exact duplicates")
+    twins = ["exact"] if near else ["exact", "near"]
+    right = sum(row["dropped"].get(kind, 0) for kind in twins)
+    there, dropped = sum(kinds[kind] for kind in twins), sum(row["dropped"].values())
+    return {"recall": right / there, "precision": right / dropped if dropped else 1.0}
+
+
 def markdown(result: Mapping[str, Any]) -> str:
-    """The table."""
+    """The tables."""
     megabytes, kinds = result["text"]["bytes"] / 1e6, result["text"]["documents"]
     lines = [
-        f"# Cleaning a corpus, {result['started'][:10]}",
+        f"# Cleaning and packing a corpus, {result['started'][:10]}",
         "",
-        f"{result['machine']['processor']}, one thread; {megabytes:.0f} MB of {LANG}, {result['rounds']} "
-        f"rounds in turn, medians (least to most). "
-        f"{', '.join(f'{n:,} {kind}' for kind, n in kinds.items())}; "
+        f"{result['machine']['processor']}; {megabytes:.0f} MB of {LANG}, {result['rounds']} "
+        f"rounds in turn, medians (least to most). {_kinds(kinds)}; "
         f"right is to keep {kinds['new'] + kinds['alike']:,}.",
         "",
-        "| | MB a processor second | documents kept | peak anonymous memory, MB |",
-        "|---|---|---|---|",
+        "| | MB a processor second | documents kept | recall | precision | peak anonymous memory, MB | with files, MB |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(row["side"] for row in result["runs"]):
-        own = [row for row in result["runs"] if row["side"] == name]
-        rates = sorted(row.get("megabytes", megabytes) / row["cpu_seconds"] for row in own)
-        kept = f"{own[0]['kept']:,}" if "kept" in own[0] else ""
-        peak = f"{max(row['peak_anon_bytes'] for row in own) / 1e6:.0f}"
-        lines.append(
-            f"| {name} | {median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f}) | {kept} | {peak} |"
-        )
+    lines += [_cleaned_line(name, own, megabytes) for name, own in _by_side(result["runs"]).items()]
+    lines += [
+        "",
+        "| tokens | MB/s, tokens alone | packed and written too | opening, ms | memory a row, bytes | a row, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_token_line(name, own, megabytes) for name, own in _by_side(result["tokens"]).items()]
     return "\n".join(lines) + "\n"
+
+
+def _kinds(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {kind}" for kind, n in kinds.items())
+
+
+def _by_side(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["side"], []).append(row)
+    return found
+
+
+def _cleaned_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str:
+    rates = sorted(row.get("megabytes", megabytes) / row["cpu_seconds"] for row in own)
+    rate = f"{median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f})"
+    kept, recall, precision = ("", "", "")
+    if "kept" in own[0]:
+        kept = f"{own[0]['kept']:,}"
+        recall, precision = (f"{own[0][key]:.3f}" for key in ("recall", "precision"))
+    peaks = [f"{max(row[key] for row in own) / 1e6:.0f}" for key in ("peak_anon_bytes", "peak_rss_bytes")]
+    return f"| {name} | {rate} | {kept} | {recall} | {precision} | {' | '.join(peaks)} |"
+
+
+def _token_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str:
+    cutting, packing = (median(megabytes / row[key] for row in own) for key in ("cutting", "packing"))
+    opened = [row["opened"] for row in own]
+    shown = f"{1e3 * median(row['opening'] for row in opened):.1f}"
+    held = f"{median(row['held'] / row['rows'] for row in opened):.0f}"
+    each = f"{1e3 * median(row['a_row'] for row in opened):.2f}"
+    return f"| {name} | {cutting:.1f} | {packing:.1f} | {shown} | {held} | {each} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -173,24 +210,45 @@ def bench(given: argparse.Namespace) -> None:
     """Everything, and the files of the result."""
     known = sentences(given.data)
     given.dir.mkdir(parents=True, exist_ok=True)
-    text = given.dir / "corpus.jsonl"
+    text, place = given.dir / "corpus.jsonl", given.dir.absolute()
     trove = peer.environment(given.dir, "datatrove") / "python" if given.datatrove else None
     result: dict[str, Any] = {"started": now(), "machine": measure.machine(), "commit": measure.commit(ROOT)}
-    result |= {"versions": measure.versions(), "rounds": given.rounds, "runs": []}
+    result |= {"versions": measure.versions(), "rounds": given.rounds, "runs": [], "tokens": []}
     result["text"] = write_text(text, known, given.megabytes)
     for number in range(1, given.rounds + 1):
-        for side, (python, code, tree, arguments) in sides(given.old, text, trove).items():
-            _add(result, {"round": number, "side": side} | run(python, code, tree, *arguments))
+        for side, (python, code, tree, arguments) in cleaners(given.old, text, trove).items():
+            found = {"round": number, "side": side} | run(python, code, tree, *arguments)
+            _add(result["runs"], _with_judgement(found, result["text"]))
+    write_tokenizer(place / "bpe.json", known)
+    for number in range(1, given.rounds + 1):
+        for row in token_rows(given.old, text, place):
+            _add(result["tokens"], {"round": number} | row)
     for megabytes in LARGE if given.large else ():
-        write_text(text, known, megabytes)
-        found = run(sys.executable, OURS, ROOT, str(text), str(THRESHOLD))
-        _add(result, {"side": f"after: {megabytes} MB", "megabytes": megabytes} | found)
+        made = write_text(text, known, megabytes)
+        found = run(sys.executable, CLEAN, ROOT, text, str(THRESHOLD))
+        found = {"side": f"after: {megabytes} MB", "megabytes": megabytes} | found
+        _add(result["runs"], _with_judgement(found, made))
     text.unlink()
     write(result, given.results, "corpus", markdown(result))
 
 
-def _add(result: dict[str, Any], row: dict[str, Any]) -> None:
-    result["runs"].append(row)
+def _with_judgement(row: dict[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    return row | (judged(row, text["documents"]) if "dropped" in row else {})
+
+
+def token_rows(old: Path | None, text: Path, place: Path) -> Iterator[dict[str, Any]]:
+    """Tokens of each tree by one thread and by several, and how the packed file opens."""
+    packed = place / "packed.arrow"
+    for name, tree in trees(old):
+        for threads in THREADS:
+            row: dict[str, Any] = {"side": f"{name}: {threads} thread{'s' * (threads > 1)}"}
+            row |= run(sys.executable, TOKENS, tree, text, place / "bpe.json", packed, threads=threads)
+            yield row | {"opened": run(sys.executable, OPEN, tree, packed)}
+    packed.unlink()
+
+
+def _add(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    rows.append(row)
     print(row, file=sys.stderr, flush=True)
 
 

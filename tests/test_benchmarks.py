@@ -279,6 +279,19 @@ def test_documents_of_the_corpus_benchmark_have_known_twins() -> None:
     assert shares == pytest.approx({"exact": 0.05, "near": 0.1, "alike": 0.05}, abs=0.03)
 
 
+def test_cleaning_is_judged_by_what_is_known_of_the_text(tmp_path: Path) -> None:
+    known = [f"নদী{i} ধারে একটি{i} ছোট গ্রাম {i} আছে।" for i in range(500)]
+    made = corpus.write_text(tmp_path / "t.jsonl", known, 0.3)
+    cleaner = corpus.cleaners(None, tmp_path / "t.jsonl", None)["after: and near duplicates"]
+    row = {"side": "after: and near duplicates"} | corpus.run(cleaner[0], *cleaner[1:3], *cleaner[3])
+    kinds = made["documents"]
+    assert row["dropped"] == {kind: kinds[kind] for kind in ("exact", "near")}
+    assert corpus.judged(row, kinds) == {"recall": 1.0, "precision": 1.0}
+    worse = row | {"dropped": {"exact": kinds["exact"], "alike": kinds["exact"]}}
+    found = corpus.judged(worse, kinds)
+    assert found == {"recall": kinds["exact"] / (kinds["exact"] + kinds["near"]), "precision": 0.5}
+
+
 def test_scoring_is_measured_against_the_harness_s_own_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -1,0 +1,91 @@
+"""What the processes of `benchmarks.corpus` run: a program for each thing that is measured, JSON as its output.
+
+They go with this tree and with older ones: what they call was there from the start.
+"""
+
+from __future__ import annotations
+
+#: arguments: file, threshold of near duplicates, name of a model of language_check or nothing
+CLEAN = """
+import json, sys, time
+from collections import Counter
+from lrnb.data import clean
+rule = ("Bengali", 0.5, float(sys.argv[2]))
+list(clean(["নদীর ধারে একটি ছোট গ্রাম " * 20, "অন্য একটি লেখা " * 20], *rule, Counter()))
+options = {}
+if len(sys.argv) > 3:
+    from lrnb.data import language_checks
+    options = {"language": language_checks(sys.argv[3], {"bn": "Bengali"})["bn"]}
+kinds, kept = Counter(), Counter()
+def texts():
+    for line in open(sys.argv[1], encoding="utf-8"):
+        row = json.loads(line)
+        kinds[row["kind"]] += 1
+        texts.kind = row["kind"]
+        yield row["text"]
+started = time.process_time()
+for _ in clean(texts(), *rule, Counter(), **options):
+    kept[texts.kind] += 1
+seconds = time.process_time() - started
+print(json.dumps({"cpu_seconds": seconds, "kept": kept.total(), "dropped": dict(kinds - kept)}))
+"""
+#: arguments: file, folder for its output
+DATATROVE = """
+import json, shutil, sys, time
+from datatrove.data import Document
+from datatrove.pipeline.dedup import MinhashDedupSignature
+from datatrove.pipeline.dedup.minhash import MinhashConfig
+from datatrove.utils.hashing import HashConfig
+config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=10, hashes_per_bucket=6, n_grams=5)
+step = MinhashDedupSignature(sys.argv[2], config=config, language="ben_Beng")
+rows = [json.loads(line)["text"] for line in open(sys.argv[1], encoding="utf-8")]
+list(map(step.get_signature, map(step.get_shingles, rows[:50])))
+started = time.process_time()
+for text in rows:
+    step.get_signature(step.get_shingles(text))
+print(json.dumps({"cpu_seconds": time.process_time() - started}))
+"""
+#: arguments: file, tokenizer.json, file to pack to; the least of three times each
+TOKENS = """
+import json, sys, time
+from collections import Counter
+from pathlib import Path
+from transformers import PreTrainedTokenizerFast
+from lrnb.data import pack, passes, replay, tokenize, write_packed
+cut = PreTrainedTokenizerFast(tokenizer_file=sys.argv[2], bos_token="<s>", eos_token="</s>")
+rows = [json.loads(line)["text"] for line in open(sys.argv[1], encoding="utf-8")]
+def tokens():
+    return sum(map(len, tokenize(cut, iter(rows))))
+def packed():
+    ids = replay(passes(tokenize(cut, iter(rows)), 1, 0, Counter(), "x"), iter(()), 0, Counter())
+    return write_packed(pack(ids, 256), Path(sys.argv[3]), 10**9)
+def least(work):
+    times = []
+    for _ in range(3):
+        started, worked = time.perf_counter(), time.process_time()
+        work()
+        times.append((time.perf_counter() - started, time.process_time() - worked))
+    return [min(own) for own in zip(*times)]
+(cutting, cutting_cpu), (packing, packing_cpu) = least(tokens), least(packed)
+print(json.dumps({"tokens": tokens(), "rows": packed(), "cutting": cutting, "cutting_cpu": cutting_cpu,
+                  "packing": packing, "packing_cpu": packing_cpu}))
+"""
+#: arguments: a packed file
+OPEN = """
+import json, os, sys, time
+from pathlib import Path
+import numpy as np
+from lrnb.training.pretraining import packed_rows
+def held():
+    words = Path("/proc/self/status").read_text().split()
+    return 1024 * int(words[words.index("RssAnon:") + 1])
+before, started = held(), time.perf_counter()
+rows = packed_rows(Path(sys.argv[1]))
+seconds, bytes_ = time.perf_counter() - started, held() - before
+places = np.random.default_rng(0).integers(len(rows), size=1000).tolist()
+started = time.perf_counter()
+for place in places:
+    rows[place]
+print(json.dumps({"rows": len(rows), "opening": seconds, "held": bytes_,
+                  "a_row": (time.perf_counter() - started) / len(places)}))
+"""
