@@ -400,3 +400,12 @@ def test_what_one_run_can_detect_is_found_four_times_out_of_five() -> None:
     least = statistics.detectable_by_one_run(0.02, 32)
     found = [statistics.one_run(value, 0.02, 32)[2] < 0.05 for value, *_ in _ones(0.02, 32, 4000, least)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_columns_are_resampled_together() -> None:
+    rng = np.random.default_rng(3)
+    one = rng.random((300, 1))
+    drawn = statistics.resampled_columns([np.hstack([one, one, 1 - one]), np.zeros((40, 3))], resamples=4000)
+    np.testing.assert_allclose(drawn[:, 0], drawn[:, 1])
+    assert drawn[:, 0].std() == pytest.approx(one.std() / 300**0.5 / 2, rel=0.08)
+    assert np.corrcoef(drawn[:, 0], drawn[:, 2])[0, 1] == pytest.approx(-1)

@@ -3,6 +3,8 @@ from .atlases import atlas_at as atlas_at
 from .atlases import make_atlases as make_atlases
 from .atlases import study_atlases as study_atlases
 from .comparisons import compare_methods as compare_methods
+from .crossing import crossings as crossings
+from .crossing import findings_of_crossings as findings_of_crossings
 from .data_tables import bits_by_model as bits_by_model
 from .data_tables import text_for_ct as text_for_ct
 from .english import fronts as fronts

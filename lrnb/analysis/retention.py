@@ -21,6 +21,7 @@ from lrnb.analysis.retention_merges import ABLATION, EVERYTHING, GRID, MIDDLE, e
 from lrnb.study.files import MANIFEST
 from lrnb.study.stages import RunPaths
 
+ALPHA = 0.05  # of a p after Holm's correction
 STEP = 0.1  # a slope is in points for so much more of SFT's entries
 SLOPE, AT_EQUAL_CT, STEEPER = "slope", "slope at equal share of CT", "steeper than the other tasks"
 
@@ -169,7 +170,13 @@ def findings_of_retention(slopes: pd.DataFrame, losses: pd.DataFrame) -> list[st
         if len(own):
             found.append(_most_fragile(own, "English" if english else "X"))
     if len(losses):
-        found += [_costliest(losses[losses["task"] == task]) for task in dict.fromkeys(losses["task"])]
+        parts = losses[losses["left_out"] != EVERYTHING]
+        sure = parts[(parts["p_holm"] < ALPHA) & (parts["loss"] > 0)]
+        found += [_costliest(own) for _, own in sure.groupby("task", sort=False)]
+        if untold := [task for task in dict.fromkeys(parts["task"]) if task not in set(sure["task"])]:
+            found.append(
+                f"No part of SFT costs {', '.join(untold)} more than the items can tell ({_noise(parts)})."
+            )
     return found
 
 
@@ -185,14 +192,11 @@ def _most_fragile(slopes: pd.DataFrame, where: str) -> str:
     return f"{text} ({_noise(slopes)})."
 
 
-def _costliest(losses: pd.DataFrame) -> str:
-    parts = losses[losses["left_out"] != EVERYTHING]
-    worst = parts.loc[parts["loss"].idxmax()]
-    whole = losses[losses["left_out"] == EVERYTHING].iloc[0]
+def _costliest(sure: pd.DataFrame) -> str:
+    worst = sure.loc[sure["loss"].idxmax()]
     return (
-        f"{worst['task']}: of all parts {worst['left_out']} costs most, {_points(worst, 'loss')}, with "
-        f"{worst['share']:.1%} of SFT's entries; all of SFT left out costs {_points(whole, 'loss')} "
-        f"({_noise(losses)})."
+        f"{worst['task']}: leaving {worst['left_out']} of SFT out costs most, {_points(worst, 'loss')}, with "
+        f"{worst['share']:.1%} of SFT's entries ({_noise(sure)})."
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 EXAMPLES = """\
 examples:
-  lrnb new kk --script Cyrillic                      # data/kk with example rows to be replaced
-  lrnb new kk --script Cyrillic --from-hub           # FineWeb-2, SIB-200 and Belebele
-  lrnb new kk --script Cyrillic --tasks topic        # rows of no other task
+  lrnb new ky --script Cyrillic                      # data/ky with example rows to be replaced
+  lrnb new ky --script Cyrillic --from-hub           # FineWeb-2, SIB-200 and Belebele
+  lrnb new ky --script Cyrillic --tasks topic        # rows of no other task
   lrnb new xyz --name Xyz --script Latin --data-root DATA
 """
 
@@ -19,7 +19,7 @@ def new_options(command: argparse.ArgumentParser) -> None:
     """All options of the command."""
     command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLES
     add: Any = command.add_argument
-    add("lang", metavar="CODE", help="the language's code of ISO 639: kk, sat")
+    add("lang", metavar="CODE", help="the language's code of ISO 639: ky, sat")
     add("--name", default="", help="its English name, as it stands in prompts (default: that of CLDR)")
     add("--script", required=True, help="the Unicode name of its script: Cyrillic, Thai, Ol_Chiki")
     add("--from-hub", action="store_true", help="text and tasks from the Hub: FineWeb-2, SIB-200, Belebele")

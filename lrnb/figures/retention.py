@@ -69,7 +69,8 @@ def _tried(fig: go.Figure, rows: pd.DataFrame) -> None:
 
 
 def _left_out(fig: go.Figure, rows: pd.DataFrame) -> None:
-    names = [part.partition(" ")[2] or "all of SFT" for part in rows["left_out"]]
+    whole = {EVERYTHING: "all of SFT"}  # modules lie close together: their names show on hovering
+    names = [whole.get(part, "" if part.startswith("module") else part) for part in rows["left_out"]]
     fig.add_scatter(
         x=rows["x"], y=rows["value"], mode="markers+text", name="left out of SFT", text=names,
         textposition="middle right", textfont={"size": 10, "color": FAINT},

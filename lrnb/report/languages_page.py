@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from lrnb.analysis import failures, findings, languages, results, together
+from lrnb.analysis import crossing, failures, findings, languages, results, together
 from lrnb.analysis.comparisons import ONE_SEED
 from lrnb.analysis.kinds import ordered
 from lrnb.analysis.no_result import NO_RESULT, all_collapsed, resting_on_scores, what_to_try, why_no_result
@@ -94,7 +94,9 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
     first, names = told[0], {study.lang: study.lang_name or study.lang for study in told}
     untold = _without_results(scores, found, names)
     why = "No language has a result" if len(untold) == len(found) else ""
+    crossed = crossing.crossings_over_languages(found) if not why else pd.DataFrame()
     frames = {"scores": scores, "leads": leads, "leads_over_languages": over_all, "fades": fades}
+    frames |= {"crossings": crossed}
     frames |= {"families": families, "known_by_base": points, "slopes": slopes, "shares": shares}
     return {
         "preset": preset,
@@ -118,6 +120,7 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
         "leads": _rows(
             own.assign(verdict=NO_RESULT if why else _verdicts(own, first.margin)) if len(own) else own
         ),
+        "crossings": crossing.findings_of_crossings(crossed),
         "all_baselines": _rows(over_all),
         "families": _rows(families),
         "slopes": _rows(slopes),

@@ -24,6 +24,7 @@ from plotly.offline import get_plotlyjs
 
 from lrnb.analysis import (
     comparisons,
+    crossing,
     data_tables,
     english,
     findings,
@@ -38,7 +39,7 @@ from lrnb.analysis import (
 )
 from lrnb.analysis.kinds import label, ordered
 from lrnb.analysis.no_result import NO_RESULT, resting_on_scores, what_to_try, why_no_result
-from lrnb.analysis.pool_lines import BASELINE
+from lrnb.analysis.pool_lines import BASELINE, right_of
 from lrnb.errors import UserError
 from lrnb.figures.failures import scores_against_kept, shares_by_model
 from lrnb.figures.merging import fates, shares_by, shares_by_budget
@@ -154,6 +155,7 @@ def page_content(study: Study) -> dict[str, Any]:
     answer = _answer(study, pooled, table, results.of_the_model(shares, "fixed"), why)
     both = english.in_both(scores)
     choices = trust.dev_and_test(paths, items)
+    crossed = _crossings(pooled, items, study, why)
     frames = {
         "scores": trust.marks(scores, items),
         "english_kept": both,
@@ -162,6 +164,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "answers": predictions.collapsed(items),
         "discarded": shares[shares["tensor"] == "(model)"],
         "chosen_on_dev": choices,
+        "crossings": crossed,
         "over_the_pool": pd.DataFrame(answer["rows"]),
         "findings": pd.DataFrame(said),
         "text_for_ct": data_tables.text_for_ct(paths),
@@ -186,6 +189,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "seeds": _over_seeds(study, pooled, scores),
         "tuned": trust.tried_by_arm(paths),
         "differences": _difference_rows(table, results.headline(scores), study.margin, why_no_result(scores)),
+        "crossings": crossing.findings_of_crossings(crossed),
         "detectable": _detectable(items, table, results.headline(scores)),
         "answers": _answer_table(items),
         "choices": _shown(choices),
@@ -361,6 +365,15 @@ def _difference_rows(table: pd.DataFrame, task: str, margin: float, why: str) ->
         {**row, "verdict": NO_RESULT if why else findings.verdict_of(row, row["noise"], margin)}
         for row in rows
     ]
+
+
+def _crossings(pooled: pool_answers.Pool | None, items: pd.DataFrame, study: Study, why: str) -> pd.DataFrame:
+    """Where merging and training on top cross, in the fitting pool or in this run; none without a result."""
+    if why:
+        return pd.DataFrame()
+    if pooled is None or pooled.why:
+        return crossing.crossings([comparisons.right_answers(items)], seed=study.seed)
+    return crossing.crossings([right_of(line) for line in pooled.lines])
 
 
 def _detectable(items: pd.DataFrame, table: pd.DataFrame, task: str) -> dict[str, Any] | None:

@@ -146,7 +146,12 @@ def test_a_loss_is_against_the_middle_of_the_grid_and_the_sentences_name_the_ste
     assert row["share"] == pytest.approx(0.5) and row["p_holm"] < 0.05
     said = retention.findings_of_retention(slopes, losses)
     assert said[0].startswith("In X steep gains most") and "of the items of one run" in said[0]
-    assert said[-1].startswith("steep: of all parts module q costs most") and "10.0% of SFT" in said[-1]
+    assert said[-1].startswith("No part of SFT costs flat, steep more than the items can tell")
+    sure = losses.assign(p_holm=0.01, loss=3.0)
+    told = retention.findings_of_retention(slopes, sure)
+    assert (
+        told[-1].startswith("steep: leaving module q of SFT out costs most, +3.0") and "10.0% of" in told[-1]
+    )
     fig = score_by_retention(retention.retention_points(run), slopes, "steep")
     assert len(fig.data[-1].x) == 2 and "for each 10%" in fig.layout.title.text
     assert losses_by_part(losses).data[0].y[0].startswith("all of SFT (50.0%)")

@@ -23,6 +23,7 @@ from lrnb.training import base
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params/, in which the command is typed; no base of this machine's user is at hand."""
     root = shutil.copytree(parameters.ROOT / "params", tmp_path / "checkout" / "params").parent
+    (root / "params" / "kk.yaml").unlink()  # Kazakh is made anew
     monkeypatch.setattr(new_language, "ROOT", root)
     monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LRNB_DATA", raising=False)

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from support.bpe import bpe_spec, save_bpe
 
 from lrnb.checkpoints.reading import open_checkpoint
+from lrnb.data import fineweb
 from lrnb.data.character_kinds import script_share
 from lrnb.errors import UserError
 from lrnb.pipeline import notebooks
 from lrnb.pipeline import steps as plan
+from lrnb.pipeline.new_language import NewLanguage, params_text
 from lrnb.study import files, stages
-from lrnb.study.parameters import ROOT, Study, load_study
+from lrnb.study.parameters import ROOT, Study, budget_name, load_study
 
 BN = ROOT / "params" / "bn.yaml"
 TOPICS = {"sports": "খেলা", "health": "ডাক্তার", "travel": "ভ্রমণ", "politics": "নির্বাচন"}
@@ -189,6 +192,18 @@ def test_released_weights_that_cannot_be_loaded_are_named(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"released_ct '.*none' cannot be loaded"):
         real_base(str(tmp_path / "none"), tmp_path / "out", prune=False, key="released_ct")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_next_check_s_languages_are_what_lrnb_new_makes_and_have_four_budgets() -> None:
+    for lang in ("kk", "km"):
+        study = load_study(ROOT / "params" / f"{lang}.yaml", "paper")
+        made = NewLanguage(lang, study.lang_name, study.script, Path("data"), from_hub=True)
+        new = yaml.safe_load(params_text(made, shared=True))
+        assert new.pop("data_root") == "data"
+        own = yaml.safe_load((ROOT / "params" / f"{lang}.yaml").read_text(encoding="utf-8"))
+        assert {**own, "paper": {}} == {**new, "paper": {}}
+        assert [budget_name(b) for b in study.ct_budgets] == ["1B", "5B", "10B", "20B"]
+        assert fineweb.hub_text(study).config == {"kk": "kaz_Cyrl", "km": "khm_Khmr"}[lang]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,12 @@ def test_a_folder_of_runs_gets_its_page_by_lrnb_report(runs: Path, capsys: pytes
     assert capsys.readouterr().out.strip() == str(runs / "nano.html")
     text = (runs / "nano.html").read_text(encoding="utf-8")
     assert 'src="http' not in text and made_run.EVIL not in text
-    for part in ("What the languages say together", "By family of tasks", "over 3 languages and 2 seeds"):
+    for part in (
+        "What the languages say together",
+        "By family of tasks",
+        "over 3 languages and 2 seeds",
+        "Where the two ways cross",
+    ):
         assert part in text
     assert "Missing." not in text and "One seed." not in text
 

@@ -74,6 +74,7 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
 def test_page_holds_every_part(page: str) -> None:
     for part in ("holds", "scores"):
         assert f'<section id="{part}">' in page
+    assert "Where the two ways cross" in page and "CT tokens: " in page
     folded = ("differences", "answers", "failures", "discarded", "training", "data", "chosen", "details")
     for part in folded:
         assert f'<details class="part" id="{part}">' in page and f'<a href="#{part}">' in page

@@ -339,7 +339,7 @@ def test_a_file_system_without_locks_is_told(
 def test_a_file_may_name_languages_and_nothing_else(tmp_path: Path) -> None:
     names = {path.stem for path in (parameters.ROOT / "params").glob("*.yaml")} - {"all"}
     real = parameters.load_languages([parameters.ROOT / "params" / "all.yaml"], "smol")
-    assert {study.lang for study in real} == names - {*parameters.SYNTHETIC}
+    assert {study.lang for study in real} == names - {*parameters.SYNTHETIC, "kk", "km"}  # the next check
     for name in ("qaa", "qab"):
         (tmp_path / f"{name}.yaml").write_text(f"lang: {name}\n")
     both = tmp_path / "both.yaml"
