@@ -27,11 +27,10 @@ from lrnb.study.parameters import Study
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, current, fingerprint, read_manifest
 from lrnb.tasks import loading
-from lrnb.tasks.rows import sft_examples
 from lrnb.tuning import on_dev
+from lrnb.tuning.entry_scores import score_folder
 from lrnb.tuning.search import settings
 
-ROWS = 256  # of SFT's English examples, for the scores of entries; the default of `lrnb importance`
 Place = tuple[Asked, int]  # a merge and the CT tokens of its parent
 
 
@@ -99,26 +98,15 @@ def _refuse_other_parents(lines: list[Line], head: Line, path: Path) -> None:
 @contextmanager
 def _scores(study: Study) -> Iterator[Callable[[str], str]]:
     """Kind -> a folder with SFT's scores of that kind, made when it is asked for; gone afterwards."""
-    from lrnb.training.importance import importance
-
     with tempfile.TemporaryDirectory(prefix="lrnb-questions-") as home:
 
         def folder_of(kind: str) -> str:
             folder = Path(home, kind)
             if not folder.is_dir():
-                how: dict[str, Any] = {"max_len": study.sft_max_len, "device": study.device}
-                importance(kind, RunPaths(study).sft, _rows(study), folder, **how)
+                score_folder(study, kind, folder)
             return str(folder)
 
         yield folder_of
-
-
-def _rows(study: Study) -> list[dict[str, str]]:
-    """SFT's English examples, as many of each task."""
-    each, root = ROWS // len(study.sft_mix), RunPaths(study).data_root
-    return [
-        row for task, n in study.sft_mix.items() for row in sft_examples(task, min(each, n), root, study.seed)
-    ]
 
 
 class Bench:

@@ -37,9 +37,10 @@ def candidates_on_dev(choices: pd.DataFrame, x: str, title: str, line: str | Non
     """
     fig = blank()
     budgets, values = (sorted(choices[by].unique()) if by else [""] for by in ("ct_tokens", line))
+    told = (lambda value: value) if line and isinstance(values[0], str) else "{:g}".format
     for key, rows in choices.groupby(["ct_tokens"] + ([line] if line else [])):
         rows, ink = rows.sort_values(x), shade(budgets.index(key[0]), len(budgets))
-        name = f"{budget_name(int(key[0]))} CT tokens" + (f", {line} {key[1]:g}" if line else "")
+        name = f"{budget_name(int(key[0]))} CT tokens" + (f", {line} {told(key[1])}" if line else "")
         dash = DASHES[values.index(key[1]) % len(DASHES)] if line else "solid"
         look: dict[str, Any] = {"line": {"color": ink, "width": 2, "dash": dash}, "marker": {"size": 7}}
         if "dev_error" in rows:

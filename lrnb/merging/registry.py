@@ -242,6 +242,11 @@ class Published:
         return ", ".join(f"{name} {value}" for name, value in self.options.items())
 
 
+def no_scores(options: Mapping[str, Any]) -> str:
+    """What a method needs beside models."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Method:
     """The declaration of a merge method.
@@ -252,7 +257,8 @@ class Method:
     configuration and tokenizer of its first parent, and a base that is given is only compared. after: the
     method whose choice on dev the search starts from, which fixes the options that both search. notebook: the
     study's, below notebooks/. cost: the usual seconds of its step at preset nano on a quiet core. published:
-    settings of its paper, none where that tunes on the tasks it is measured on.
+    settings of its paper, none where that tunes on the tasks it is measured on. needs: the kind of scores of
+    `lrnb importance` that it reads with these options, as its option `importance`, or "".
     """
 
     name: str
@@ -269,6 +275,7 @@ class Method:
     cost: float = 20
     mergekit: Mergekit | None = None
     published: tuple[Published, ...] = ()
+    needs: Callable[[Mapping[str, Any]], str] = no_scores
 
     def fields(self) -> dict[str, Option]:
         """The options by name, in their order."""

@@ -23,6 +23,7 @@ from lrnb.study.environment import UNTESTED
 from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
+from lrnb.tuning.entry_scores import scores_wanted
 
 GIB = 1024**3
 PACKED = 8.1  # bytes a token of packed text
@@ -114,7 +115,8 @@ def _written(study: Study, kind: str) -> tuple[int, int]:
     budgets = len(study.ct_budgets) if study.trains else 1
     spare = int(study.trains and study.tuning_trials > 1)
     each = {"base": (1, 0), "sft": (1, spare), "ct_then_sft": (1, spare), "ct": (budgets, 0)}
-    return (each | {"merge": (budgets, 0)}).get(kind, (0, 0))
+    each |= {"merge": (budgets, 0), "importance": (len(scores_wanted(study)), 0)}
+    return each.get(kind, (0, 0))
 
 
 def _memory(study: Study) -> str:

@@ -19,6 +19,7 @@ from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, Study, budget_name, read_yaml, validate
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
+from lrnb.tuning.entry_scores import kinds_of_method, scores_wanted
 from lrnb.tuning.search import check_methods, elected, methods_together, sft_candidates
 
 SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
@@ -74,7 +75,13 @@ def plan(study: Study) -> dict[str, Step]:
     check_methods(study)
     budgets = study.ct_budgets if study.trains else []
     tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
-    steps = [*_parents(study, budgets), *_merges(study), *_analysis(study, tuned), *_together(study)]
+    steps = [
+        *_parents(study, budgets),
+        *_scores(study),
+        *_merges(study),
+        *_analysis(study, tuned),
+        *_together(study),
+    ]
     return {step.name: step for step in steps}
 
 
@@ -145,10 +152,21 @@ def _merges(study: Study) -> list[Step]:
     return [_merge(study, name, methods) for name, methods in made.items()]
 
 
+def _scores(study: Study) -> list[Step]:
+    """The step that makes scores of entries, where a method or a search asks for some."""
+    paths = RunPaths(study)
+    if not scores_wanted(study):
+        return []
+    return [
+        _step(paths, "importance", "02_merge/00_importance", [paths.importance], ("base", "sft"), 10, True)
+    ]
+
+
 def _merge(study: Study, name: str, methods: list[str]) -> Step:
     paths, notebook = RunPaths(study), find(name).notebook
     afters = [after.name for m in methods if (after := find(m).after)]
     needs = (*PARENTS, *(maker(study, after) for after in afters))
+    needs += ("importance",) if any(kinds_of_method(study, m) for m in methods) else ()
     folders, cost = [paths.merge(m) for m in methods], sum(find(m).cost for m in methods)
     values = {"method": name} if notebook == ANY_METHOD else {}
     return _step(paths, name, notebook, folders, needs, cost, True, **values)

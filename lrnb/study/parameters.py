@@ -131,7 +131,7 @@ class Study(BaseModel):
 
     # merging: methods of lrnb/merging/methods, and what is tried on dev for each; one candidate is chosen
     methods: list[str] = ["average", "task_arithmetic", "ties", "ties_sv"]  # which merges are made
-    search: dict[str, dict[str, list[float]]] = {}  # METHOD: {OPTION: [values]}, over the four below
+    search: dict[str, dict[str, list[float | str]]] = {}  # METHOD: {OPTION: [values]}, over the four below
     alphas: list[float] = [0.3, 0.5, 0.7]  # CT's share in the weighted average
     lams: list[float] = [0.5, 0.75, 1.0]  # factor on task vectors: task arithmetic, TIES
     densities: list[float] = [0.2, 0.5, 0.8]  # share of entries kept by trimming, (0, 1]
@@ -140,6 +140,7 @@ class Study(BaseModel):
     vocabulary: Literal["owner", "refuse", "base", "body=ct", "body=sft", "body=base"] = (
         "owner"  # if they differ
     )
+    importance_rows: int = Field(256, ge=1)  # English rows that scores of entries are made from
     keep: Literal["all", "chosen", "scores"] = (
         "chosen"  # merges that stay on disk: all, the paper's four, or none; all: CT's resume points, too
     )

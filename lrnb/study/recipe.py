@@ -40,7 +40,7 @@ def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     return TypeAdapter(dict[str, Any]).dump_python(known, mode="json") | stored
 
 
-def searches(study: Study) -> dict[str, dict[str, list[float]]]:
+def searches(study: Study) -> dict[str, dict[str, list[float | str]]]:
     """What is tried on dev for each method of the study, apart from the lists that all share."""
     return {name: study.search.get(name, {}) for name in study.methods}
 

@@ -90,6 +90,11 @@ class RunPaths:
     def scores(self) -> Path:
         return self.lang / "scores"
 
+    @property
+    def importance(self) -> Path:
+        """Scores of entries that merges read, a folder a kind."""
+        return self.lang / "importance"
+
     def scored(self, group: str) -> Path:
         """Scores of `parents` or `merged`, which the stage `scores` reads."""
         return self.lang / "scored" / group
@@ -334,6 +339,7 @@ MAKERS = {
     "ties": "02_merge/02_ties",
     "ties_sv": "02_merge/03_ties_sv",
     "merge": "02_merge/any_method",  # of a method that has no notebook of its own
+    "importance": "02_merge/00_importance",
     "parents": "02_merge/04_evaluate",
     "merged": "02_merge/04_evaluate",
     "scores": "03_analysis/01_scores",

@@ -1,3 +1,6 @@
+from .entry_scores import make_scores as make_scores
+from .entry_scores import score_shares as score_shares
+from .entry_scores import scores_wanted as scores_wanted
 from .for_languages import choose_for_languages as choose_for_languages
 from .for_languages import languages_together as languages_together
 from .for_languages import parents_together as parents_together

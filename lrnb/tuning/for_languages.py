@@ -21,6 +21,7 @@ from lrnb.study.files import atomic_file
 from lrnb.study.parameters import Study, read_yaml, validate
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.on_dev import (
     Dev,
@@ -32,6 +33,7 @@ from lrnb.tuning.on_dev import (
     open_scorer,
     parent_folders,
     score_on_dev,
+    values_of_row,
 )
 from lrnb.tuning.search import (
     candidate_grid,
@@ -89,17 +91,19 @@ def choose_for_languages(study: Study, method: str, dev_score: DevScore | None =
     after = find(method).after
     inputs = [RunPaths(study).base, RunPaths(study).sft, *(RunPaths(one).ct() for one in studies)]
     inputs += [folder / after.name] if after else []
+    inputs += [RunPaths(studies[-1]).importance] if kinds_of_method(study, method) else []
     with Stage(folder / method, method, study.declared(), inputs) as stage:
         dev_score, tables = dev_score or scorer_together(studies), []
+        place = scores_place(RunPaths(studies[-1]))
         total = len(candidate_grid(study, method)) * len(study.ct_budgets)
         with Progress(method, total, "candidates") as progress:
             for budget in study.ct_budgets:
                 fixed = _fixed(study, method, budget, folder)
                 table = _scored(study, studies, method, budget, fixed, dev_score, progress)
                 best = table[table["chosen"]].iloc[0]
-                own = fixed | {name: float(best[name]) for name in candidates(study, method)}
+                own = fixed | values_of_row(best, candidates(study, method))
                 parents, given = parents_together(studies, budget), for_languages(own, langs)
-                kept = keep_merge(study, method, budget, parents, stage.draft, given)
+                kept = keep_merge(study, method, budget, parents, stage.draft, given, place)
                 stage.facts[str(budget)] = own | kept
                 tables.append(table)
         choices = pd.concat(tables, ignore_index=True)
@@ -113,7 +117,8 @@ def merge_together(study: Study, method: str, budget: int) -> Path | Unwritten:
     studies, langs = studies_together(study), languages_together(study)
     stage = RunPaths(study).together(langs) / "merge" / method
     parents = functools.partial(parents_together, studies, budget)
-    return kept_merge(study, method, budget, stage, parents, lambda one: merged_like(studies[0]))
+    place = scores_place(RunPaths(studies[-1]))
+    return kept_merge(study, method, budget, stage, parents, lambda one: merged_like(studies[0]), place)
 
 
 def _fixed(study: Study, method: str, budget: int, folder: Path) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _fixed(study: Study, method: str, budget: int, folder: Path) -> dict[str, An
     if after and names:
         table = pd.read_csv(current(folder / after.name) / "choices.csv")
         best = table[(table["ct_tokens"] == budget) & table["chosen"]].iloc[0].to_dict()
-    return settings(study, method) | {name: float(best[name]) for name in names}
+    return settings(study, method) | values_of_row(best, names)
 
 
 def _scored(
@@ -133,11 +138,13 @@ def _scored(
     langs, grid = languages_together(study), grid_size(study, method)
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(RunPaths(study).base, parents_together(studies, budget), **how)
+    place = scores_place(RunPaths(studies[-1]))
     head = {"preset": study.preset, "lang": "+".join(langs), "method": method, "ct_tokens": budget}
     rows = []
     for options in candidate_grid(study, method):
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
-        dev = dev_score(merge_state(method, vectors, **for_languages(fixed | options, langs)))
+        given = with_scores(method, for_languages(fixed | options, langs), place)
+        dev = dev_score(merge_state(method, vectors, **given))
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
         progress.update(1)

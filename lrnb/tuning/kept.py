@@ -18,6 +18,7 @@ from lrnb.scoring.unwritten import Unwritten
 from lrnb.study.files import write_text
 from lrnb.study.parameters import Study, budget_name
 from lrnb.study.stages import RunPaths, current, fingerprint
+from lrnb.tuning.entry_scores import Place, folders_of, with_scores
 from lrnb.tuning.search import stays_on_disk
 
 NOTE = "in_memory.json"  # {budget: {"options", "vocabulary", "models": {label: fingerprint}}}
@@ -25,14 +26,25 @@ Folders = Mapping[str, Path]
 
 
 def keep_merge(
-    study: Study, method: str, budget: int, parents: Folders, draft: Path, options: Mapping[str, Any]
+    study: Study,
+    method: str,
+    budget: int,
+    parents: Folders,
+    draft: Path,
+    options: Mapping[str, Any],
+    place: Place,
 ) -> dict[str, Any]:
-    """Write the merge into `<draft>/<budget>`, or a line into the draft's note; returns facts to keep."""
+    """Write the merge into `<draft>/<budget>`, or a line into the draft's note; returns facts to keep.
+
+    place: where scores lie that it reads.
+    """
+    given = with_scores(method, options, place)
     name, base = budget_name(budget), RunPaths(study).base
     if stays_on_disk(study, method):
-        how: dict[str, Any] = {"threads": study.threads, "vocabulary": study.vocabulary, **options}
+        how: dict[str, Any] = {"threads": study.threads, "vocabulary": study.vocabulary, **given}
         return {"report": merge_checkpoints(method, base, parents, draft / name, **how)}
     marks = {label: fingerprint(path) for label, path in {"base": base, **parents}.items()}
+    marks |= {label: fingerprint(path) for label, path in folders_of(given.get("importance")).items()}
     line = {"options": dict(options), "vocabulary": study.vocabulary, "models": marks}
     write_text(draft / NOTE, json.dumps(_noted(draft) | {name: line}, indent=1))
     return {"in_memory": True}
@@ -45,11 +57,12 @@ def kept_merge(
     stage: Path,
     parents: Callable[[], Folders],
     like: Callable[[Study], Path],
+    place: Place,
 ) -> Path | Unwritten:
     """The merge that the finished `stage` chose: its folder, or one that is made when it is asked for.
 
     parents: gives those of the merge; like: a folder with the architecture and tokenizer of a study's merges.
-    UserError where the stage is missing, stale, or has none for this budget.
+    place: as in `keep_merge`. UserError where the stage is missing, stale, or has none for this budget.
     """
     noted, name = _noted(current(stage)), budget_name(budget)
     if not noted:
@@ -60,9 +73,10 @@ def kept_merge(
         )
     line, base, folders = noted[name], RunPaths(study).base, parents()
     how: dict[str, Any] = {"threads": study.threads, "vocabulary": line["vocabulary"], "method": method}
+    options = with_scores(method, line["options"], place)
 
     def make() -> dict[str, Any]:
-        return merge_state(method, TaskVectors(base, folders, **how), **line["options"])
+        return merge_state(method, TaskVectors(base, folders, **how), **options)
 
     return Unwritten(like(study.model_copy(update={"vocabulary": line["vocabulary"]})), make)
 

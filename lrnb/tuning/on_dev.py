@@ -9,12 +9,13 @@ how many the grid had, and which one is the declaration's default.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from lrnb.checkpoints.alignment import align
 from lrnb.checkpoints.opening import open_source
@@ -27,6 +28,7 @@ from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current, require
 from lrnb.tasks import loading
+from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.search import (
     candidate_grid,
@@ -70,23 +72,30 @@ DevScore = Callable[[Mapping[str, np.ndarray]], Dev]
 def mark_chosen(rows: pd.DataFrame, options: list[str]) -> pd.DataFrame:
     """Add `tied` (candidates sharing the best dev score) and `chosen` (True once).
 
-    Among equals the one nearest the middle of the grid wins, then the first.
+    Among equals the one nearest the middle of the grid's numbers wins, then the first.
     """
     best = rows["dev_score"] >= rows["dev_score"].max() - 1e-9
-    away = sum((rank - (rank.max() / 2)).abs() / max(rank.max(), 1) for rank in _ranks(rows, options))
+    none = pd.Series(0.0, rows.index)
+    ranks = _ranks(rows, options)
+    away = sum(((rank - (rank.max() / 2)).abs() / max(rank.max(), 1) for rank in ranks), none)
     winner = away[best].idxmin()
     return rows.assign(tied=int(best.sum()), chosen=rows.index == winner)
 
 
 def _ranks(rows: pd.DataFrame, options: list[str]) -> list[pd.Series]:
-    return [rows[name].rank(method="dense") - 1 for name in options]
+    return [rows[name].rank(method="dense") - 1 for name in options if is_numeric_dtype(rows[name])]
 
 
 def fixed_options(study: Study, method: str, budget: int) -> dict[str, Any]:
     """Options that are not searched; some come from what the method before this one chose at `budget`."""
     after, names = find(method).after, taken_over(study, method)
     best = chosen(RunPaths(study), after.name, budget) if after and names else {}
-    return settings(study, method) | {name: float(best[name]) for name in names}
+    return settings(study, method) | values_of_row(best, names)
+
+
+def values_of_row(row: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
+    """These options from a row of choices.csv: numbers, and words where a choice is searched."""
+    return {name: row[name] if isinstance(row[name], str) else float(row[name]) for name in names}
 
 
 def chosen(paths: RunPaths, method: str, budget: int) -> pd.Series:
@@ -148,9 +157,9 @@ def score_candidates(
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(paths.base, parent_folders(paths, budget), **how)
     head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
-    rows, grid = [], grid_size(study, method)
+    rows, grid, place = [], grid_size(study, method), scores_place(paths)
     for options in candidate_grid(study, method):
-        dev = dev_score(merge_state(method, vectors, **fixed, **options))
+        dev = dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
@@ -165,6 +174,7 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
     """
     paths, names, after = RunPaths(study), list(candidates(study, method)), find(method).after
     inputs = [paths.base, paths.ct(), paths.sft, *([paths.merge(after.name)] if after else [])]
+    inputs += [paths.importance] if kinds_of_method(study, method) else []
     check_search(study)
     for budget in study.ct_budgets:  # what is missing is said before anything is computed
         parent_folders(paths, budget), fixed_options(study, method, budget)
@@ -177,9 +187,10 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
             ]
         for budget, table in zip(study.ct_budgets, tables, strict=True):
             best = table[table["chosen"]].iloc[0]
-            options: dict[str, Any] = {name: float(best[name]) for name in names}
+            options = values_of_row(best, names)
             own, parents = fixed_options(study, method, budget) | options, parent_folders(paths, budget)
-            stage.facts[str(budget)] = options | keep_merge(study, method, budget, parents, stage.draft, own)
+            kept = keep_merge(study, method, budget, parents, stage.draft, own, scores_place(paths))
+            stage.facts[str(budget)] = options | kept
         choices = pd.concat(tables, ignore_index=True)
         with atomic_file(stage.draft / "choices.csv") as temporary:
             choices.to_csv(temporary, index=False)
@@ -190,14 +201,15 @@ def chosen_merge(study: Study, method: str, budget: int) -> Path | Unwritten:
     """The merge that was chosen for `budget`, as `kept_merge` gives it. UserError where it is missing."""
     paths = RunPaths(study)
     parents = functools.partial(parent_folders, paths, budget)
-    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like)
+    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like, scores_place(paths))
 
 
 def merge_command(study: Study, method: str, budget: int) -> str:
     """The `lrnb merge` command of the chosen merge at `budget`, for a terminal."""
     paths, best = RunPaths(study), chosen(RunPaths(study), method, budget)
     known, names = find(method).fields(), searched(study, method)
-    options = fixed_options(study, method, budget) | {name: float(best[name]) for name in names}
+    options = fixed_options(study, method, budget) | values_of_row(best, names)
+    options = with_scores(method, options, scores_place(paths))
     folders = [f"--model {name}={folder}" for name, folder in parent_folders(paths, budget).items()]
     given = [f"--{known[name].flag or name.replace('_', '-')} {value}" for name, value in options.items()]
     given += [f"--vocabulary {study.vocabulary}"] if study.vocabulary != "refuse" else []

@@ -51,25 +51,36 @@ def searched(study: Study, method: str) -> list[str]:
     return [name for name in how.fields() if name in how.searched() or name in given]
 
 
-def candidates(study: Study, method: str) -> dict[str, list[float]]:
+def candidates(study: Study, method: str) -> dict[str, list[Any]]:
     """The values of every option that is searched. UserError for an empty list or a value out of range."""
     known = find(method).fields()
     return {name: _values(study, method, name, known[name]) for name in searched(study, method)}
 
 
+def choices_of(study: Study, method: str) -> dict[str, list[str]]:
+    """The words that are tried for the options of a method that are choices; only `search` names such."""
+    known, given = find(method).fields(), study.search.get(method, {})
+    names = [name for name in searched(study, method) if name in given and known[name].kind == "choice"]
+    return {name: _values(study, method, name, known[name]) for name in names}
+
+
 def _searchable(method: str, name: str, known: dict[str, Option]) -> None:
-    able = [option for option, spec in known.items() if _able(spec)]
+    able = [option for option, spec in known.items() if _able(option, spec)]
     if name not in able:
         hint = did_you_mean(name, able)
         raise UserError(f"search: {method} has no option {name!r} to search; it has {', '.join(able)}{hint}")
 
 
-def _able(spec: Option) -> bool:
-    """A number for all parents, and none that is off by default and only stands in another one's place."""
+def _able(name: str, spec: Option) -> bool:
+    """A choice that the study does not make for all methods; or a number for all parents, and none that is
+    off by default and only stands in another one's place.
+    """
+    if spec.kind == "choice":
+        return name not in Study.model_fields
     return spec.kind == "number" and not spec.named and (bool(spec.search) or spec.default is not None)
 
 
-def _values(study: Study, method: str, name: str, spec: Option) -> list[float]:
+def _values(study: Study, method: str, name: str, spec: Option) -> list[Any]:
     own = study.search.get(method, {}).get(name)
     where = f"search: {method}: {name}" if own is not None or not spec.parameter else spec.parameter
     if own is None:  # a notebook declares the lists that it needs
@@ -78,8 +89,12 @@ def _values(study: Study, method: str, name: str, spec: Option) -> list[float]:
     if not values:
         raise UserError(f"{where}: the list is empty; give at least one value, or leave the line out")
     if twice := [value for value in values if values.count(value) > 1]:
-        raise UserError(f"{where}: {twice[0]:g} is there twice; give each value once")
+        raise UserError(f"{where}: {_told(twice[0])} is there twice; give each value once")
     return [spec.read(where, value) for value in values]
+
+
+def _told(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def candidate_grid(study: Study, method: str) -> list[dict[str, Any]]:
@@ -115,7 +130,11 @@ def is_default(study: Study, method: str, options: dict[str, Any]) -> bool:
     """
     known = find(method).fields()
     names = {*searched(study, method), *taken_over(study, method)}
-    return all(name not in options or isclose(options[name], known[name].start) for name in names)
+    return all(name not in options or _is_start(known[name], options[name]) for name in names)
+
+
+def _is_start(spec: Option, value: float | str) -> bool:
+    return value == spec.default if isinstance(value, str) else isclose(value, spec.start)
 
 
 def taken_over(study: Study, method: str) -> tuple[str, ...]:
@@ -203,4 +222,5 @@ def check_methods(study: Study) -> None:
                 raise UserError(f"methods: {method} starts from the choice of {how.after.name}; add it")
             chosen = candidates(study, how.after.name)
             first |= {name: chosen[name][0] for name in taken_over(study, method)}
-        how.settle(PARENTS, settings(study, method) | first)
+        given = settings(study, method) | first
+        how.settle(PARENTS, given | {"importance": kind} if (kind := how.needs(given)) else given)

@@ -43,7 +43,7 @@ by deltas 2, 1 and 5, SFT wins 4:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -242,6 +242,11 @@ def losses(taus: Sequence[np.ndarray], ballot: Ballot) -> np.ndarray:
     return formulas.discarded(taus[ballot.own], gamma) & formulas.conflict(taus)
 
 
+def _needs(options: Mapping[str, Any]) -> str:
+    rule = str(options.get("reserve_by"))
+    return rule if rule in KINDS else ""
+
+
 def _from_mergekit(given: dict[str, Any], parents: Sequence[str]) -> dict[str, Any]:
     """Where nobody is named, the one model that is called like sft is protected."""
     likely = [name for name in parents if "sft" in name.lower()]
@@ -259,5 +264,6 @@ METHOD = Method(
     after=ties.METHOD,
     notebook="02_merge/03_ties_sv",
     cost=20,
+    needs=_needs,
     mergekit=replace(ties.KIT, name="ties_sv", translate=_from_mergekit),
 )

@@ -1,0 +1,101 @@
+"""The scores that merges of a study read beside its models (`lrnb importance`): which, where, their stage.
+
+A method's declaration says which kind it needs with which options; a study that tries none has no such stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrnb.checkpoints.importance import KINDS
+from lrnb.checkpoints.opening import open_source
+from lrnb.errors import UserError
+from lrnb.merging.layers import layer_of
+from lrnb.merging.methods import find
+from lrnb.study.parameters import Study
+from lrnb.study.progress import Progress
+from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.tasks.rows import sft_examples
+from lrnb.tuning.search import choices_of
+
+Place = Callable[[str], Any]  # a kind of scores -> what a merge takes as `importance`
+
+
+def kinds_of_method(study: Study, method: str) -> list[str]:
+    """The kinds of scores that some candidate of a method reads."""
+    lists = choices_of(study, method)
+    tried = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    found = {find(method).needs(options) for options in tried}
+    return [kind for kind in KINDS if kind in found]
+
+
+def scores_wanted(study: Study) -> list[str]:
+    """The kinds of scores that some merge of the study reads. UserError where there are no rows for them."""
+    found = {kind for method in study.methods for kind in kinds_of_method(study, method)}
+    if found and not study.sft_mix:
+        raise UserError(
+            f"sft_mix is empty, and {' and '.join(sorted(found))} take English rows of its tasks; give some: "
+            "--set 'sft_mix={topic: 400}', or leave that search out"
+        )
+    return [kind for kind in KINDS if kind in found]
+
+
+def with_scores(method: str, options: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """The options of a merge, and where the scores lie that it reads with them."""
+    kind = find(method).needs(options)
+    return dict(options) | ({"importance": place(kind)} if kind else {})
+
+
+def folders_of(importance: Any) -> dict[str, Path]:
+    """The folders that a merge's option `importance` names, by labels of their own."""
+    return {"scores": Path(importance)} if importance else {}
+
+
+def scores_place(paths: RunPaths) -> Place:
+    """Of merges of one language. UserError, when it is asked, where the stage is missing or stale."""
+    return lambda kind: str(current(paths.importance) / kind)
+
+
+def importance_examples(study: Study) -> list[dict[str, str]]:
+    """About `importance_rows` of SFT's English examples, as many of each task."""
+    each, root = study.importance_rows // len(study.sft_mix), RunPaths(study).data_root
+    return [
+        row
+        for task, n in study.sft_mix.items()
+        for row in sft_examples(task, min(max(each, 1), n), root, study.seed)
+    ]
+
+
+def score_folder(study: Study, kind: str, out: Path, progress: Callable[[int], None] | None = None) -> Any:
+    """Write SFT's scores of one kind into the folder `out`; returns its facts; imports torch."""
+    from lrnb.training.importance import importance
+
+    how: dict[str, Any] = {"max_len": study.sft_max_len, "device": study.device, "progress": progress}
+    return importance(kind, RunPaths(study).sft, importance_examples(study), out, **how)
+
+
+def make_scores(study: Study) -> dict[str, dict[str, Any]]:
+    """The whole stage: a folder of scores for every kind that the study wants; returns {kind: facts}."""
+    paths, kinds = RunPaths(study), scores_wanted(study)
+    facts: dict[str, dict[str, Any]] = {}
+    with Stage(paths.importance, "importance", study.declared(), [paths.sft]) as stage:
+        for kind in kinds:
+            with Progress(kind, len(importance_examples(study)), "rows") as progress:
+                facts[kind] = score_folder(study, kind, stage.draft / kind, progress.update)
+        stage.facts.update(facts)
+    return facts
+
+
+def score_shares(folder: Path) -> dict[str, float]:
+    """{group of tensors: percent of the sum of all |scores| in it}; layers by number, all else by name."""
+    scores, sums = open_source(folder, finite=False), dict[str, float]()
+    for name in (name for name in scores if name not in scores.aliases):
+        layer = layer_of(name)
+        group = f"layer {layer}" if layer >= 0 else name
+        sums[group] = sums.get(group, 0.0) + float(np.abs(scores[name]).sum(dtype=np.float64))
+    return {group: 100 * total / (sum(sums.values()) or 1.0) for group, total in sums.items()}
