@@ -63,10 +63,19 @@ def _rows(path: Path) -> list[dict[str, Any]]:
                 f"{path}:{number}: lacks {lacks}: not of lm-evaluation-harness, or of an early one. Run it "
                 "again with --log_samples, or give another file"
             )
+        if not _is_listed(row["metrics"]) or not isinstance(row.get("doc_id", 0), int | str):
+            raise UserError(
+                f"{path}:{number}: metrics is no list of names, or doc_id no number: a damaged file. Run "
+                "the harness again with --log_samples"
+            )
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: has no samples. Run the harness again with --log_samples")
     return rows
+
+
+def _is_listed(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 def _choice(rows: list[dict[str, Any]], task: str, path: Path, wanted: Wanted) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrnb.checkpoints.owner import default_owner
 from lrnb.checkpoints.reading import EMBEDDINGS, HEAD, Checkpoint
 from lrnb.checkpoints.rows import Rows, picked
 from lrnb.checkpoints.tokens import (
@@ -33,6 +34,7 @@ from lrnb.errors import UserError
 TABLES = (*EMBEDDINGS, HEAD, "embed_in.weight", "embed_out.weight", "word_embeddings.weight", "lm_head.bias")
 POLICIES = "refuse, owner, base or body=NAME"
 BODY = "body="
+PADDING = "the same but for padding"  # what facts call the policy where none is asked for
 REMEDY = (
     "Give --vocabulary owner (vocabulary='owner': every token keeps a row, rows are matched by token text), "
     "base (the base's tokens alone) or body=NAME (embeddings and head of one model)"
@@ -112,8 +114,9 @@ def align(method: str, given: Given, vocabulary: str = "refuse", tokenizer: str 
     """How the vocabularies of `given` ({model: tensors}, the base or its stand-in first) become one.
 
     vocabulary: `POLICIES`; tokenizer: whose is to be written under `owner`. None where all have the same
-    tokens at the same ids and as many rows. Only checkpoints have tokens. UserError, naming the first
-    token_differences, where they differ and the policy is refuse; and where rows cannot be matched.
+    tokens at the same ids and as many rows. Only checkpoints have tokens. Where rows without a token alone
+    differ they are those of the tokenizer's model, under every policy. UserError, naming the first
+    token_differences, where tokens differ and the policy is refuse; and where rows cannot be matched.
     """
     check_policy(method, vocabulary, list(given), tokenizer)
     if vocabulary.startswith(BODY):
@@ -128,12 +131,15 @@ def align(method: str, given: Given, vocabulary: str = "refuse", tokenizer: str 
     models = [replace(model, tokens=read_tokens(model.tensors.folder)) for model in models]
     if same_rows and not any(_differing(models[0], model) for model in models[1:]):
         return None
-    if vocabulary == "refuse":
+    same = all(model.tokens and not _differing(models[0], model) for model in models)
+    if vocabulary == "refuse" and not same:
         raise UserError(_refusal(method, models))
     for model in models:
         if model.tokens is None:
-            raise UserError(_without_tokens(method, model))
-    return _matched(method, models, vocabulary, tokenizer)
+            raise UserError(f"{method}: {_without_tokens(model)}")
+    if same:  # nothing but padding differs, so that nothing is to be chosen
+        tokenizer = tokenizer or default_owner(models[0].label, {m.label: m.tensors for m in models})
+    return _matched(models, vocabulary if vocabulary != "refuse" else PADDING, tokenizer)
 
 
 def not_compared(given: Given) -> list[str]:
@@ -170,9 +176,7 @@ def _refusal(method: str, models: Sequence[_Model]) -> str:
         head = f"{method}: {name!r} is {shapes}: " if first.rows != other.rows else f"{method}: "
         if None in (first.tokens, other.tokens):
             blind = other if first.tokens else first
-            return f"{head}their vocabularies differ. {_without_tokens(method, blind)}"
-        if not found:
-            return f"{head}the tokens are the same, the rows without a token are not. {REMEDY}"
+            return f"{head}their vocabularies differ. {_without_tokens(blind)}"
         more = f", and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
         return (
             f"{head}the vocabularies differ at {len(found):,} ids ({first.label} | {other.label}): "
@@ -181,9 +185,9 @@ def _refusal(method: str, models: Sequence[_Model]) -> str:
     raise AssertionError("nothing differs")
 
 
-def _without_tokens(method: str, model: _Model) -> str:
+def _without_tokens(model: _Model) -> str:
     return (
-        f"{method}: {model.tensors.folder} has no tokenizer.json, which rows are matched by. Copy its own "
+        f"{model.tensors.folder} has no tokenizer.json, which rows are matched by. Copy its own "
         "there (AutoTokenizer.from_pretrained(...).save_pretrained(...) makes one), or give "
         "--vocabulary body=NAME"
     )
@@ -204,7 +208,7 @@ def _body(given: Given, vocabulary: str) -> Alignment:
     return Alignment(name, tables, merged, kept, given, {}, facts)
 
 
-def _matched(method: str, models: Sequence[_Model], vocabulary: str, tokenizer: str) -> Alignment:
+def _matched(models: Sequence[_Model], vocabulary: str, tokenizer: str) -> Alignment:
     """Rows by token text."""
     owner = _owner(models, vocabulary, tokenizer)
     assert owner.tokens

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.checkpoints.layouts import bare_names
 from lrnb.checkpoints.reading import Checkpoint, is_float, same_bits
+from lrnb.checkpoints.trial import opening_fault
 from lrnb.errors import UserError
 
 ONCE = (
@@ -16,7 +18,6 @@ ONCE = (
     "AutoModelForCausalLM as M; M.from_pretrained('DIR', dtype='auto').save_pretrained('NEW')\", copy its "
     "tokenizer files, and give NEW"
 )
-PREFIX = re.compile(r"^((base_model|language_model|model|module|transformer|_orig_mod)\.)+")
 PACKED = re.compile(r"(experts)\..*|(gate_up|gate|up)_proj\..*|(qkv|q|k|v)_proj\..*|W_pack\..*")
 
 
@@ -34,7 +35,7 @@ def compare(
     for label, model in models.items():
         _compare_tying(method, base, first, label, model, aliases)
         copies = set(aliases) | (set(model.aliases) if isinstance(model, Checkpoint) else set())
-        _compare_names(method, set(base) - copies, first, label, set(model) - copies)
+        _compare_names(method, (first, base), (label, model), copies)
         for name in sorted(set(base) - copies):
             _compare_tensor(f"{method}: {name!r}", base[name], first, label, model[name])
 
@@ -71,11 +72,14 @@ def _compare_tying(
             )
 
 
-def _compare_names(method: str, ours: set[str], first: str, label: str, theirs: set[str]) -> None:
+def _compare_names(method: str, one: tuple[str, Any], other: tuple[str, Any], copies: set[str]) -> None:
+    (first, base), (label, model) = one, other
+    ours, theirs = set(base) - copies, set(model) - copies
     for names, there, here in ((ours - theirs, first, label), (theirs - ours, label, first)):
         if names and (odd := _other_layout(ours, theirs)):
             raise UserError(
-                f"{method}: {label} is laid out otherwise than {_the(first)} in its files ({odd}). {ONCE}"
+                f"{method}: {label} is laid out otherwise than {_the(first)} in its files ({odd}). "
+                f"{_way_out(label, model)}"
             )
         if names:
             raise UserError(
@@ -84,9 +88,19 @@ def _compare_names(method: str, ours: set[str], first: str, label: str, theirs: 
             )
 
 
+def _way_out(label: str, model: Any) -> str:
+    """To save it anew, where transformers reads it: it fills what it does not find with random numbers."""
+    if isinstance(model, Checkpoint) and (fault := opening_fault(model)):
+        return (
+            f"transformers does not read it ({fault}), so saving it anew would not help: give {label} as "
+            "save_pretrained wrote it where it was trained"
+        )
+    return ONCE
+
+
 def _other_layout(ours: set[str], theirs: set[str]) -> str:
     """How two sets of names differ that are of one model by prefix or packing; "" where they are not."""
-    a, b = ({PREFIX.sub("", name): name for name in names} for names in (ours, theirs))
+    a, b = bare_names(ours), bare_names(theirs)
     if set(a) == set(b):
         odd = min(key for key in a if a[key] != b[key])
         return f"{a[odd]!r} against {b[odd]!r}"

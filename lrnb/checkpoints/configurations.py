@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrnb.checkpoints.reading import Checkpoint
@@ -33,18 +33,36 @@ def compare_configs(method: str, models: Mapping[str, Checkpoint], first: str = 
     """A warning for every setting in which a model's configuration is not that of `first`, whose is written.
 
     UserError where kind or numbers of heads differ: equal shapes mean other things then. A setting that only
-    one of the two names is not compared: the other has its kind's default.
+    one of the two names is not compared here: `left_to_defaults`.
     """
     found, ours = [], settings_of(models[first].config)
     for label, theirs in {k: settings_of(x.config) for k, x in models.items() if k != first}.items():
         for names in ((KIND,), *HEADS):
             _refuse_other(method, names, first, ours, label, theirs)
-        for what, one, other in _differing(ours, theirs):
-            found.append(
-                f"{label}: {what} is {other} in its config.json and {one} in that of {first}; the merged "
-                f"model computes with that of {first}, its weights were trained with both"
-            )
+        found += [_told(label, first, *difference) for difference in _differing(ours, theirs)]
     return found
+
+
+def left_to_defaults(
+    first: str, config: Config, models: Mapping[str, Config], whole: Callable[[Config], Config]
+) -> list[str]:
+    """As `compare_configs`, for settings that one of two configurations leaves to its kind's default.
+
+    models: {label: its configuration}; whole: fills the defaults in.
+    """
+    found = []
+    for label, own in models.items():
+        said = {what for what, _, _ in _differing(settings_of(config), settings_of(own))}
+        every = _differing(settings_of(whole(config)), settings_of(whole(own)))
+        found += [_told(label, first, *one) for one in every if one[0] not in said]
+    return found
+
+
+def _told(label: str, first: str, what: str, one: Any, other: Any) -> str:
+    return (
+        f"{label}: {what} is {other} in its config.json and {one} in that of {first}; the merged "
+        f"model computes with that of {first}, its weights were trained with both"
+    )
 
 
 def settings_of(config: Config) -> dict[str, Any]:

@@ -12,15 +12,20 @@ import re
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from lrnb.checkpoints.configurations import left_to_defaults
+from lrnb.checkpoints.quantised import SETTINGS
 from lrnb.errors import UserError
+from lrnb.study.files import json_object
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "n_embd", "num_attention_heads", "n_head")
 WINDOW = "max_position_embeddings"
+ROLES = ("bos_token_id", "eos_token_id", "pad_token_id")
 NUMBER = re.compile(r"\d+")
 OTHER_SENSES = re.compile(r"image|audio|video|vision|soft_token|unused|reserved", re.IGNORECASE)
 Shapes = Mapping[str, Sequence[int]]
@@ -111,24 +116,41 @@ def quiet_transformers() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def try_opening(folder: Path, shapes: Shapes, home: str | Path, owner: str | Path) -> list[str]:
+def try_opening(
+    folder: Path, shapes: Shapes, home: str | Path, owner: str | Path, first: str = "base",
+    others: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[str]:  # fmt: skip
     """Opens what lies beside the weights, and weights of these shapes without values; notes on what it found.
 
     shapes: {name: shape}, as the files have them. home and owner: how messages call the folders that
-    configuration and tokenizer come from. No code of the folder runs. UserError where transformers does not
+    configuration and tokenizer come from; first: the model of that configuration, which those of `others` are
+    compared with. No code of the folder runs. UserError where transformers does not
     open it, where a weight is missing, left over or of another shape, and for ids beyond the rows.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     refuse_absurd(Path(home), config, shapes)
+    roles = {name: json_object(folder / name) for name in ("config.json", "generation_config.json")}
     with quiet_transformers():
         with openable(home, folder):
             model, facts = without_values(folder, shapes)
         odd = refuse_partial(home, set(model.state_dict()), facts)
+        unlike = left_to_defaults(first, config, others, _with_defaults)
         notes = [f"{len(odd)} weights have no place in the model, {odd[0]!r} first"] if odd else []
         rows = len(model.get_input_embeddings().weight)
         with openable(owner, folder):
-            ids = _ids(folder)
-    return notes + refuse_ids_beyond(owner, ids, rows)
+            ids = _ids(folder, owner)
+    refuse_roles_beyond(owner, roles, rows)
+    return unlike + notes + refuse_ids_beyond(owner, ids, rows)
+
+
+def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration as transformers completes it; as it is where transformers does not know the kind."""
+    from transformers import AutoConfig
+
+    kept = {key: value for key, value in config.items() if key not in ("model_type", *SETTINGS)}
+    with suppress(Exception):  # whatever a wrong setting makes it raise: the one that is written is refused
+        return AutoConfig.for_model(str(config["model_type"]), **kept).to_dict()
+    return config
 
 
 def plain_config(folder: Path) -> Any:
@@ -163,14 +185,48 @@ def without_values(folder: Path, shapes: Shapes) -> tuple[Any, Mapping[str, Any]
     )  # fmt: skip  # what does not match is refused by name
 
 
-def _ids(folder: Path) -> dict[str, int]:
-    """{token: id} of the tokenizer, special ones too; {} where the folder has none."""
+def _ids(folder: Path, owner: str | Path) -> dict[str, int]:
+    """{token: id} of the tokenizer, special ones too; {} where the folder has none.
+
+    UserError for a chat template that is no template.
+    """
     from transformers import AutoTokenizer
 
     if not any(folder.glob("*token*")) and not any(folder.glob("vocab*")) and not any(folder.glob("*.model")):
         return {}
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    _refuse_broken_templates(owner, tokenizer.chat_template or {})
     return dict(tokenizer.get_vocab())
+
+
+def _refuse_broken_templates(owner: str | Path, given: Any) -> None:
+    """given: a template, or {name: template}; each is compiled as transformers does it, none is rendered."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    for name, text in (given if isinstance(given, Mapping) else {"default": given}).items():
+        try:
+            _compile_jinja_template(text)
+        except Exception as error:  # jinja2's own, and what it raises for a text that is none
+            raise UserError(
+                f"{owner}: its chat template {name!r} fails ({str(error)[:200]}): a chat would end in an "
+                "error. Copy the model's own again, or take another model's (--tokenizer NAME)"
+            ) from None
+
+
+def refuse_roles_beyond(owner: str | Path, files: Mapping[str, Mapping[str, Any]], rows: int) -> None:
+    """UserError where an id that begins, ends or pads a text has no row. files: {name: its settings}."""
+    for name, settings in files.items():
+        for key in (key for key in ROLES if key in settings):
+            value = settings[key]
+            if odd := [x for x in (value if isinstance(value, list) else [value]) if _number(x) >= rows]:
+                raise UserError(
+                    f"{owner}: {key} of its {name} is {odd[0]}, beyond the {rows:,} rows of the embeddings. "
+                    "Give the id that its tokenizer has, or take another model's tokenizer (--tokenizer NAME)"
+                )
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def refuse_ids_beyond(owner: str | Path, ids: Mapping[str, int], rows: int) -> list[str]:

@@ -9,11 +9,12 @@ import contextlib
 import fnmatch
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lrnb.checkpoints.lora import ADAPTER, LORA, open_adapter
 from lrnb.checkpoints.reading import SAFETENSORS, Checkpoint, open_checkpoint, readable
+from lrnb.checkpoints.small_files import TEMPLATES
 from lrnb.checkpoints.torch_bin import BIN
 from lrnb.errors import UserError
 
@@ -37,17 +38,19 @@ def open_source(given: str | Path, *, base: str | Path | None = None, finite: bo
 def _open(given: str | Path, base: str | Path | None, finite: bool) -> Checkpoint:
     folder = _find_folder(given)
     there = [x for x in (SAFETENSORS, BIN) if (folder / x.index).exists() or any(folder.glob(x.pattern))]
+    _refuse_both(str(folder), [path.name for path in folder.iterdir()])
     if (folder / ADAPTER).is_file():
-        _refuse_both(str(folder), [path.name for x in there for path in folder.glob(x.pattern)])
         return open_adapter(folder, None if base is None else open_source(base))
     return open_checkpoint(folder, layout=(there or [SAFETENSORS])[0], finite=finite)
 
 
-def _refuse_both(given: str, weights: Iterable[str]) -> None:
+def _refuse_both(given: str, names: Collection[str]) -> None:
     """UserError for an adapter beside whole weights: transformers takes one, a reader may mean the other."""
-    if whole := sorted(weights):
+    whole = sorted(name for x in (SAFETENSORS, BIN) for name in fnmatch.filter(names, x.pattern))
+    own = [ADAPTER] if ADAPTER in names else [n for x in LORA for n in fnmatch.filter(names, x.pattern)]
+    if whole and own:
         raise UserError(
-            f"{given}: holds a LoRA adapter ({ADAPTER}) and a whole model ({whole[0]}), so it is not clear "
+            f"{given}: holds a LoRA adapter ({own[0]}) and a whole model ({whole[0]}), so it is not clear "
             "which is meant. Put the one that is to be merged into a folder of its own"
         )
 
@@ -109,13 +112,14 @@ def hub_files(repo: str, files: Iterable[str]) -> list[str]:
 
     UserError where it has no weights that can be opened, or an adapter beside whole ones.
     """
+    files = list(files)
     top = [name for name in files if "/" not in name]
-    if ADAPTER in top:
-        _refuse_both(repo, [name for x in (SAFETENSORS, BIN) for name in fnmatch.filter(top, x.pattern)])
+    templates = fnmatch.filter(files, f"{TEMPLATES}/*.jinja")
+    _refuse_both(repo, top)
     for layout in LORA if ADAPTER in top else (SAFETENSORS, BIN):
         if weights := fnmatch.filter(top, layout.pattern):
             texts = [n for n in top if n.endswith(HUB_FILES) or re.match("LICENSE|NOTICE|.*TERMS", n)]
-            return sorted({*weights, *texts})
+            return sorted({*weights, *texts, *templates})
     quantised = " It has GGUF files, which are not merged." if any(n.endswith(".gguf") for n in top) else ""
     raise UserError(
         f"{repo}: no safetensors and no pytorch_model*.bin in this repository.{quantised} {KINDS}"

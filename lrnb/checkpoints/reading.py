@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from lrnb.checkpoints.buffers import without_buffers
 from lrnb.checkpoints.quantised import quantised, refuse_quantised
 from lrnb.errors import UserError
+from lrnb.study.odd_files import AGAIN, refuse_odd_file
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {
@@ -35,8 +36,6 @@ DTYPES = {
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
 MIB = 1 << 20  # bytes
-AGAIN = "Copy or download the file again."
-POINTER = b"version https://git-lfs.github.com/spec/"
 ELSEWHERE = "Open it with lrnb.checkpoints.opening.open_source, as `lrnb merge` does."
 
 
@@ -240,17 +239,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}. {AGAIN}")
     return value
-
-
-def refuse_odd_file(path: Path) -> None:
-    """UserError for what is no file (a pipe would be waited for without end), or only says where one is."""
-    if not path.is_file():
-        links = "a link to nothing" if path.is_symlink() else "this file is missing"
-        kinds = {path.is_fifo(): "not a file, but a pipe", path.is_dir(): "not a file, but a folder"}
-        raise UserError(f"{path}: {kinds.get(True, links)}. {AGAIN}")
-    with open(path, "rb") as stream:
-        if stream.read(len(POINTER)) == POINTER:
-            raise UserError(f"{path}: a Git LFS pointer, not the file itself. Get it by `git lfs pull`")
 
 
 def _weight_files(folder: Path, layout: Layout) -> dict[Path, set[str] | None]:

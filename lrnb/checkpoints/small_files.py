@@ -16,6 +16,7 @@ from lrnb.checkpoints.quantised import without_settings
 from lrnb.checkpoints.reading import own_file, read_json, readable
 from lrnb.checkpoints.tokens import read_tokens
 from lrnb.study.files import TERMS, json_object
+from lrnb.study.odd_files import refuse_odd_files_of
 
 CONFIG, GENERATION, TEMPLATES = "config.json", "generation_config.json", "additional_chat_templates"
 TOKENIZER = (
@@ -72,6 +73,11 @@ def small_files(like: Path, owner: Path, dtype: str = "", tokenizer: Path | None
     if (end := end_id(home)) is not None:
         _end_answers(end, found)
     return found
+
+
+def refuse_odd_small_files(folder: Path) -> None:
+    """UserError for a pipe, a device or a Git LFS pointer among these files, whether they are used or not."""
+    refuse_odd_files_of(folder, (CONFIG, GENERATION, *TOKENIZER, *PROCESSORS, *TERMS, f"{TEMPLATES}/*.jinja"))
 
 
 def _own_settings(config: dict[str, Any], notes: list[str]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lrnb.checkpoints.reading import AGAIN, own_file, readable
+from lrnb.checkpoints.reading import own_file, readable
 from lrnb.errors import UserError
+from lrnb.study.odd_files import AGAIN
 
 TOKENIZER_FILE = "tokenizer.json"
 OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece*.model", "vocab.json", "vocab.txt")

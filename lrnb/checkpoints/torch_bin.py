@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints.reading import AGAIN, BFLOAT16, DTYPES, Layout
+from lrnb.checkpoints.reading import BFLOAT16, DTYPES, Layout
 from lrnb.errors import UserError
+from lrnb.study.odd_files import AGAIN
 
 OLDEST_TORCH = (2, 10)  # older unpicklers have known holes, weights_only or not
 KNOWN = {dtype.name for dtype in DTYPES.values()}  # torch names them alike

@@ -23,13 +23,15 @@ from typing import Any
 
 import lrnb
 from lrnb.checkpoints.openable import Shapes, try_opening
-from lrnb.checkpoints.small_files import SmallFiles
+from lrnb.checkpoints.reading import Checkpoint
+from lrnb.checkpoints.small_files import SmallFiles, small_files
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, json_object, remembered
 
 SECONDS = 120.0  # of waiting, for a model of usual size on a slow and busy machine
 EACH = 0.02  # seconds more for a tensor
 REMEMBERED = "openings.json"
+LOOKS = 2  # raise it when more is looked at: what was remembered before is asked again
 
 
 class Trial:
@@ -53,20 +55,28 @@ class Trial:
 
 @contextmanager
 def trial_opening(
-    files: SmallFiles, shapes: Shapes, home: Path, owner: Path, seconds: float = SECONDS
+    files: SmallFiles, shapes: Shapes, home: Path, owner: Path, seconds: float = SECONDS, **compared: Any
 ) -> Iterator[Trial]:
     """Begins to open a folder of these files and weights; see `try_opening` for the rest.
 
+    compared: `first` and `others` of that.
+
     What transformers is imported for already is opened here and now: UserError before the block begins.
     """
-    key = _key(files, shapes)
+    key = _key(files, shapes, compared)
     known = json_object(default_cache() / REMEMBERED).get(key)
     seconds += EACH * len(shapes)
     if isinstance(known, list):
         yield Trial(key, known, None, seconds)
         return
     with _laid_out(files) as folder:
-        ask = {"folder": folder, "shapes": shapes, "home": str(home), "owner": str(owner)}
+        ask = {
+            "folder": folder,
+            "shapes": shapes,
+            "home": str(home),
+            "owner": str(owner),
+            "compared": compared,
+        }
         if "transformers" in sys.modules:
             yield Trial(key, remembered(REMEMBERED, key, lambda: reply(ask)), None, seconds)
             return
@@ -76,6 +86,18 @@ def trial_opening(
         finally:
             process.kill()
             process.communicate()
+
+
+def opening_fault(model: Checkpoint) -> str:
+    """Why transformers does not open a model as it lies there; "" where it does."""
+    shapes = {name: tensor.shape for name, tensor in model.items()}
+    try:
+        files = small_files(model.folder, model.folder)
+        with trial_opening(files, shapes, model.folder, model.folder) as trial:
+            trial()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager
@@ -95,13 +117,13 @@ def _laid_out(files: SmallFiles) -> Iterator[str]:
 
 def reply(ask: Mapping[str, Any]) -> list[str]:
     """The notes on what is asked for."""
-    return try_opening(Path(ask["folder"]), ask["shapes"], ask["home"], ask["owner"])
+    return try_opening(Path(ask["folder"]), ask["shapes"], ask["home"], ask["owner"], **ask["compared"])
 
 
-def _key(files: SmallFiles, shapes: Shapes) -> str:
+def _key(files: SmallFiles, shapes: Shapes, compared: Mapping[str, Any]) -> str:
     texts = {name: sha256(content).hexdigest() for name, content in files.contents.items()}
     tools = [lrnb.__version__, *map(version, ("transformers", "tokenizers"))]
-    return digest([texts, {name: list(shape) for name, shape in shapes.items()}, tools])
+    return digest([LOOKS, texts, {name: list(shape) for name, shape in shapes.items()}, compared, tools])
 
 
 def _begin(ask: Mapping[str, Any]) -> subprocess.Popen:

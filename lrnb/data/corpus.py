@@ -95,7 +95,11 @@ def text_file(data_root: Path, lang: str) -> Path:
         raise UserError(
             f"{data_root / 'corpus'}: no text for {lang!r}. Put one of {kinds} there{_others(data_root)}"
         )
-    return there[0]
+    whole = [path for path in there if path.stat().st_size]
+    if len(whole) > 1:
+        names = " and ".join(path.name for path in whole)
+        raise UserError(f"{data_root / 'corpus'}: {names} are both text for {lang!r}; keep one of them")
+    return (whole or there)[0]
 
 
 def _others(data_root: Path) -> str:

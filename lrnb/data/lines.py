@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lrnb.errors import UserError
+from lrnb.study.odd_files import refuse_pointer
 
 BOM = "\ufeff"
+HALF = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # of a UTF-16 pair, written as if it were a character
 DEEPEST = 50  # lists and objects inside one another; what walks a value calls itself that often
 BEGINNINGS = {  # first bytes -> what the file is; what iconv calls it, or the ending of such a file's name
     b"\xff\xfe\x00\x00": ("UTF-32", "UTF-32"),
@@ -58,6 +61,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 def _opened(path: Path) -> IO[bytes]:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file; put a file there, or take it away")
+    refuse_pointer(path)
     return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
@@ -66,7 +70,7 @@ def _text(raw: bytes, path: Path, number: int) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _no_utf8(raw, path, number, f"byte 0x{raw[error.start]:02x}", "LATIN1") from None
+        raise _no_utf8(raw, path, number, *_other_form(raw, error.start)) from None
     if raw.count(0) * 50 > len(raw):  # spaces and marks are half zeros in UTF-16
         raise _no_utf8(raw, path, number, "a zero byte: UTF-16, or a damaged file", "UTF-16LE")
     if "\0" in text:
@@ -76,6 +80,15 @@ def _text(raw: bytes, path: Path, number: int) -> str:
         unix = f"tr '\\r' '\\n' < {path.name} > NEW"
         raise UserError(f"{path}: its lines end with carriage returns alone; convert it: {unix}")
     return text.removeprefix(BOM).removesuffix("\n").removesuffix("\r")
+
+
+def _other_form(raw: bytes, start: int) -> tuple[str, str]:
+    """What is wrong at a byte that is no UTF-8, and iconv's name for it: blanks of UTF-16 hold zeros."""
+    if b"\0" in raw:
+        return "a zero byte: UTF-16", "UTF-16LE" if raw.index(0) % 2 else "UTF-16BE"
+    if HALF.match(raw, start):
+        return "half a character, as of a text that was cut in UTF-16", "UTF-8 -c"
+    return f"byte 0x{raw[start]:02x}", "LATIN1"
 
 
 def _no_utf8(raw: bytes, path: Path, number: int, *found: str) -> UserError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.errors import UserError
+from lrnb.study.odd_files import refuse_pointer
 
 
 def column_values(path: Path, field: str) -> Iterator[Any]:
@@ -15,6 +16,7 @@ def column_values(path: Path, field: str) -> Iterator[Any]:
 
     try:
         if path.stat().st_size:
+            refuse_pointer(path)
             file = parquet.ParquetFile(path)
             _refuse_no_text(file.schema_arrow, field, path)
             for batch in file.iter_batches(columns=[field]):

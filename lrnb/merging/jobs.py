@@ -17,7 +17,7 @@ from lrnb.checkpoints.configurations import compare_configs
 from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.owner import default_owner, owner_notes, tokenizer_notes
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
-from lrnb.checkpoints.small_files import SmallFiles, small_files
+from lrnb.checkpoints.small_files import SmallFiles, refuse_odd_small_files, small_files
 from lrnb.checkpoints.trial import Trial, trial_opening
 from lrnb.checkpoints.vocabulary_files import fitted_files
 from lrnb.checkpoints.writing import Spec
@@ -110,6 +110,8 @@ def open_job(
         _check_apart(out, {Path(x).resolve() for x in sources.values() if Path(x).is_dir()})
     _check_out(out, force)
     opened = {label: open_source(where, base=base, finite=False) for label, where in sources.items()}
+    for model in opened.values():
+        refuse_odd_small_files(model.folder)
     _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
     parents = {label: opened[label] for label in models}
     first = "base" if how.base else next(iter(parents))
@@ -137,7 +139,7 @@ def open_job(
     recipe |= spoken_groups(own, vectors.parents) if own else options.recipe(vectors.parents)
     recipe |= {"dtype": dtype, "tokenizer": owner, "vocabulary": vocabulary}
     files = _files(vectors, opened[owner], dtypes)
-    notes = tokenizer_notes(owner, opened) + owner_notes(first, owner, opened) + files.notes
+    notes = vectors.notes + tokenizer_notes(owner, opened) + owner_notes(first, owner, opened) + files.notes
     return Job(
         how, options, out, vectors, dtypes, opened[owner].folder, files, notes, said, doubts, recipe, own
     )
@@ -155,7 +157,11 @@ def trial_of(job: Job) -> AbstractContextManager[Trial]:
     """What tries whether transformers opens the output, with the tokenizer that it gets."""
     assert isinstance(job.vectors.base, Checkpoint)
     shapes = {name: shape for name, (_, shape) in job.specs().items()}
-    return trial_opening(job.files, shapes, job.vectors.base.folder, job.owner)
+    models = job.vectors.models.items()
+    others = {label: model.config for label, model in models if isinstance(model, Checkpoint)}
+    return trial_opening(
+        job.files, shapes, job.vectors.base.folder, job.owner, first=job.vectors.first, others=others
+    )
 
 
 def _sources(method: Method, base: str | Path | None, models: Mapping[str, Any]) -> dict[str, str | Path]:

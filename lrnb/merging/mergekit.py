@@ -27,6 +27,7 @@ from lrnb.merging.mergekit_settings import Setting, Slice, Sliced, read_setting
 from lrnb.merging.mergekit_stand_ins import stand_in_for
 from lrnb.merging.methods import METHODS
 from lrnb.merging.registry import Method, Option
+from lrnb.study.odd_files import refuse_odd_file
 
 TOP = """
     merge_method base_model models slices parameters dtype out_dtype tokenizer_source tokenizer chat_template
@@ -363,6 +364,8 @@ class _Loader(yaml.SafeLoader):
 
 def _load(path: Path) -> dict[Any, Any]:
     try:
+        if path.exists():
+            refuse_odd_file(path)
         given = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}. Give a mergekit configuration") from None

@@ -19,6 +19,7 @@ import numpy as np
 from lrnb.checkpoints.alignment import align, not_compared
 from lrnb.checkpoints.bad_rows import bad_rows
 from lrnb.checkpoints.comparing import compare
+from lrnb.checkpoints.layouts import under_names_of, unwrapped
 from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, check_finite, is_float
 from lrnb.checkpoints.rows import GatheredRows, placed
@@ -80,6 +81,7 @@ class TaskVectors:
         self.base, self.aliases = _open(base)
         self.models = {label: _open(model)[0] for label, model in parents.items()}
         self.first = first
+        self.notes = self._same_names()
         given = {first: self.base, **self.models}
         self.alignment, self.doubts = align(method, given, vocabulary, tokenizer), not_compared(given)
         if self.alignment:
@@ -94,6 +96,14 @@ class TaskVectors:
         self.cuts: dict[tuple[Any, ...], Any] = {}  # filled by election.cuts
         self.tick: Callable[[int], Any] = lambda entries: None  # told how many entries were gone through
         self.workers = [worker(len(self.parents)) for _ in range(threads or cores())]
+
+    def _same_names(self) -> list[str]:
+        """All models under the base's names, where these differ by their prefix alone; notes on those."""
+        self.base, note = unwrapped(self.base)
+        self.aliases = self.base.aliases if note and isinstance(self.base, Checkpoint) else self.aliases
+        found = {label: under_names_of(self.base, model) for label, model in self.models.items()}
+        self.models = {label: model for label, (model, _) in found.items()}
+        return [text for text in (note, *(text for _, text in found.values())) if text]
 
     def alone(self, worker: Worker) -> TaskVectors:
         """The same vectors for one worker, so that others can work on other scopes."""

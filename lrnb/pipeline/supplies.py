@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 from lrnb.checkpoints.tokenizer_probe import refuse_endless
 from lrnb.checkpoints.vocabulary import pruned_sizes
 from lrnb.data import corpus, packing
+from lrnb.data.contamination import Items
 from lrnb.data.language_check import language_checks
 from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, remembered
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
+from lrnb.tasks.evaluation_items import items_of_study
 from lrnb.tasks.row_forms import any_rows
 from lrnb.tasks.task_file import TaskSpec, spec
 from lrnb.tasks.vocabulary_texts import data_texts, row_files
@@ -165,7 +167,7 @@ def read_text(study: Study, lang: str, dropped: Counter[str] | None = None) -> L
 def supply(study: Study, lang: str, needed: int) -> Supply:
     """The local text of a language. UserError where it is not there, or leaves less than `needed` tokens.
 
-    Cleaned, shuffled and without its held-out text as the step `corpus` does it, evaluation items apart.
+    Cleaned, shuffled and without its held-out text as the step `corpus` does it, but for items on the Hub.
     """
     path, tokenizer = corpus.text_file(RunPaths(study).data_root, lang), tokenizer_of(study.base_source)
     documents, whole = _cleaned(study, lang, path)
@@ -188,13 +190,30 @@ def _cleaned(study: Study, lang: str, path: Path) -> tuple[list[str], bool]:
     rules = (script, study.script_min_share, study.dedup_threshold)
     check = language_checks(study.language_check, {lang: script}).get(lang)
     texts = corpus.read_local(path.parents[1], lang)
-    documents = corpus.clean(texts, *rules, Counter(), language=check)
+    documents = corpus.clean(texts, *rules, Counter(), local_items(study), language=check)
     try:
         first, _ = corpus.first_documents(documents, COUNTED)
         return first, next(documents, None) is None
     except UserError as error:
         where = "" if str(error).startswith(str(path)) else f"{path}: "
         raise UserError(f"{where}{error}") from None
+
+
+def local_items(study: Study) -> Items | None:
+    """Evaluation items of local files, which cleaning drops; None where a file is wrong: told elsewhere."""
+    files = sorted(RunPaths(study).data_root.glob("eval/*/*/*"))
+    stamp = tuple((str(x), (s := x.stat()).st_size, s.st_mtime_ns) for x in files if x.is_file())
+    try:
+        return _items(study.model_dump_json(), stamp)
+    except UserError:
+        return None
+
+
+@functools.lru_cache(maxsize=2)
+def _items(study: str, stamp: tuple[tuple[str, int, int], ...]) -> Items:
+    """study: as JSON; stamp: what tells whether the files have changed."""
+    known = Study.model_validate_json(study)
+    return items_of_study(known, RunPaths(known).data_root, hub=False)
 
 
 def _too_little(

@@ -14,6 +14,7 @@ from typing import Any
 from lrnb.checkpoints.opening import open_source
 from lrnb.data.corpus import held_out
 from lrnb.errors import UserError
+from lrnb.study.odd_files import refuse_odd_file
 
 BYTES = 500  # of each text, half a second for a model of 270M parameters on two cores
 PROMPT = 60  # characters that the answer goes on from
@@ -42,6 +43,8 @@ def texts_for(asked: str, sources: Iterable[str | Path]) -> dict[str, str]:
 
 def _of_file(path: Path) -> str:
     try:
+        if path.exists():
+            refuse_odd_file(path)
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise UserError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lrnb.data.contamination import Items
+from lrnb.errors import UserError
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.tasks import loading, rows
 from lrnb.tasks.hub import covers
@@ -14,35 +16,62 @@ from lrnb.tasks.row_files import item_texts
 from lrnb.tasks.row_forms import SUFFIXES, any_rows
 from lrnb.tasks.task_file import TaskSpec, spec
 
+_log = logging.getLogger(__name__)
 SPLITS = ("dev", "test")
 Rows: TypeAlias = "list[dict[str, Any]]"
 
 
-def items_of_study(study: Study, data_root: Path) -> Items:
+def items_of_study(study: Study, data_root: Path, hub: bool = True) -> Items:
     """Dev and test rows of a study's tasks in X, and in English, where they may be parallel.
 
     Rows that a study does not score itself, as English ones of a task that is scored in X alone, count where
-    they are local.
+    they are local, or on the Hub as those in X are. hub: also what is not in local files; else that is left
+    out.
 
     None of the micro-world: there every pair of facts is of one part by its meaning, and the few words that
     it has make the same sentences in items and text, as they are meant to.
     """
     named = [*study.compared, *study.written, *study.dev_tasks]
     texts: dict[str, list[str]] = {}
-    for name in dict.fromkeys(named) if study.preset != "nano" else ():
-        task, found = _found(name, study, data_root)
+    for task, found in _found(dict.fromkeys(named), study, data_root, hub) if study.preset != "nano" else ():
         texts.setdefault(task, []).extend(text for rows in found for text in item_texts(rows))
     return Items(texts)
 
 
-def _found(name: str, study: Study, root: Path) -> tuple[str, list[Rows]]:
-    """A task's own name and its rows, split by split; of the harness's own tasks the test rows."""
-    if loading.is_harness(name):
-        ((name, kept),) = loading.load_tasks([name], study.lang, root, seed=study.seed).items()
-        return name, [[dict(doc) for doc in kept.eval_docs]]
-    task = spec(name)
-    in_english = _rows(task, ENGLISH, study, root, hub=name.endswith("_en"))
-    return task.name, [*_rows(task, study.lang, study, root), *in_english]
+def _found(names: Iterable[str], study: Study, root: Path, hub: bool) -> Iterator[tuple[str, list[Rows]]]:
+    """Each task's own name and its rows, split by split; of the harness's own tasks the test rows."""
+    scored = {spec(name).name for name in names if name.endswith("_en") and not loading.is_harness(name)}
+    seen = set[str]()
+    for name in names:
+        if loading.is_harness(name):
+            loaded = loading.load_tasks([name], study.lang, root, seed=study.seed) if hub else {}
+            yield from ((kept, [[dict(doc) for doc in task.eval_docs]]) for kept, task in loaded.items())
+            continue
+        task = spec(name)
+        if task.name in seen:  # by its English name too
+            continue
+        seen.add(task.name)
+        yield task.name, list(_rows(task, study.lang, study, root, hub))
+        beside = hub and task.name not in scored
+        yield (
+            task.name,
+            _english_beside(task, study, root) if beside else list(_rows(task, ENGLISH, study, root, hub)),
+        )
+
+
+def _english_beside(task: TaskSpec, study: Study, root: Path) -> list[Rows]:
+    """English rows of a task that is scored in X: local ones, or the Hub's where those in X are the Hub's.
+
+    A study goes on without the Hub's, and says so.
+    """
+    hub = any(rows.from_hub(task, study.lang, split, root, study.script) for split in SPLITS)
+    try:
+        return list(_rows(task, ENGLISH, study, root, hub))
+    except UserError as error:
+        if not hub:
+            raise
+        _log.warning("English items of %r are not looked for in the English text: %s", task.name, error)
+        return []
 
 
 def english_items(study: Study, data_root: Path) -> Items:

@@ -35,14 +35,25 @@ class _List(_NoText, list):  # type: ignore[type-arg]
     kind = "a list"
 
 
+class _Flag(_NoText, int):
+    kind = "true or false"
+
+
 class _Object(_NoText, dict):  # type: ignore[type-arg]
     kind = "an object"
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value is true or false, of a row or of the template."""
+    return isinstance(value, bool | _Flag)
 
 
 def printable(value: Any) -> Any:
     """What `{{ ... }}` prints. TypeError for all that is neither text nor a finite number."""
     if isinstance(value, str | jinja2.Undefined):
         return value
+    if isinstance(value, _NoText):
+        return str(value)  # raises
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise TypeError(f"{value!r} is no text: {REMEDY}, or change the template")
     return value
@@ -62,6 +73,8 @@ def _guarded(value: Any, field: str, text: bool = False) -> Any:
         found: Any = _Object({key: _guarded(part, field) for key, part in value.items()})
     elif isinstance(value, list):
         found = _List(_guarded(part, field) for part in value)
+    elif isinstance(value, bool):
+        found = _Flag(value)  # `~` and filters ask for its text without `printable`
     else:
         return value
     found.field = field

@@ -385,18 +385,16 @@ def sft_from_hub(task: TaskSpec, data_root: str | Path) -> bool:
     return task.metadata.sft == split and not there and has_split(task, ENGLISH, "train", data_root)
 
 
-def _holding(found: list[dict[str, Any]], where: str, items: Items, dropped: Counter[str] | None) -> set[int]:
-    """Which rows have a text that holds an evaluation item; counted by its task in `dropped`. Not all may."""
+def _holding(found: list[dict[str, Any]], where: str, items: Items) -> dict[int, str]:
+    """{place: task} of the rows that have a text that holds an evaluation item. UserError where all do."""
     held, own = {}, set(item_texts(found))
     for row in found:
         texts = (text for text in texts_in(row) if text in own)
         if task := next((name for text in texts if (name := items.held_by(text))), ""):
             held[row["item"]] = task
-    if dropped is not None:
-        dropped.update(held.values())
     if len(held) == len(found):
         raise UserError(f"{where}: every row holds an item of an evaluation; give other rows")
-    return set(held)
+    return held
 
 
 def sft_examples(
@@ -405,8 +403,9 @@ def sft_examples(
 ) -> list[dict[str, str]]:  # fmt: skip
     """`n` English training examples {"prompt", "completion"}, rendered as the task is scored.
 
-    Sampled by a seeded permutation, in permuted order. Rows that hold one of `items` are left out and
-    counted by its task in `dropped`; where all rows are asked for, there are as many less. Raises UserError
+    Sampled by a seeded permutation, in permuted order. Rows that hold one of `items` are left out, and those
+    that would have been among the `n` are counted by its task in `dropped`; where all rows are asked for,
+    there are as many less. Raises UserError
     where the task has no training file, the file is missing, or it has fewer rows than asked for.
     """
     task = spec(name)
@@ -415,8 +414,10 @@ def sft_examples(
         raise UserError(f"sft_mix asks for {n} rows of {name!r}, {where} has {len(found)}; ask for less")
     docs = documents_of(task, found, where, lang=ENGLISH, prompts="english", seed=seed)
     order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))
-    held = _holding(found, where, items, dropped) if items else set()
+    held = _holding(found, where, items) if items else {}
     kept = [docs[i] for i in order if docs[i]["item"] not in held]
+    if dropped is not None:
+        dropped.update(held[docs[i]["item"]] for i in order[:n] if docs[i]["item"] in held)
     return [_example(doc, task.delimiter) for doc in kept[:n]]
 
 

@@ -29,8 +29,9 @@ from pydantic import (
 from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError, did_you_mean
 from lrnb.study.languages import configuration
+from lrnb.study.odd_files import refuse_odd_file
 from lrnb.study.parameters import ENGLISH
-from lrnb.tasks.prompt_values import Null, printable
+from lrnb.tasks.prompt_values import Null, is_flag, printable
 
 FOLDER = Path(__file__).parent / "files"
 #: how an option's log-likelihood is normalised -> the name of the metric
@@ -46,6 +47,9 @@ JINJA = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=printable
 )
 JINJA.tests["none"] = lambda value: value is None or isinstance(value, Null)
+JINJA.tests["boolean"] = is_flag
+JINJA.tests["true"] = lambda value: is_flag(value) and bool(value)
+JINJA.tests["false"] = lambda value: is_flag(value) and not value
 
 
 def inside(value: str) -> str:
@@ -289,6 +293,8 @@ def read_spec(path: Path) -> TaskSpec:
 def read_file(path: Path) -> Any:
     """YAML without code. UserError for a missing, unreadable or broken file and for tags as `!function`."""
     try:
+        if path.exists() and not path.is_dir():
+            refuse_odd_file(path)
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         why = error.strerror or error

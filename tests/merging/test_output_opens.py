@@ -26,6 +26,7 @@ from lrnb.cli import main
 from lrnb.errors import UserError
 
 MODELS = ("--base", "base", "--model", "ct=ct", "--model", "sft=sft")
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 TEMPLATE = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
 
 
@@ -178,6 +179,21 @@ def test_settings_that_differ_are_warned_about(merge: Merge) -> None:
         assert f"warning: {words}" in said
     assert "1000000.0" in Path("out/README.md").read_text()
     assert said.count("warning") == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rope_theta", 1e6), ("rms_norm_eps", 1e-3), ("hidden_act", "gelu")]
+)
+def test_a_setting_that_the_base_leaves_to_its_default(merge: Merge, key: str, value: Any) -> None:
+    """Llama-2-7b-hf names no rope_theta."""
+    for name in ("base", "ct", "sft"):
+        edit(f"{name}/config.json", rope_parameters=None, **{key: None})
+    assert key not in merge("--force")
+    edit("ct/config.json", **{key: value})
+    assert (
+        f"ct: {key.replace('rope_', 'rope, ')}{',' * ('rope' in key)} is {value} in its config.json"
+        in merge("--force")
+    )
 
 
 def test_two_spellings_of_one_rope_are_no_difference(merge: Merge) -> None:
@@ -396,20 +412,92 @@ def test_rows_that_are_not_finite_are_named_by_their_tokens(merge: Merge) -> Non
     assert "64 of 2,048 entries, in 2 of 64 rows: 6 ('cat'), 60 (no token). If no text has" in merge.refused()
 
 
-@pytest.mark.parametrize("change", ["prefix", "packing"])
-def test_one_model_in_two_layouts(merge: Merge, change: str) -> None:
-    def other(name: str) -> str:
-        return f"base_model.{name}" if change == "prefix" else name.replace("gate_proj", "gate_up_proj")
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module.", "base_model.model.", "-model.", "language_model."]
+)
+@pytest.mark.parametrize("names", [("sft",), ("base",), ("base", "ct", "sft")])
+def test_names_that_differ_by_a_prefix_are_matched(merge: Merge, prefix: str, names: tuple[str, ...]) -> None:
+    merge()
+    plain = load_file("out/model.safetensors")
+    for name in names:
+        change_weights(
+            Path(name),
+            lambda t: {
+                k.removeprefix(prefix[1:]) if prefix[0] == "-" else prefix + k: x for k, x in t.items()
+            },
+        )
+    if "base" in names and prefix == "language_model.":  # nobody's wrapper: transformers is asked
+        assert "base: its weights lack" in merge.refused("--force")
+        return
+    assert f"{names[0]}: its names have another prefix" in merge() or prefix == "-model."
+    found = load_file("out/model.safetensors")
+    assert {k.removeprefix("model.") for k in found} == {k.removeprefix("model.") for k in plain}
+    assert all(np.array_equal(x, plain[k if k in plain else f"model.{k}"]) for k, x in found.items())
 
-    change_weights(
-        Path("sft"), lambda t: {other(k): x for k, x in t.items() if not k.endswith("up_proj.weight")}
-    )
-    if change == "prefix":
-        for name in ("base", "ct"):
-            change_weights(Path(name), lambda t: {k: x for k, x in t.items() if "up_proj" not in k})
+
+def packed(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As vLLM lays a Llama out: transformers would fill gate and up with random numbers."""
+    return {
+        k.replace("gate_proj", "gate_up_proj"): np.concatenate([x, tensors[k.replace("gate_", "up_")]])
+        if "gate_proj" in k else x
+        for k, x in tensors.items() if not k.endswith(".up_proj.weight")
+    }  # fmt: skip
+
+
+def test_packed_tensors_get_advice_that_helps(merge: Merge) -> None:
+    change_weights(Path("sft"), packed)
     said = merge.refused()
     assert "sft is laid out otherwise than the base in its files" in said
-    assert "save_pretrained('NEW')" in said
+    assert "transformers does not read it" in said and "save_pretrained('NEW')" not in said
+
+
+@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id"])
+def test_an_end_or_padding_without_a_row(merge: Merge, key: str) -> None:
+    edit("base/generation_config.json", **{key: 64})
+    assert f"{key} of its generation_config.json is 64, beyond the 64 rows" in merge.refused()
+
+
+@pytest.mark.parametrize(
+    "where", ["chat_template.jinja", "tokenizer_config.json", "additional_chat_templates/x.jinja"]
+)
+def test_a_chat_template_that_is_none(merge: Merge, where: str) -> None:
+    if where.endswith("json"):
+        edit(f"base/{where}", chat_template="{% for m in %}")
+    else:
+        Path("base", where).parent.mkdir(exist_ok=True)
+        Path("base", where).write_text("{% for m in %}")
+    assert re.search("base: its chat template '(default|x)' fails", merge.refused())
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.model", "tokenizer_config.json", "generation_config.json", "LICENSE"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "pointer"])
+def test_odd_files_that_are_not_used(merge: Merge, name: str, kind: str) -> None:
+    Path("sft", name).unlink(missing_ok=True)
+    os.mkfifo(Path("sft", name)) if kind == "pipe" else Path("sft", name).write_text(POINTER)
+    assert (
+        f"sft/{name}: {'not a file, but a pipe' if kind == 'pipe' else 'a Git LFS pointer'}"
+        in merge.refused()
+    )
+
+
+def test_recipes_and_texts_that_are_no_files(place: Path, capsys: pytest.CaptureFixture) -> None:
+    os.mkfifo("pipe.yaml")
+    Path("device.yaml").symlink_to("/dev/zero")
+    Path("pointer.yaml").write_text(POINTER)
+    for name, what in (("pipe", "a pipe"), ("device", "a device"), ("pointer", "a Git LFS pointer")):
+        for given in ([f"{name}.yaml"], ["average", *MODELS, "--check", f"{name}.yaml"]):
+            assert main.main(["merge", *given, "--out", "out"]) == 2
+            assert f"{name}.yaml: " in (said := capsys.readouterr().err) and what in said
+
+
+def test_adapter_weights_alone_beside_a_whole_model(merge: Merge) -> None:
+    save_file(
+        {"base_model.model.lm_head.lora_A.weight": np.ones((1, 2), np.float32)},
+        "sft/adapter_model.safetensors",
+    )
+    assert "sft: holds a LoRA adapter (adapter_model.safetensors) and a whole model" in merge.refused()
 
 
 def test_a_tokenizer_is_taken_from_a_model_that_has_one(merge: Merge) -> None:

@@ -253,6 +253,27 @@ def test_refused(place: Callable, tmp_path: Path, harm: Any, how: dict, message:
     assert sorted(tmp_path.rglob("*")) == before and len(str(caught.value)) < 1200
 
 
+@pytest.mark.parametrize("vocabulary", ["refuse", "owner"])
+@pytest.mark.parametrize("rows", [(12, 24, 16), (24, 12, 16)])
+def test_other_padding_is_no_other_vocabulary(tmp_path: Path, rows: tuple[int, ...], vocabulary: str) -> None:
+    names = ("base", "ct", "sft")
+    folders = {
+        name: save_with_tokens(tmp_path / name, with_rows(n, i, True, BF16), SHARED)
+        for i, (name, n) in enumerate(zip(names, rows, strict=True))
+    }
+    report = merge(folders, "ties", tmp_path / "out", vocabulary=vocabulary)
+    out, wanted = tensors_of(tmp_path / "out"), by_hand(folders, "ties", SHARED)
+    for name, x in out.items():
+        assert np.array_equal(
+            bits(x[:12] if name in (EMBED, HEAD) else x), bits(wanted[name].astype(BF16))
+        ), name
+    assert np.array_equal(bits(out[EMBED][12:]), bits(tensors_of(folders["base"])[EMBED][12:]))
+    assert len(out[EMBED]) == rows[0] and report["vocabulary"]["merged"] == 12
+    (folders["sft"] / "chat_template.jinja").write_text("{{ messages }}")
+    report = merge(folders, "ties", tmp_path / "out", vocabulary=vocabulary)
+    assert len(tensors_of(tmp_path / "out")[EMBED]) == 16 and report["vocabulary"]["tokenizer"] == "sft"
+
+
 def test_tensors_in_memory_have_no_tokens(tmp_path: Path) -> None:
     base = pico()
     grown = base | {EMBED: np.zeros((18, 8), np.float32)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -173,6 +174,23 @@ def test_text_for_ct_is_counted_against_the_budgets(tmp_path: Path, pico_llama: 
     (pico_llama / "tokenizer.json").unlink()
     supplies.tokenizer_of.cache_clear()
     assert "no tokenizer that can be read" in preflight.faults(enough, hub=True)[0]
+
+
+def test_a_text_of_evaluation_items_is_not_counted(tmp_path: Path, pico_llama: Path) -> None:
+    """What the corpus stage drops does not fill a budget: three documents are items, two are not."""
+    item = "a farm on the hill where the old river bends twice before it meets the sea number {}"
+    asked = "\n".join(json.dumps({"text": item.format(n), "label": "travel"}) for n in range(3))
+    text = "\n".join([*(f"{item.format(n)} x{n}" for n in range(3)), "k l m n", "o p q r"])
+    root = data_root(
+        tmp_path, **{"eval/topic/bn/test.jsonl": asked, "corpus/bn.txt": text, "corpus/en.txt": text}
+    )
+    steps = {"ct_budgets": [10], "seq_len": 10, "ct_batch": 1, "micro_batch": 0, "script": "Latin"}
+    study = small_study(root, **steps, base_source=str(pico_llama), base_prune=False)
+    (told,) = preflight.faults(study, hub=False)
+    assert "bn.txt: 6 tokens are left for CT (1 of 2 documents" in told and "asks for 8 in 'bn'" in told
+    write_text(root / "corpus/bn.txt", "\n".join(item.format(n) for n in range(3)))
+    (told,) = preflight.faults(study, hub=False)
+    assert "cleaning left no text (holds items of topic: 3)" in told
 
 
 def test_examples_of_sft_are_counted_and_time_is_that_of_the_jobs(tmp_path: Path, pico_llama: Path) -> None:

@@ -65,6 +65,10 @@ def test_sft_rows_that_hold_items_in_english_are_left_out(root: Path) -> None:
         f"{text} in English?" for text in ("own one", "own two", item("train", "en"))
     }
     assert dropped == {"colour": 2}
+    drawn = Counter[str]()  # of the first row alone, which is the same one without `items`
+    (first,) = sft_examples(name, 1, root)
+    assert len(sft_examples(name, 1, root, 0, items, drawn)) == 1
+    assert drawn == ({} if first in found else {"colour": 1})
     everything = [example["prompt"] for example in sft_examples(name, 5, root)]
     assert [p for p in everything if p in {e["prompt"] for e in found}] == [e["prompt"] for e in found]
     assert len(everything) == 5
@@ -95,7 +99,12 @@ def test_items_of_the_hub_count_too(root: Path) -> None:
     name = write_task(root, metadata=meta | {"hub": hub})
     items, without = (items_of_study(study(root, tasks=[name], tasks_en=en), root) for en in ([name], []))
     assert items.held_by(item("hub", "bn")) == items.held_by(item("hub", "en")) == "colour"
-    assert without.held_by(item("hub", "bn")) == "colour" and without.held_by(item("hub", "en")) == ""
+    assert without.held_by(item("hub", "bn")) == without.held_by(item("hub", "en")) == "colour"  # parallel
+    assert not items_of_study(study(root, tasks=[name], tasks_en=[name]), root, hub=False)
+    english = root / "hub/a/b/en.jsonl"
+    english.unlink()
+    assert items_of_study(study(root, tasks=[name]), root).held_by(item("hub", "bn")) == "colour"
+    write_rows(root, [{"words": item("hub", "en")}], "hub/a/b/en.jsonl")
     assert (
         english_items(study(root, tasks=[name], sft_mix={name: 1}), root).held_by(item("hub", "en"))
         == "other"
