@@ -73,6 +73,12 @@ from .retention import retention_points as retention_points
 from .retention import retention_slopes as retention_slopes
 from .retention_run import measure_retention as measure_retention
 from .retention_run import retention_budget as retention_budget
+from .rows_in_x import findings_of_rows as findings_of_rows
+from .rows_in_x import gather_rows_in_x as gather_rows_in_x
+from .rows_in_x import is_on_rows_in_x as is_on_rows_in_x
+from .rows_in_x import of_the_rows as of_the_rows
+from .rows_in_x import row_leads as row_leads
+from .rows_in_x import rows_table as rows_table
 from .seeds import seeds_summary as seeds_summary
 from .together import score_together as score_together
 from .trust import detectable_differences as detectable_differences

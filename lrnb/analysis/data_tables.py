@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from lrnb.analysis.kinds import arm_model, kind_and_rows, model_label
 from lrnb.merging.methods import METHODS
 from lrnb.scoring.merge_check import complaint_about
 from lrnb.study.files import MANIFEST
-from lrnb.study.parameters import ENGLISH, budget_name
+from lrnb.study.parameters import ENGLISH
 from lrnb.study.stages import RunPaths, read_manifest
 
 AUDITED = ("tokens_per_character", "tokens_per_word", "tokens_per_syllable")
@@ -65,7 +66,10 @@ def trainings_of(paths: RunPaths) -> pd.DataFrame:
     """
     budgets = paths.study.ct_budgets if paths.study.trains else []
     folders = {"base": paths.base, "CT": paths.ct(), "SFT-en": paths.sft}
-    folders |= {f"CT-then-SFT {budget_name(b)}": paths.ct_then_sft(b) for b in budgets}
+    for name in ("", *paths.study.sft_x):
+        arm, model = paths.of_rows(name), arm_model("ct_then_sft", name)
+        folders |= {arm_model("sft", name): arm.sft} if name else {}
+        folders |= {model_label(model, b): arm.ct_then_sft(b) for b in budgets}
     rows = [
         _training(name, read_manifest(folder))
         for name, folder in folders.items()
@@ -93,7 +97,9 @@ def bits_by_model(paths: RunPaths) -> pd.DataFrame:
     And a column `check` where a merge is worse than all its parents by the margin of
     `scoring/merge_check.py`: such a merge is probably broken.
     """
-    files = [paths.scored(group) / "bits_per_byte.csv" for group in ("parents", "merged")]
+    scored = [*map(paths.scored, ("parents", "merged"))]
+    scored += [paths.of_rows(name).scored("sft_x") for name in paths.study.sft_x]
+    files = [folder / "bits_per_byte.csv" for folder in scored]
     tables = [pd.read_csv(path) for path in files if path.is_file()]
     if not tables:
         return pd.DataFrame()
@@ -105,9 +111,11 @@ def bits_by_model(paths: RunPaths) -> pd.DataFrame:
 def _with_check(bits: pd.DataFrame) -> pd.DataFrame:
     notes = []
     for row in bits.to_dict("records"):
-        mine = (bits.method == "sft") | ((bits.method == "ct") & (bits.ct_tokens == row["ct_tokens"]))
+        kind, rows = kind_and_rows(row["method"])
+        sft = bits.method == arm_model("sft", rows)
+        mine = sft | ((bits.method == "ct") & (bits.ct_tokens == row["ct_tokens"]))
         parents = bits[mine].set_index("method").drop(columns=["model", "ct_tokens"])
-        worse = _worse(row, parents) if row["method"] in METHODS and len(parents) > 1 else []
+        worse = _worse(row, parents) if kind in METHODS and len(parents) > 1 else []
         notes.append(f"✕ worse than its parents in {', '.join(worse)}" if worse else "")
     return bits.assign(check=notes) if any(notes) else bits
 

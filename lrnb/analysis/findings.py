@@ -58,11 +58,14 @@ def findings_of_scores(
     budgets = sorted(merged["ct_tokens"].unique())
     for budget, name in product(budgets, names):
         claim = GIVEN if name != "ct_then_sft" else SCARCE if budget == budgets[0] else RICHER
-        found += [_lead(row, claim, margin) for row in _records(merged[merged["baseline"] == name], budget)]
+        found += [
+            finding_of_lead(row, claim, margin)
+            for row in _records(merged[merged["baseline"] == name], budget)
+        ]
     found += _fading(items, budgets, margin) if "ct_then_sft" in names else []
     slack = rows[rows["baseline"] == "ties"]
     for budget in sorted(slack["ct_tokens"].unique()):
-        found += [_lead(row, SLACK, margin) for row in _records(slack, budget)]
+        found += [finding_of_lead(row, SLACK, margin) for row in _records(slack, budget)]
     marked = trust.marks(scores, items)
     return [_above_chance(marked), *resting_on_scores(found, why_no_result(marked))]
 
@@ -113,15 +116,20 @@ def points(value: float) -> str:
     return f"{abs(value):.1f} points {'above' if value > 0 else 'below'}"
 
 
-def _lead(row: dict[str, Any], claim: str, margin: float) -> Finding:
+def finding_of_lead(row: dict[str, Any], claim: str, margin: float) -> Finding:
+    """What a row of paired differences says to a claim; its `noise` is what interval and p hold."""
     noise = row.get("noise", ITEMS_ONLY)
     kind = verdict_of(row, noise, margin)
     text = (
-        f"At {budget_name(int(row['ct_tokens']))} CT tokens {label(row['method'])} is "
+        f"{_where_seen(row)}{label(row['method'])} is "
         f"{points(row['difference'])} {label(row['baseline'])} "
         f"(95% interval, {noise}, {_interval(row)}, Holm p {_p(row['p_holm'])}, n = {int(row['n'])})"
     )
     return {"claim": claim, "verdict": kind, "text": f"{text}: {ending(kind, *_ends(row), margin)}."}
+
+
+def _where_seen(row: dict[str, Any]) -> str:
+    return f"At {budget_name(int(row['ct_tokens']))} CT tokens " if row["ct_tokens"] else "Without CT "
 
 
 def findings_of_pool(rows: pd.DataFrame, margin: float = 0.0) -> list[Finding]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lrnb import statistics
-from lrnb.analysis.kinds import KINDS
+from lrnb.analysis.kinds import KINDS, arm_model, kind_and_rows
 from lrnb.errors import UserError
 from lrnb.scoring import predictions
 from lrnb.study.files import MANIFEST
@@ -28,15 +28,18 @@ Models = list[dict[str, Any]]
 
 
 def study_models(paths: RunPaths, group: str) -> Models:
-    """The models of `parents` or `merged`: model, method, ct_tokens, folder, made. UserError if missing.
+    """The models of `parents`, `merged` or, on the rows of `sft_x_name`, `sft_x`: model, method, ct_tokens,
+    folder, made. UserError if missing.
 
     made: what is scored, the folder or a merge in memory, whose folder is its stage's.
     """
     budgets = paths.study.ct_budgets
+    if group == "sft_x":
+        return _models_on_rows_in_x(paths)
     if group == "merged":
         return [_merged(paths, m, b) for m in paths.study.methods for b in budgets]
     if group != "parents":
-        raise UserError(f"group {group!r}: give parents or merged")
+        raise UserError(f"group {group!r}: give parents, merged or sft_x")
     found = [_model("base", 0, paths.base), _model("sft", 0, paths.sft)]
     found += [_model("ct", b, paths.ct(b)) for b in budgets]
     if paths.study.trains:
@@ -50,10 +53,25 @@ def _merged(paths: RunPaths, method: str, budget: int) -> dict[str, Any]:
     return _model(method, budget, place) | {"made": made}
 
 
-def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
+def _models_on_rows_in_x(paths: RunPaths) -> Models:
+    """SFT on rows in X, CT-then-SFT and merges with it, called by `arm_model`."""
+    budgets, own = paths.study.ct_budgets, arm_model("sft", paths.study.sft_x_name)
+    tuned = arm_model("ct_then_sft", paths.study.sft_x_name)
+    found = [_model(own, 0, paths.sft), *(_model(tuned, b, paths.ct_then_sft(b)) for b in budgets)]
+    for method in paths.study.methods:
+        named = arm_model(method, paths.study.sft_x_name)
+        found += [_merged(paths, method, b) | _names(named, b) for b in budgets]
+    return found
+
+
+def _names(method: str, tokens: int) -> dict[str, Any]:
     name = f"{method}@{budget_name(tokens)}" if tokens else method
+    return {"model": name, "method": method, "ct_tokens": tokens}
+
+
+def _model(method: str, tokens: int, folder: Path) -> dict[str, Any]:
     place = current(folder)
-    return {"model": name, "method": method, "ct_tokens": tokens, "folder": place, "made": place}
+    return _names(method, tokens) | {"folder": place, "made": place}
 
 
 def finished_stages(paths: RunPaths, budgets: Sequence[int] = ()) -> list[dict[str, Any]]:
@@ -95,7 +113,7 @@ def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, written: I
 def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(scores, items) of both groups in the order of KINDS, with rows for the mean of the tasks."""
     scores, items = _both(paths, *COMPARED)
-    return _ordered(with_means(scores, items)), items
+    return in_order(with_means(scores, items)), items
 
 
 def gather_written(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -111,7 +129,7 @@ def _both(paths: RunPaths, table: str, rows: str) -> tuple[pd.DataFrame, pd.Data
             "notebooks/02_merge/04_evaluate.ipynb"
         )
     scores = joined([pd.read_csv(group / table) for group in groups])
-    return _ordered(scores), _ordered(joined([pd.read_parquet(group / rows) for group in groups]))
+    return in_order(scores), in_order(joined([pd.read_parquet(group / rows) for group in groups]))
 
 
 def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -119,8 +137,10 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    place = table["method"].map({name: i for i, name in enumerate(KINDS)})
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of KINDS and CT tokens; arms on rows in X stand after their kind."""
+    kinds = table["method"].map(lambda method: kind_and_rows(method)[0])
+    place = kinds.map({name: i for i, name in enumerate(KINDS)})
     order = pd.DataFrame({"place": place, "ct_tokens": table["ct_tokens"]})
     return table.loc[order.sort_values(["place", "ct_tokens"], kind="stable").index].reset_index(drop=True)
 

@@ -47,7 +47,8 @@ def _turned(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _print_tables(study: Study, checkup: Any) -> None:
     texts, tasks = checkup.text_table(study), checkup.task_table(study)
     print(f"data root: {checkup.files_of(study)}")
-    for table in (_turned(texts), tasks, checkup.sft_table(study), checkup.family_table(study)):
+    trained = (checkup.sft_table(study), checkup.rows_in_x_table(study))
+    for table in (_turned(texts), tasks, *trained, checkup.family_table(study)):
         if table:
             print_table(table)
             print()

@@ -257,7 +257,8 @@ def anchor(study: Study) -> Study:
     absolute = {key: str(Path(value).absolute()) if value else "" for key, value in paths.items()}
     lists = {key: [_anchored(name) for name in getattr(study, key)] for key in TASK_LISTS}
     counts = {key: {_anchored(k): n for k, n in getattr(study, key).items()} for key in TASK_COUNTS}
-    return study.model_copy(update=absolute | lists | counts | {"extra_models": extra})
+    rows = {name: str(Path(folder).absolute()) for name, folder in study.sft_x.items()}
+    return study.model_copy(update=absolute | lists | counts | {"extra_models": extra, "sft_x": rows})
 
 
 def _anchored(task: str) -> str:

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from lrnb.analysis.comparisons import ITEMS_ONLY
 from lrnb.analysis.english import fronts
-from lrnb.analysis.kinds import label, ordered
+from lrnb.analysis.kinds import kind_and_rows, label, ordered
 from lrnb.analysis.trust import NOT_ABOVE
 from lrnb.figures.style import (
     CLASS_COLOURS,
@@ -40,7 +40,7 @@ from lrnb.figures.style import (
 from lrnb.statistics import above_chance
 from lrnb.study.parameters import budget_name
 
-PLAIN = ("base", "sft")  # models that saw no CT tokens
+PLAIN = ("base", "sft")  # kinds of models that saw no CT tokens
 
 
 def scores_by_budget(
@@ -59,7 +59,7 @@ def scores_by_budget(
     """
     rows, fig = scores[scores["task"] == task].fillna({"ct_tokens": 0}), blank()
     rows = rows.assign(x=_beside(rows, token_axis(fig, rows["ct_tokens"])))
-    for method in sorted(_methods(rows), key=lambda method: method not in PLAIN):
+    for method in sorted(_methods(rows), key=lambda method: not _is_plain(method)):
         _method_line(fig, rows[rows["method"] == method].sort_values("ct_tokens"))
     _degrees(fig, rows[~above_chance(rows["ci_low"], rows["chance"])])
     crossed = rows[[(model, task) in fallen for model in rows["model"]]]
@@ -80,12 +80,16 @@ def _methods(rows: pd.DataFrame) -> list[str]:
     return ordered(rows["method"])
 
 
+def _is_plain(method: str) -> bool:
+    return kind_and_rows(method)[0] in PLAIN
+
+
 def _beside(rows: pd.DataFrame, places: pd.Series) -> pd.Series:
     """`places` moved a little for every method, so that the points of one budget lie side by side."""
     width = 0.06 * min(np.diff(sorted(set(places))), default=2.0)
     shift: dict[str, float] = {}
     for plain in (True, False):
-        names = [method for method in _methods(rows) if (method in PLAIN) == plain]
+        names = [method for method in _methods(rows) if _is_plain(method) == plain]
         shift |= {name: (place - (len(names) - 1) / 2) * width for place, name in enumerate(names)}
     return places + rows["method"].map(shift).astype(float)
 

@@ -16,6 +16,7 @@ from lrnb.pipeline import supplies
 from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
+from lrnb.tasks.sft_rows import rows_in_x
 from lrnb.tasks.task_file import TaskSpec, available, native_prompts, spec
 
 FAMILIES = ("text_classification", "reading_comprehension", "response_selection", "math")
@@ -135,6 +136,20 @@ def _sft_row(study: Study, name: str, n: int) -> dict[str, Any]:
         return row | {"there": f"{len(rows.local_rows(task, path)):,}", "from": str(path.relative_to(root))}
     except UserError:
         return row | {"there": "wrong" if path.is_file() else "-", "from": str(path.relative_to(root))}
+
+
+def rows_in_x_table(study: Study) -> list[dict[str, Any]]:
+    """A row a folder of `sft_x` and task of `sft_mix`: rows asked for, there, and where."""
+    return [_row_in_x(study, name, task, n) for name in study.sft_x for task, n in study.sft_mix.items()]
+
+
+def _row_in_x(study: Study, name: str, task: str, n: int) -> dict[str, Any]:
+    row: dict[str, Any] = {f"SFT, {study.lang}": name, "task": task, "asked": n}
+    try:
+        own = rows_in_x(study, name)
+        return row | {"there": f"{len(own.rows(spec(task))[0]):,}", "from": str(own.file(spec(task)))}
+    except UserError:  # told with the rest
+        return row | {"there": "missing or wrong", "from": study.sft_x[name]}
 
 
 def family_table(study: Study) -> list[dict[str, str]]:

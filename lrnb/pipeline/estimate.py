@@ -20,7 +20,7 @@ from lrnb.pipeline import memory, speed, supplies
 from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.pipeline.steps import Step, plan
 from lrnb.study.environment import UNTESTED
-from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
+from lrnb.study.parameters import ENGLISH, SFT_X, SYNTHETIC, Study
 from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
 from lrnb.tuning.entry_scores import scores_wanted
@@ -65,17 +65,19 @@ def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
     budgets = len(study.ct_budgets)
     tried = search.sft_candidates(study) if study.trains else []
     sft = _examples(study) * sum(one.epochs for one in tried)
-    models = 2 + (2 + len(study.methods)) * budgets  # base, SFT; CT, CT-then-SFT and merges a budget
+    arms = len(study.sft_x)  # each with an SFT, CT-then-SFT and merges of its own
+    models = 2 + arms + (1 + (1 + arms) * (1 + len(study.methods))) * budgets  # base, SFTs; and a budget's
     tests = models * sum(
         study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.written]
     )
     scored = len(tried) if len(tried) > 1 else 0  # a single one is not
-    in_x = (search.merges_on_dev(study) + scored) * budgets * len(study.dev_tasks or study.tasks)
+    in_x = (search.merges_on_dev(study) + scored) * budgets * (1 + arms) + scored * arms
+    in_x *= len(study.dev_tasks or study.tasks)
     dev = study.dev_limit * (in_x + scored * len(study.sft_mix))
     return {
         "base": study.base_tokens if shared and study.base_source == "scratch" else 0,
         "ct": study.ct_budgets[-1] if study.trains else 0,
-        "sft": sft * (shared + budgets),
+        "sft": sft * (shared + budgets + arms * (1 + budgets)),
         "scoring": (tests + dev) * min(ITEM_TOKENS, study.seq_len),
     }
 
@@ -107,6 +109,7 @@ def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
 def _kinds(step: Step, study: Study) -> list[str]:
     """The kinds of models in the folders that a step writes; none of merges that stay in memory."""
     places = [path.relative_to(step.home).parts for path in step.results]
+    places = [parts[parts[0].startswith(SFT_X) :] for parts in places]
     return [parts[0] for parts in places if parts[0] != "merge" or search.stays_on_disk(study, parts[1])]
 
 
@@ -200,7 +203,8 @@ def _sources(study: Study) -> dict[str, str]:
     else:
         found[f"text, {study.lang}"] = "MISSING: no data root, see below"
     mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
-    return found | {"SFT, en": f"{mix} (English rows of the data root, or of the Hub)"}
+    in_x = {f"SFT, {study.lang}, {name}": f"as many of {folder}" for name, folder in study.sft_x.items()}
+    return found | {"SFT, en": f"{mix} (English rows of the data root, or of the Hub)"} | in_x
 
 
 def _hub_texts(study: Study) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Whether a step of the study is up to date: what it was made from, recorded after success.
 
 Decided by content: parameters, the notebook's code cells, lrnb's own files, task files of the user's own,
-the results of the steps before, and (of the data root and of folders with models, which can be large)
+the results of the steps before, and (of the data root and of the user's folders, which can be large)
 names, sizes and times. Another spelling of the run folder, or touching a notebook or a result, costs
 nothing. Nobody else decides: Snakemake is given the steps that are due, and no others.
 """
@@ -26,7 +26,8 @@ from lrnb.tasks.includes import users_files
 from lrnb.tasks.task_file import file_of
 
 PACKAGE = (".py", ".yaml", ".jinja", ".svg")
-MODELS = (*MODEL_FOLDERS, "extra_models")
+NAMED = ("extra_models", "sft_x")  # parameters with a folder for each name
+MODELS = (*MODEL_FOLDERS, *NAMED)
 
 
 @functools.cache
@@ -86,7 +87,7 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def _own_files(declared: dict[str, Any]) -> dict[str, str]:
-    """The user's own files that parameters name: models by names, sizes and times, task files by content."""
+    """The user's own files that parameters name: task files by content, folders by names, sizes, times."""
     found = {key: digest(_listing(folder)) for key, folder in _folders(declared, MODELS).items()}
     names = [name for key in (*TASK_LISTS, *TASK_COUNTS) for name in declared.get(key, ())]
     files = [path for name in names if (path := file_of(name)) and path.is_file()]
@@ -139,8 +140,8 @@ def _placeless(declared: dict[str, Any]) -> dict[str, Any]:
     """Parameters without where results go, and with one spelling for every folder."""
     resolved = {key: str(path.resolve()) for key, path in _folders(declared, ("data_root", *MODELS)).items()}
     kept = {key: value for key, value in (declared | resolved).items() if key != "runs"}
-    if "extra_models" in kept:  # folders are in `resolved`
-        kept["extra_models"] = {n: x for n, x in kept["extra_models"].items() if not Path(x).is_dir()}
+    for key in kept.keys() & {*NAMED}:  # folders are in `resolved`
+        kept[key] = {n: x for n, x in kept[key].items() if not Path(x).is_dir()}
     return kept
 
 
@@ -222,4 +223,3 @@ def outdated(study: Study, steps: dict[str, Step], keep_code: bool = False) -> l
         if any(need in found for need in step.needs) or not is_fresh(step, steps, study, keep_code):
             found.append(step.name)
     return found
-

@@ -102,9 +102,7 @@ def priorities(nodes: Mapping[str, Node]) -> dict[str, int]:
     return {name: waiting[name] + (last - node.place) * most for name, node in nodes.items()}
 
 
-def outdated_nodes(
-    studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False
-) -> list[str]:
+def outdated_nodes(studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False) -> list[str]:
     """Names of the nodes that are not up to date, and of all that need them, in order."""
     found = set()
     for study in studies:

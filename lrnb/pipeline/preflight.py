@@ -56,6 +56,7 @@ def _checks(study: Study, hub: bool) -> Iterator[Check]:
             yield partial(_refuse_extra, name, given)
     if study.trains:
         yield partial(language_check.refuse_missing_model, study.language_check)
+    yield from supplies.checks_of_rows_in_x(study)
     if study.trains and study.corpus_source == "hub":
         yield partial(fineweb.hub_text, study)
     if study.preset == "nano":

@@ -26,7 +26,7 @@ SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
 PARENTS = ("base", "ct", "sft")
 EVALUATE = "02_merge/04_evaluate"
 ONE_SFT = 22  # cost of one candidate over `sft_epochs`
-RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages"}
+RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages", "sft_x"}
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,15 @@ def plan(study: Study) -> dict[str, Step]:
     UserError where `methods` or `search` ask for what the declarations of the methods do not allow.
     """
     check_methods(study)
+    study = study.model_copy(update={"sft_x_name": ""})
     budgets = study.ct_budgets if study.trains else []
     tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
+    arms = [step for name in study.sft_x for step in _on_rows_in_x(study, name)]
     steps = [
         *_parents(study, budgets),
         *_scores(study),
         *_merges(study),
+        *arms,
         *_analysis(study, tuned),
         *_together(study),
     ]
@@ -112,7 +115,12 @@ def _parents(study: Study, budgets: list[int]) -> list[Step]:
     base = [paths.base, paths.world] if study.base_source == "scratch" else [paths.base]
     ct, sft = ({name: ""} if study.trains else {} for name in ("released_ct", "released_sft"))
     ct["keep"] = study.keep if study.keep == "all" else "chosen"  # the same to CT: not trained anew for it
-    alike: dict[str, Any] = {"sft_parent": "base", "tasks": [], "dev_tasks": []}  # whatever the language
+    alike: dict[str, Any] = {
+        "sft_parent": "base",
+        "sft_x": {},
+        "tasks": [],
+        "dev_tasks": [],
+    }  # in any language
     return [
         _shared(paths, "base", "01_ct/00_base", base, (), 60),
         *(corpus if budgets else []),
@@ -124,9 +132,34 @@ def _parents(study: Study, budgets: list[int]) -> list[Step]:
 
 def _tuned(paths: RunPaths, budget: int) -> Step:
     name, folder = budget_name(budget), paths.ct_then_sft(budget)
-    values = {"sft_parent": f"ct/{name}", "released_sft": ""}
+    return _fine_tuned(paths, f"cts_{name}", folder, "ct", f"ct/{name}")
+
+
+def _fine_tuned(paths: RunPaths, name: str, folder: Path, need: str, parent: str) -> Step:
+    """SFT of a language's own: on English rows, or where `paths` are of rows in X on these."""
+    rows = paths.study.sft_x_name
+    values = {
+        "sft_parent": parent,
+        "released_sft": "",
+        "sft_x": {rows: paths.study.sft_x[rows]} if rows else {},
+    }
     cost = _sft_cost(paths.study)
-    return _step(paths, f"cts_{name}", "01_ct/03_sft", [folder], ("ct",), cost, True, **values)
+    return _step(paths, f"{name}{_ending(paths)}", "01_ct/03_sft", [folder], (need,), cost, True, **values)
+
+
+def _ending(paths: RunPaths) -> str:
+    """What ends the names of steps of an arm on rows in X."""
+    return f"-x-{paths.study.sft_x_name}" if paths.study.sft_x_name else ""
+
+
+def _on_rows_in_x(study: Study, name: str) -> list[Step]:
+    """The arm of rows in X: SFT on them, CT-then-SFT, merges, and the scores of these."""
+    paths, budgets = RunPaths(study).of_rows(name), study.ct_budgets
+    trained = [_fine_tuned(paths, "sft", paths.sft, "base", "base"), *(_tuned(paths, b) for b in budgets)]
+    made = [*trained, *_scores(paths.study), *_merges(paths.study)]
+    needs, cost = ("base", "ct", *(step.name for step in made)), 10 * (len(study.methods) + len(budgets) + 1)
+    scored = [paths.scored("sft_x")]
+    return [*made, _step(paths, f"eval{_ending(paths)}", EVALUATE, scored, needs, cost, True, group="sft_x")]
 
 
 def _sft_cost(study: Study) -> float:
@@ -157,19 +190,20 @@ def _scores(study: Study) -> list[Step]:
     paths = RunPaths(study)
     if not scores_wanted(study):
         return []
-    return [
-        _step(paths, "importance", "02_merge/00_importance", [paths.importance], ("base", "sft"), 10, True)
-    ]
+    ending, needs = _ending(paths), ("base", f"sft{_ending(paths)}")
+    made = f"importance{ending}"
+    return [_step(paths, made, "02_merge/00_importance", [paths.importance], needs, 10, True)]
 
 
 def _merge(study: Study, name: str, methods: list[str]) -> Step:
     paths, notebook = RunPaths(study), find(name).notebook
     afters = [after.name for m in methods if (after := find(m).after)]
-    needs = (*PARENTS, *(maker(study, after) for after in afters))
-    needs += ("importance",) if any(kinds_of_method(study, m) for m in methods) else ()
+    ending = _ending(paths)
+    needs = (*PARENTS[:2], f"{PARENTS[2]}{ending}", *(f"{maker(study, after)}{ending}" for after in afters))
+    needs += (f"importance{ending}",) if any(kinds_of_method(study, m) for m in methods) else ()
     folders, cost = [paths.merge(m) for m in methods], sum(find(m).cost for m in methods)
     values = {"method": name} if notebook == ANY_METHOD else {}
-    return _step(paths, name, notebook, folders, needs, cost, True, **values)
+    return _step(paths, f"{name}{ending}", notebook, folders, needs, cost, True, **values)
 
 
 def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
@@ -189,12 +223,16 @@ def _analysis(study: Study, tuned: tuple[str, ...]) -> list[Step]:
         _step(paths, "signs", "03_analysis/03_sign_conflicts", [paths.signs], ("discarded",), 6),
         _step(paths, "saturation", "03_analysis/04_saturation", [paths.saturation], ("discarded",), 6),
         _step(paths, "failures", "03_analysis/05_failures", [paths.lang / "failures"], last, 6),
-        *(kept := _retention(study, merges)),
-        Step(
-            "report", "", paths.lang, (paths.lang / "report.html",),
-            (*last, "failures", *(step.name for step in kept)), 6,
-        ),
-    ]  # fmt: skip
+        *(asked := [*_retention(study, merges), *_rows_in_x(study, done)]),
+        _report(paths, (*last, "failures", *(step.name for step in asked))),
+    ]
+
+
+def _rows_in_x(study: Study, scored: tuple[str, ...]) -> list[Step]:
+    """The step that compares the arms on rows in X, where there are any."""
+    paths, needs = RunPaths(study), (*scored, *(f"eval-x-{name}" for name in study.sft_x))
+    made = _step(paths, "rows_in_x", "03_analysis/09_rows_in_x", [paths.rows_in_x], needs, 8)
+    return [made] if study.sft_x else []
 
 
 def _retention(study: Study, merges: tuple[str, ...]) -> list[Step]:
@@ -205,6 +243,10 @@ def _retention(study: Study, merges: tuple[str, ...]) -> list[Step]:
         raise UserError(f"retention: {study.retention:,} is none of ct_budgets, {study.ct_budgets}")
     paths, needs = RunPaths(study), (*PARENTS, *merges)
     return [_step(paths, "retention", "03_analysis/08_retention", [paths.retention], needs, 180, True)]
+
+
+def _report(paths: RunPaths, needs: tuple[str, ...]) -> Step:
+    return Step("report", "", paths.lang, (paths.lang / "report.html",), needs, 6)
 
 
 def _together(study: Study) -> list[Step]:
@@ -239,7 +281,8 @@ def _step(
     **values: Any,
 ) -> Step:
     results = tuple(folder / MANIFEST for folder in folders)
-    return Step(name, notebook, paths.lang, results, needs, cost, gpu, values)
+    own = {"sft_x_name": paths.study.sft_x_name}
+    return Step(name, notebook, paths.lang, results, needs, cost, gpu, own | values)
 
 
 def _shared(
@@ -252,7 +295,9 @@ def _shared(
     **values: Any,
 ) -> Step:
     results = tuple(folder / MANIFEST for folder in folders)
-    return Step(name, notebook, paths.shared, results, needs, cost, True, SHARED | values)
+    return Step(
+        name, notebook, paths.shared, results, needs, cost, True, SHARED | {"sft_x_name": ""} | values
+    )
 
 
 def step_params(step: Step, study: Study) -> dict[str, Any]:

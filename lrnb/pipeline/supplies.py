@@ -25,6 +25,7 @@ from lrnb.study.stages import RunPaths
 from lrnb.tasks import loading, rows
 from lrnb.tasks.evaluation_items import items_of_study
 from lrnb.tasks.row_forms import any_rows
+from lrnb.tasks.sft_rows import rows_in_x
 from lrnb.tasks.task_file import TaskSpec, spec
 from lrnb.tasks.vocabulary_texts import data_texts, row_files
 from lrnb.tuning import on_dev
@@ -77,6 +78,18 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
             if hub or not rows.sft_from_hub(spec(name), RunPaths(study).data_root):
                 yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)
     yield from _file_checks(study)
+
+
+def checks_of_rows_in_x(study: Study) -> Iterator[Check]:
+    """What reads the rows in X that SFT is asked to train on, a call a folder and task."""
+    for name in study.sft_x:
+        try:
+            own = rows_in_x(study, name)
+        except UserError:
+            yield partial(rows_in_x, study, name)  # told with the rest
+            continue
+        for task, n in study.sft_mix.items():
+            yield partial(own.examples, task, n, study.seed)
 
 
 def asked_tasks(study: Study) -> Iterator[tuple[str, TaskSpec, str]]:

@@ -72,6 +72,7 @@ def named_figures(content: dict[str, Any]) -> Iterable[tuple[str, go.Figure]]:
     found = content["figures"] | {
         "answer": content["answer"]["figure"],
         "failures": content["failures"]["figures"],
+        "rows_in_x": [*content["in_x"].get("scored", {}).values(), *content["in_x"].get("differences", [])],
     }
     for name, figures in found.items():
         several = isinstance(figures, list)

@@ -54,6 +54,7 @@ from lrnb.figures.scores import (
     training_history,
 )
 from lrnb.figures.style import colour, task_name
+from lrnb.report.rows_in_x_section import rows_in_x_part
 from lrnb.scoring import predictions
 from lrnb.study import recipe
 from lrnb.study.environment import versions
@@ -156,6 +157,7 @@ def page_content(study: Study) -> dict[str, Any]:
     both = english.in_both(scores)
     choices = trust.dev_and_test(paths, items)
     crossed = _crossings(pooled, items, study, why)
+    in_x = rows_in_x_part(study, items)
     frames = {
         "scores": trust.marks(scores, items),
         "english_kept": both,
@@ -170,7 +172,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "text_for_ct": data_tables.text_for_ct(paths),
         "trainings": data_tables.trainings_of(paths),
         "bits_per_byte": data_tables.bits_by_model(paths),
-    }
+    } | in_x.get("frames", {})
     return {
         "frames": frames,
         "data": {name: _shown(frames[name]) for name in ("text_for_ct", "trainings", "bits_per_byte")},
@@ -198,6 +200,8 @@ def page_content(study: Study) -> dict[str, Any]:
         ),
         "questions": _questions(study),
         "retention": _retention(paths),
+        "in_x": in_x
+        | ({"tables": score_tables(in_x["frames"]["rows_in_x_scores"], in_x["items"])} if in_x else {}),
         "figures": _figures_of(paths, scores, items, table, shares),
     } | _timings(results.finished_stages(paths, study.ct_budgets))
 

@@ -125,6 +125,8 @@ class Study(BaseModel):
     sft_batch: int = Field(64, ge=1)  # examples a step, over all devices
     sft_prompt_weight: float = Field(0.0, ge=0, le=1)  # weight of prompt tokens in the loss
     sft_max_len: int = Field(512, ge=8)  # tokens
+    sft_x: dict[str, str] = {}  # NAME: folder with rows in X, arms of their own beside SFT on English ones
+    sft_x_name: str = ""  # whose rows a notebook trains on, merges or scores, "" English; set by lrnb run
 
     # candidates on dev for every arm: merges and CT-then-SFT in X at each budget, SFT-en in English
     tuning_trials: int = Field(6, ge=1)  # how many an arm, the same for all
@@ -164,7 +166,7 @@ class Study(BaseModel):
     normalisation: Literal["task", "none", "token", "byte", "character"] = "task"  # of the options
     eval_batch: int = Field(16, ge=1)  # items scored at once
     eval_precision: Literal["auto", "fp32", "bf16"] = "auto"  # in scoring; auto: bf16 on a GPU, else fp32
-    group: Literal["parents", "merged"] = "parents"  # models that a notebook scores; set by lrnb run
+    group: Literal["parents", "merged", "sft_x"] = "parents"  # models that a notebook scores; set by lrnb run
 
     # retention per task, notebooks/03_analysis/08_retention
     retention: int = Field(0, ge=0)  # the one of ct_budgets at which it is measured; 0: it is not
@@ -233,6 +235,23 @@ class Study(BaseModel):
                 )
             if not folder.strip():
                 raise ValueError(f"extra_models: {name} has no folder; give one, or a Hub id")
+            if SFT_X in name:
+                raise ValueError(
+                    f"extra_models: {name!r}: names with {SFT_X!r} are those of sft_x; give another"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sft_x(self) -> Study:
+        for name, folder in self.sft_x.items():
+            if not EXTRA_NAME.fullmatch(name) or SFT_X in name:
+                raise ValueError(
+                    f"sft_x: {name!r} is no name for rows; give letters, digits, - and _, such as human"
+                )
+            if not folder.strip():
+                raise ValueError(f"sft_x: {name} has no folder; give the one that holds <task>.jsonl in X")
+        if self.sft_x and not self.trains:
+            raise ValueError("sft_x goes with SFT that is trained; preset released takes it as it is")
         return self
 
     @model_validator(mode="after")
@@ -312,6 +331,7 @@ class Study(BaseModel):
 PAGE = "docs/parameters.md"  # lists them; made from this file (`parameters_page`)
 CODE = regex.compile(r"[a-z]{2,3}")
 EXTRA_NAME = regex.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+SFT_X = "sft-x-"  # begins the name of what was fine-tuned on rows in X
 PARENT_KINDS = ("base", "ct", "sft", "ct_then_sft")  # names of models that every study has
 ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked for
 

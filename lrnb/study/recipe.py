@@ -22,6 +22,7 @@ UNCOUNTED = (
     "activation_checkpointing", "log_to", "lang_name", "eval_batch", "micro_batch", "group",
     "method", "methods", "search", "tasks_written", "margin", "extra_models", "merge_languages",
     "keep", "retention",
+    "sft_x", "sft_x_name",
 )  # fmt: skip  # methods and search: see `searches`
 
 

@@ -35,7 +35,7 @@ from lrnb.study.files import (
     sha256,
     write_text,
 )
-from lrnb.study.parameters import PRESETS, SYNTHETIC, Study, budget_name, read_yaml, validate
+from lrnb.study.parameters import PRESETS, SFT_X, SYNTHETIC, Study, budget_name, read_yaml, validate
 from lrnb.study.recipe import RECIPE
 
 TIMINGS = ("device", "processor", "isa", "seconds", "finished")  # of a manifest: how it was made, not what
@@ -66,11 +66,25 @@ class RunPaths:
 
     @property
     def sft(self) -> Path:
-        return self.shared / "sft"
+        return (self.arm if self.rows else self.shared) / "sft"
 
     @property
     def lang(self) -> Path:
         return self.root / self.study.lang
+
+    @property
+    def rows(self) -> str:
+        """`sft_x_name`; "", so English, in a notebook that does not declare it."""
+        return self.study.sft_x_name if "sft_x_name" in self.study.model_fields_set else ""
+
+    @property
+    def arm(self) -> Path:
+        """Where CT-then-SFT and merges lie; those of `sft_x_name` beside the others, with their SFT."""
+        return self.lang / f"{SFT_X}{self.rows}" if self.rows else self.lang
+
+    def of_rows(self, name: str) -> RunPaths:
+        """The folders of the same study with SFT on the rows that `sft_x` calls `name`; "" English ones."""
+        return RunPaths(self.study.model_copy(update={"sft_x_name": name}))
 
     @property
     def corpus(self) -> Path:
@@ -93,11 +107,11 @@ class RunPaths:
     @property
     def importance(self) -> Path:
         """Scores of entries that merges read, a folder a kind."""
-        return self.lang / "importance"
+        return self.arm / "importance"
 
     def scored(self, group: str) -> Path:
-        """Scores of `parents` or `merged`, which the stage `scores` reads."""
-        return self.lang / "scored" / group
+        """Scores of `parents` or `merged`, which the stage `scores` reads, or of what `sft_x_name` made."""
+        return self.arm / "scored" / group
 
     @property
     def conflicts(self) -> Path:
@@ -111,6 +125,11 @@ class RunPaths:
         return self.lang / "signs"
 
     @property
+    def rows_in_x(self) -> Path:
+        """What SFT on rows in X does beside SFT on English ones, where there is `sft_x`."""
+        return self.lang / "rows_in_x"
+
+    @property
     def saturation(self) -> Path:
         return self.lang / "saturation"
 
@@ -119,7 +138,7 @@ class RunPaths:
         return self.lang / "retention"
 
     def ct(self, budget: int | None = None) -> Path:
-        return self._budget("ct", budget)
+        return self.lang / "ct" / budget_name(budget) if budget else self.lang / "ct"
 
     def ct_then_sft(self, budget: int | None = None) -> Path:
         return self._budget("ct_then_sft", budget)
@@ -132,7 +151,7 @@ class RunPaths:
         return self.root / "+".join(langs)
 
     def _budget(self, kind: str, budget: int | None) -> Path:
-        return self.lang / kind / budget_name(budget) if budget else self.lang / kind
+        return self.arm / kind / budget_name(budget) if budget else self.arm / kind
 
     @property
     def data_root(self) -> Path:
@@ -342,6 +361,8 @@ MAKERS = {
     "importance": "02_merge/00_importance",
     "parents": "02_merge/04_evaluate",
     "merged": "02_merge/04_evaluate",
+    "sft_x": "02_merge/04_evaluate",
+    "rows_in_x": "03_analysis/09_rows_in_x",
     "scores": "03_analysis/01_scores",
     "conflicts": "03_analysis/02_discarded",
     "signs": "03_analysis/03_sign_conflicts",

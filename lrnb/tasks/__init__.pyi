@@ -7,5 +7,7 @@ from .loading import load_study_tasks as load_study_tasks
 from .loading import load_tasks as load_tasks
 from .loading import require_known as require_known
 from .rows import sft_examples as sft_examples
+from .sft_rows import study_examples as study_examples
+from .sft_rows import study_rows as study_rows
 from .task_file import TaskSpec as TaskSpec
 from .vocabulary_texts import data_texts as data_texts

@@ -79,17 +79,26 @@ def english_items(study: Study, data_root: Path) -> Items:
 
     The same for every language of a study, since SFT-en is trained once.
     """
+    return _local_items(study, data_root, ENGLISH)
+
+
+def items_in_x(study: Study, data_root: Path) -> Items:
+    """`english_items` in X: what no row in X that SFT is trained on may hold."""
+    return _local_items(study, data_root, study.lang)
+
+
+def _local_items(study: Study, data_root: Path, lang: str) -> Items:
     if study.preset == "nano":
         return Items({})
     texts: dict[str, list[str]] = {}
     names = [f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES]
-    for path in sorted(p for name in names for p in data_root.glob(f"eval/[!.]*/{ENGLISH}/{name}")):
+    for path in sorted(p for name in names for p in data_root.glob(f"eval/[!.]*/{lang}/{name}")):
         own = texts.setdefault(path.parents[1].name, [])
         own.extend(item_texts(any_rows(path)))
     for name in study.sft_mix:
         task = spec(name)
         if task.metadata.data not in texts:
-            found = _rows(task, ENGLISH, study, data_root)
+            found = _rows(task, lang, study, data_root)
             texts[task.metadata.data] = [text for rows in found for text in item_texts(rows)]
     return Items(texts)
 

@@ -32,6 +32,10 @@ from lrnb.tasks.task_file import TaskPrompt, TaskSpec, spec
 from lrnb.tasks.time_limit import time_limit
 from lrnb.tasks.written_answers import right
 
+IN_ENGLISH = (
+    "English rows are expected here, since SFT is on English tasks. Give English ones; rows to ask in X go "
+    "to eval/<task>/<lang>/, rows in X to train on into a folder of their own: --set 'sft_x={NAME: FOLDER}'"
+)
 Shape: TypeAlias = "tuple[bool, int, int]"  # of a number: below zero, digits, zeros at the end
 
 
@@ -353,17 +357,16 @@ def english_rows(task: TaskSpec, data_root: str | Path, seed: int) -> tuple[list
         )
     rows = local_rows(task, path)
     for row in rows:
-        _refuse_other_script(row, place_of(str(path), row))
+        refuse_other_script(row, place_of(str(path), row), "Latin", IN_ENGLISH)
     return rows, str(path)
 
 
-def _refuse_other_script(row: dict[str, Any], where: str) -> None:
-    text = " ".join(texts_in([*known_form(row, where).values()]))
-    if any(map(str.isalpha, text)) and script_share(text, "Latin") < 0.5:
-        raise UserError(
-            f"{where}: the row is mostly in another script; English rows are expected here, since SFT is on "
-            "English tasks. Give English ones; rows to ask in X go to eval/<task>/<lang>/"
-        )
+def refuse_other_script(row: dict[str, Any], where: str, script: str, hint: str) -> None:
+    """UserError, which ends in `hint`, for a row whose letters are mostly not of `script`; but its label."""
+    told = {key: value for key, value in known_form(row, where).items() if key not in ("id", "label")}
+    text = " ".join(texts_in([*told.values()]))
+    if any(map(str.isalpha, text)) and script_share(text, script) < 0.5:
+        raise UserError(f"{where}: the row is mostly in another script than {script}; {hint}")
 
 
 def sft_file(task: TaskSpec, data_root: str | Path) -> Path:
@@ -410,15 +413,32 @@ def sft_examples(
     """
     task = spec(name)
     found, where = english_rows(task, data_root, seed)
+    given: dict[str, Any] = {"lang": ENGLISH, "prompts": "english", "seed": seed}
+    return examples_of(task, found, where, n, **given, items=items, dropped=dropped)
+
+
+def examples_of(
+    task: TaskSpec, found: list[dict[str, Any]], where: str, n: int, *, lang: str, prompts: str, seed: int,
+    items: Items | None = None, dropped: Counter[str] | None = None,
+) -> list[dict[str, str]]:  # fmt: skip
+    """`sft_examples` of rows in any language that are already read; `where` names them in messages."""
+    drawn = drawn_places(task, found, where, n, seed, items, dropped)
+    docs = documents_of(task, found, where, lang=lang, prompts=prompts, seed=seed)
+    return [_example(docs[place], task.delimiter) for place in drawn]
+
+
+def drawn_places(
+    task: TaskSpec, found: list[dict[str, Any]], where: str, n: int, seed: int, items: Items | None = None,
+    dropped: Counter[str] | None = None,
+) -> list[int]:  # fmt: skip
+    """Places of the `n` rows that SFT takes, in their order; see `sft_examples`."""
     if n > len(found):
-        raise UserError(f"sft_mix asks for {n} rows of {name!r}, {where} has {len(found)}; ask for less")
-    docs = documents_of(task, found, where, lang=ENGLISH, prompts="english", seed=seed)
-    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(docs))
+        raise UserError(f"sft_mix asks for {n} rows of {task.name!r}, {where} has {len(found)}; ask for less")
+    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(found)).tolist()
     held = _holding(found, where, items) if items else {}
-    kept = [docs[i] for i in order if docs[i]["item"] not in held]
     if dropped is not None:
-        dropped.update(held[docs[i]["item"]] for i in order[:n] if docs[i]["item"] in held)
-    return [_example(doc, task.delimiter) for doc in kept[:n]]
+        dropped.update(held[found[i]["item"]] for i in order[:n] if found[i]["item"] in held)
+    return [place for place in order if found[place]["item"] not in held][:n]
 
 
 def _example(doc: dict[str, Any], delimiter: str) -> dict[str, str]:

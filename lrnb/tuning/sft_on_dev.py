@@ -1,8 +1,8 @@
 """Choosing on dev how SFT is trained: candidates trained one after the other, the best of them is kept.
 
-The learning rates, then the epochs, of `sft_candidates`. CT-then-SFT is chosen on the dev items in X that
-merges are chosen on, SFT-en on dev items in English. Nothing here knows how a model is trained or scored:
-both are functions.
+The learning rates, then the epochs, of `sft_candidates`. CT-then-SFT and SFT on rows in X are chosen on the
+dev items in X that merges are chosen on, SFT-en on dev items in English. Nothing here knows how a model is
+trained or scored: both are functions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Tested(NamedTuple):
 
 
 class SftDevScorer:
-    """A model's folder to its `Dev` score: in English for SFT-en (`sft_parent` is the base), else in X.
+    """A model's folder to its `Dev` score: in English for SFT-en (English rows from the base), else in X.
 
     Every model is opened by itself and closed again. UserError where there are no dev items, unless one
     candidate is tried, which nobody scores. `items`: all that is asked.
@@ -47,7 +47,8 @@ class SftDevScorer:
     def __init__(self, study: Study) -> None:
         self.study, self.tasks = study, dict[str, Any]()
         if study.tuning_trials > 1:
-            names = dev_tasks_en(study) if study.sft_parent == "base" else dev_tasks(study)
+            english = study.sft_parent == "base" and not study.sft_x_name
+            names = dev_tasks_en(study) if english else dev_tasks(study)
             self.tasks = dev_items(study, names)
 
     @property

@@ -168,7 +168,8 @@ def test_sft_rows_of_the_hub_where_the_task_trains_on_them(tmp_path: Path) -> No
 def test_rows_for_sft_in_another_script_are_refused(tmp_path: Path) -> None:
     found = [{"question": "1 + 1?", "answer": 2}, {"question": "Алмада қанша дән бар?", "answer": 3}]
     write_text(tmp_path / "sft/math.jsonl", json_lines(found))
-    with pytest.raises(
-        UserError, match=r"sft/math.jsonl:2: the row is mostly in another script; English rows"
-    ):
+    message = (
+        r"sft/math.jsonl:2: the row is mostly in another script than Latin; English rows.*sft_x={NAME: F"
+    )
+    with pytest.raises(UserError, match=message):
         rows.sft_examples("math", 1, tmp_path)
