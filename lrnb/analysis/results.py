@@ -113,7 +113,7 @@ def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, written: I
 def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(scores, items) of both groups in the order of KINDS, with rows for the mean of the tasks."""
     scores, items = _both(paths, *COMPARED)
-    return in_order(with_means(scores, items)), items
+    return by_kind(with_means(scores, items)), items
 
 
 def gather_written(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -129,7 +129,7 @@ def _both(paths: RunPaths, table: str, rows: str) -> tuple[pd.DataFrame, pd.Data
             "notebooks/02_merge/04_evaluate.ipynb"
         )
     scores = joined([pd.read_csv(group / table) for group in groups])
-    return in_order(scores), in_order(joined([pd.read_parquet(group / rows) for group in groups]))
+    return by_kind(scores), by_kind(joined([pd.read_parquet(group / rows) for group in groups]))
 
 
 def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
+def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of KINDS and CT tokens; arms on rows in X stand after their kind."""
     kinds = table["method"].map(lambda method: kind_and_rows(method)[0])
     place = kinds.map({name: i for i, name in enumerate(KINDS)})

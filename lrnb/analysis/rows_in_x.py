@@ -39,8 +39,8 @@ def gather_rows_in_x(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
     folders = [current(paths.of_rows(name).scored("sft_x")) for name in paths.study.sft_x]
     own = results.joined([pd.read_parquet(folder / "items.parquet") for folder in folders])
     table = results.joined([pd.read_csv(folder / "scores.csv") for folder in folders])
-    both = results.in_order(results.joined([items, own]))
-    every = results.in_order(results.joined([scores, results.with_means(table, own)]))
+    both = results.by_kind(results.joined([items, own]))
+    every = results.by_kind(results.joined([scores, results.with_means(table, own)]))
     return trust.marks(every, both), both
 
 
