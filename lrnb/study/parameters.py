@@ -21,10 +21,10 @@ from lrnb.study.languages import known_languages
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout; see `require_checkout`
 LANGUAGES = {
-    "en": "English", "bn": "Bengali", "bo": "Tibetan", "kk": "Kazakh", "km": "Khmer", "mn": "Mongolian", "or": "Odia",
-    "ta": "Tamil", "te": "Telugu", "ug": "Uyghur", "qaa": "Micro-world A", "qab": "Micro-world B", "qac": "Micro-world C",
-    "qad": "Micro-world D", "qae": "Micro-world E", "qaf": "Micro-world F", "qag": "Micro-world G",
-    "qah": "Micro-world H",
+    "en": "English", "bn": "Bengali", "bo": "Tibetan", "kk": "Kazakh", "km": "Khmer", "mn": "Mongolian",
+    "or": "Odia", "ta": "Tamil", "te": "Telugu", "ug": "Uyghur", "qaa": "Micro-world A",
+    "qab": "Micro-world B", "qac": "Micro-world C", "qad": "Micro-world D", "qae": "Micro-world E",
+    "qaf": "Micro-world F", "qag": "Micro-world G", "qah": "Micro-world H",
 }  # fmt: skip  # as in params/, for prompts where lrnb is installed without it
 SYNTHETIC = ("qaa", "qab", "qac", "qad", "qae", "qaf", "qag", "qah")
 ENGLISH = "en"  # the `lang` of stages that all languages share
