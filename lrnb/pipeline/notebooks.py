@@ -49,6 +49,7 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 THREAD_VARIABLES: tuple[str, ...] = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
 )  # fmt: skip  # the last one is of tokenizers
+PATIENCE = 300  # seconds to start a kernel, and for its last words after a cell; papermill gives them 4
 EXTENSION = "lrnb.pipeline.offline_figures"  # of IPython: how the kernel keeps figures
 QUIET = {
     "LRNB_HEADLESS": "1",  # figures for widgets: a kept widget holds megabytes and shows nothing
@@ -111,7 +112,8 @@ def _papermill(notebook: Path, out: Path, values: dict[str, Any]) -> None:
         language="python",
         progress_bar=False,
         cwd=ROOT,
-        start_timeout=300,
+        start_timeout=PATIENCE,
+        iopub_timeout=PATIENCE,
         kernel_manager_class=_this_python(),
     )
 

@@ -110,6 +110,16 @@ def test_killed_kernel_is_a_failure(tmp_path: Path) -> None:
     assert (tmp_path / "o.failed.ipynb").exists()
 
 
+def test_a_kernel_whose_messages_come_late_as_on_a_busy_machine_has_not_failed(tmp_path: Path) -> None:
+    body = (
+        "import time\nkernel = get_ipython().kernel\npublish = kernel._publish_status\n"
+        "def late(status, *given, **named):\n    time.sleep(5 * (status == 'idle'))\n"
+        "    publish(status, *given, **named)\nkernel._publish_status = late\nprint('late')"
+    )
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", body)
+    assert outputs(notebooks.exec_notebook(notebook, {}, tmp_path / "o.ipynb")).split() == ["late"]
+
+
 def test_cells_that_did_not_run_are_noticed(tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "n.ipynb", "a = 0", "print(1)")
     nb = nbformat.read(path, as_version=4)
