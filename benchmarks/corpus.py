@@ -147,16 +147,16 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"rounds in turn, medians (least to most). {_kinds(kinds)}; "
         f"right is to keep {kinds['new'] + kinds['alike']:,}.",
         "",
-        "| | MB a processor second | documents kept | recall | precision | peak anonymous memory, MB | with files, MB |",
+        "| | MB a processor second | kept | recall | precision | peak anonymous memory, MB | files too, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [_cleaned_line(name, own, megabytes) for name, own in _by_side(result["runs"]).items()]
     lines += [
         "",
-        "| tokens | MB/s, tokens alone | packed and written too | opening, ms | memory a row, bytes | a row, ms |",
+        "| tokens | MB/s, tokens alone | packed too | opening, ms | memory a row, bytes | a row, ms |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [_token_line(name, own, megabytes) for name, own in _by_side(result["tokens"]).items()]
+    lines += [_token_line(name, own) for name, own in _by_side(result["tokens"]).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -182,13 +182,14 @@ def _cleaned_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str
     return f"| {name} | {rate} | {kept} | {recall} | {precision} | {' | '.join(peaks)} |"
 
 
-def _token_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str:
-    cutting, packing = (median(megabytes / row[key] for row in own) for key in ("cutting", "packing"))
+def _token_line(name: str, own: list[dict[str, Any]]) -> str:
+    rates = [sorted(row["bytes"] / 1e6 / row[key] for row in own) for key in ("cutting", "packing")]
+    cutting, packing = (f"{median(each):.1f} ({each[0]:.1f} to {each[-1]:.1f})" for each in rates)
     opened = [row["opened"] for row in own]
     shown = f"{1e3 * median(row['opening'] for row in opened):.1f}"
     held = f"{median(row['held'] / row['rows'] for row in opened):.0f}"
     each = f"{1e3 * median(row['a_row'] for row in opened):.2f}"
-    return f"| {name} | {cutting:.1f} | {packing:.1f} | {shown} | {held} | {each} |"
+    return f"| {name} | {cutting} | {packing} | {shown} | {held} | {each} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
