@@ -97,7 +97,8 @@ def write_tokenizer(path: Path, known: list[str]) -> None:
 
 def run(python: str, code: str, tree: Path, *arguments: Path | str, threads: int = 1) -> dict[str, Any]:
     """What a process of its own prints as JSON, with the peaks of its memory in bytes."""
-    own = {"TOKENIZERS_PARALLELISM": str(threads > 1).lower(), "RAYON_NUM_THREADS": str(threads)}
+    own = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))  # as a study sets them
+    own["TOKENIZERS_PARALLELISM"] = str(threads > 1).lower()
     with tempfile.TemporaryDirectory() as folder:
         command = [python, "-c", code, *map(str, arguments)]
         done = measure.run_whole(command, measure.variables(tree) | own, Path(folder))

@@ -125,10 +125,11 @@ def test_packing_loses_nothing_and_restarts_positions(lengths: list[int], seq_le
         assert positions[0] == 0 and ((np.diff(positions) != 1) == boundary).all()
 
 
-@pytest.mark.parametrize("parallel", ["true", "false"])
-def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, parallel: str) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, threads: int) -> None:
     """Truncation and padding that a tokenizer.json has are no part of a corpus; threads change no id."""
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", str(threads > 1).lower())
     tokenizer = pico_tokenizer()
     texts = ["the cat sees", "", "zebra the dog", "the cat sees the dog " * 50] * 100
     marks = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
@@ -136,6 +137,11 @@ def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, para
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=9)
     expected = [[*marks[0], *ids, *marks[1]] for ids in plain]
+    read = iter(texts)
+    stream = packing.tokenize(tokenizer, read)
+    assert [next(stream) for _ in range(5)] == expected[:5]
+    assert len(list(read)) >= len(texts) - 5 * packing.PART  # no more is read than what is cut ahead
+    stream.close()
     assert list(packing.tokenize(tokenizer, texts)) == expected
     assert max(map(len, expected)) > 200
 
