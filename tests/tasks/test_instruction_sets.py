@@ -15,6 +15,7 @@ from lrnb.errors import UserError
 from lrnb.pipeline import checkup, estimate, notebooks, preflight, supplies
 from lrnb.study.parameters import ROOT, Study, load_study
 from lrnb.tasks.instruction_sets import instruction_examples, refuse_missing_set
+from lrnb.tasks.sft_rows import study_examples
 
 ORCA = {"sft_dataset": "Open-Orca/FLAN", "sft_files": "flan_zsopt_data/*.parquet"}
 ITEM = (
@@ -74,7 +75,8 @@ def test_both_releases_are_read_in_their_layouts(tmp_path: Path, given: dict[str
         tmp_path, {task: [one for one in rows if one["task"] == task] for task in ("copa", "piqa")}
     )  # fmt: skip
     refuse_missing_set(paper(**given), root)
-    found = instruction_examples(paper(**given), root)
+    found = study_examples(paper(sft_mix={}, **given), root)["instructions"]
+    assert study_examples(paper(sft_mix={}, sft_x={"own": str(tmp_path)}, sft_x_name="own"), root) == {}
     assert {tuple(one.items()) for one in found} == {
         (("prompt", f"{task}, caf\u00e9 {n}?\n\nOPTIONS:\n- yes\n- no"), ("completion", "\nyes"))
         for task in ("copa", "piqa")
