@@ -15,7 +15,7 @@ from benchmarks.train import TRAINED, model_of
 
 LANG, TASKS = "bn", ("topic", "reading_comprehension")
 PASSAGE, QUESTION, OPTION = 120, 12, 20  # words: of a passage, a question and an option
-LABELS = ("travel", "sports", "health", "politics", "science", "geography", "entertainment")
+LABELS = ("travel", "sports", "health", "politics", "science/technology", "geography", "entertainment")
 MARKS = {"<unk>": 0, "<s>": 1, "</s>": 2}
 
 

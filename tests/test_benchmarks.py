@@ -329,11 +329,11 @@ def test_scoring_is_measured_against_the_harness_s_own_model(
 
 
 def test_scoring_needs_no_data_where_a_model_is_made(tmp_path: Path) -> None:
-    given = ["--made", "pico", "--limit", "4", "--rounds", "1", "--device", "cpu", "--name", "s"]
+    given = ["--made", "pico", "--limit", "7", "--rounds", "1", "--device", "cpu", "--name", "s"]
     assert scoring.main([*given, "--results", str(tmp_path)]) == 0
     runs = json.loads(next(tmp_path.glob("*-s.json")).read_text())["runs"]
     assert [(run["task"], run["items"], run["options"]) for run in runs] == [
-        ("topic", 4, 7), ("reading_comprehension", 4, 4),
+        ("topic", 7, 7), ("reading_comprehension", 7, 4),
     ]  # fmt: skip
     assert all(run["largest_difference"] < 1e-3 for run in runs)
     with pytest.raises(SystemExit):
