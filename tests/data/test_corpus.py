@@ -156,6 +156,18 @@ def test_packed_rows_come_back(tmp_path: Path) -> None:
     assert np.array(back["position_ids"]).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
 
 
+def test_reading_and_packing_say_how_far_they_are(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    texts = corpus.shuffled((str(n) for n in range(30)), 0)
+    next(texts)
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["done"], found["unit"]) == ("reading and cleaning", 30, "documents")
+    packing.write_packed(packing.pack([[1] * 100], 4), tmp_path / "packed.arrow", 40)
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["done"], found["total"], found["unit"]) == ("corpus", 25, 40, "rows")
+    assert found["rate"] > 0
+
+
 def test_rows_lie_in_batches(tmp_path: Path) -> None:
     from lrnb.training.pretraining import packed_rows
 
