@@ -40,10 +40,9 @@ TRAINED: tuple[tuple[str, list[str]], ...] = (
     ("270m", ["--batch", "8"]),
 )  # shapes that --all trains, with options of benchmarks.train
 SCORED = ("7b", "tinyllama", "270m")  # shapes that --all scores with, against the harness
-TRIAL = {  # what --all does instead with --shape pico
-    "trained": (("pico", ["--length", "16", "--steps", "2"]),),
-    "scored": ("pico",),
-}
+TRIAL: tuple[tuple[str, list[str]], ...] = (
+    ("pico", ["--length", "16", "--steps", "2"]),
+)  # with --shape pico
 SPOT = "model.layers.0.self_attn.k_proj.weight"  # merged on the CPU too
 State = dict[str, Any]  # name -> torch tensor
 
@@ -292,8 +291,8 @@ def bench_all(given: argparse.Namespace) -> None:
 def parts(given: argparse.Namespace) -> dict[str, list[str]]:
     """Name -> module and options of each process that --all starts after the merges."""
     small = given.shape == "pico"
-    trained = TRIAL["trained"] if small else TRAINED
-    scored = TRIAL["scored"] if small else SCORED
+    trained = TRIAL if small else TRAINED
+    scored = ("pico",) if small else SCORED
     place = ["--device", given.device, "--results", str(given.results.absolute())]
     found = {
         " ".join(["training", shape, *more]): ["benchmarks.train", "--shape", shape, *more, *place]

@@ -50,7 +50,7 @@ def write_items(root: Path, words: int, items: int) -> Path:
     def text(length: int) -> str:
         return " ".join(f"w{number}" for number in draw.integers(len(MARKS), words, length))
 
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "topic": [{"text": text(PASSAGE), "label": LABELS[n % len(LABELS)]} for n in range(items)],
         "reading_comprehension": [
             {"passage": text(PASSAGE), "question": text(QUESTION), "answer": n % 4,
