@@ -19,6 +19,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,7 @@ from lrnb.data.corpus import read_local
 
 EXACT, NEAR, ALIKE = 0.05, 0.10, 0.05  # shares of the documents
 LANG, SCRIPT, THRESHOLD = "bn", "Bengali", 0.8
+AT_ONCE = "after: two processes at once, 1 thread each"
 LARGE = (100, 300)  # megabytes
 THREADS, PIECES = (1, 2), 32_000  # of tokenizing; of its BPE
 
@@ -97,7 +99,8 @@ def write_tokenizer(path: Path, known: list[str]) -> None:
 
 def run(python: str, code: str, tree: Path, *arguments: Path | str, threads: int = 1) -> dict[str, Any]:
     """What a process of its own prints as JSON, with the peaks of its memory in bytes."""
-    own = {"TOKENIZERS_PARALLELISM": str(threads > 1).lower(), "RAYON_NUM_THREADS": str(threads)}
+    own = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))  # as a study sets them
+    own["TOKENIZERS_PARALLELISM"] = str(threads > 1).lower()
     with tempfile.TemporaryDirectory() as folder:
         command = [python, "-c", code, *map(str, arguments)]
         done = measure.run_whole(command, measure.variables(tree) | own, Path(folder))
@@ -147,16 +150,16 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"rounds in turn, medians (least to most). {_kinds(kinds)}; "
         f"right is to keep {kinds['new'] + kinds['alike']:,}.",
         "",
-        "| | MB a processor second | documents kept | recall | precision | peak anonymous memory, MB | with files, MB |",
+        "| | MB a processor second | kept | recall | precision | peak anonymous memory, MB | files too, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [_cleaned_line(name, own, megabytes) for name, own in _by_side(result["runs"]).items()]
     lines += [
         "",
-        "| tokens | MB/s, tokens alone | packed and written too | opening, ms | memory a row, bytes | a row, ms |",
+        "| tokens | MB/s, tokens alone | packed too | opening, ms | memory a row, bytes | a row, ms |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [_token_line(name, own, megabytes) for name, own in _by_side(result["tokens"]).items()]
+    lines += [_token_line(name, own) for name, own in _by_side(result["tokens"]).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -182,13 +185,16 @@ def _cleaned_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str
     return f"| {name} | {rate} | {kept} | {recall} | {precision} | {' | '.join(peaks)} |"
 
 
-def _token_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str:
-    cutting, packing = (median(megabytes / row[key] for row in own) for key in ("cutting", "packing"))
-    opened = [row["opened"] for row in own]
+def _token_line(name: str, own: list[dict[str, Any]]) -> str:
+    rates = [sorted(row["bytes"] / 1e6 / row[key] for row in own) for key in ("cutting", "packing")]
+    cutting, packing = (f"{median(each):.1f} ({each[0]:.1f} to {each[-1]:.1f})" for each in rates)
+    opened = [row["opened"] for row in own if "opened" in row]
+    if not opened:
+        return f"| {name} | {cutting} | {packing} |  |  |  |"
     shown = f"{1e3 * median(row['opening'] for row in opened):.1f}"
     held = f"{median(row['held'] / row['rows'] for row in opened):.0f}"
     each = f"{1e3 * median(row['a_row'] for row in opened):.2f}"
-    return f"| {name} | {cutting:.1f} | {packing:.1f} | {shown} | {held} | {each} |"
+    return f"| {name} | {cutting} | {packing} | {shown} | {held} | {each} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -245,6 +251,23 @@ def token_rows(old: Path | None, text: Path, place: Path) -> Iterator[dict[str, 
             row |= run(sys.executable, TOKENS, tree, text, place / "bpe.json", packed, threads=threads)
             yield row | {"opened": run(sys.executable, OPEN, tree, packed)}
     packed.unlink()
+    yield {"side": AT_ONCE} | at_once(text, place)
+
+
+def at_once(text: Path, place: Path) -> dict[str, Any]:
+    """Tokens by two processes of one thread at the same time, as if one of them did it all: the most that the
+    machine gives to two threads."""
+    files = [place / f"packed-{number}.arrow" for number in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(run, sys.executable, TOKENS, ROOT, text, place / "bpe.json", file) for file in files
+        ]
+        rows = [one.result() for one in both]
+    for file in files:
+        file.unlink()
+    return {"bytes": rows[0]["bytes"]} | {
+        key: max(row[key] for row in rows) / 2 for key in ("cutting", "packing")
+    }
 
 
 def _add(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:

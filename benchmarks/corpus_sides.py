@@ -1,4 +1,4 @@
-"""What the processes of `benchmarks.corpus` run: a program for each thing that is measured, JSON as its output.
+"""What the processes of `benchmarks.corpus` run: a program for each thing that is measured.
 
 They go with this tree and with older ones: what they call was there from the start.
 """
@@ -45,7 +45,7 @@ for text in rows:
     step.get_signature(step.get_shingles(text))
 print(json.dumps({"cpu_seconds": time.process_time() - started}))
 """
-#: arguments: file, tokenizer.json, file to pack to; the least of three times each
+#: arguments: file, tokenizer.json, file to pack to; the least of three times each, on the first 12 MB
 TOKENS = """
 import json, sys, time
 from collections import Counter
@@ -53,7 +53,12 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 from lrnb.data import pack, passes, replay, tokenize, write_packed
 cut = PreTrainedTokenizerFast(tokenizer_file=sys.argv[2], bos_token="<s>", eos_token="</s>")
-rows = [json.loads(line)["text"] for line in open(sys.argv[1], encoding="utf-8")]
+rows, size = [], 0
+for line in open(sys.argv[1], encoding="utf-8"):
+    rows.append(json.loads(line)["text"])
+    size += len(rows[-1].encode())
+    if size > 12e6:
+        break
 def tokens():
     return sum(map(len, tokenize(cut, iter(rows))))
 def packed():
@@ -67,7 +72,7 @@ def least(work):
         times.append((time.perf_counter() - started, time.process_time() - worked))
     return [min(own) for own in zip(*times)]
 (cutting, cutting_cpu), (packing, packing_cpu) = least(tokens), least(packed)
-print(json.dumps({"tokens": tokens(), "rows": packed(), "cutting": cutting, "cutting_cpu": cutting_cpu,
+print(json.dumps({"bytes": size, "cutting": cutting, "cutting_cpu": cutting_cpu,
                   "packing": packing, "packing_cpu": packing_cpu}))
 """
 #: arguments: a packed file

@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu --shape 7b            # resident tensors, made on the device
     python -m benchmarks.gpu --shape 7b --files    # besides: `lrnb merge --device cuda` on checkpoints
-    python -m benchmarks.gpu --all                 # merges at 7b, then training at 7b, 1.1b and 270m
+    python -m benchmarks.gpu --all                 # merges at 7b; training and scoring at 7b, 1.1b and 270m
+    python -m benchmarks.gpu --all --shape pico --device cpu   # the same in small, to see that it runs
 
 A merge of two parents reads three bytes for each one that it writes: GB/s counts all four; a copy counts
 its two. Every method is run once untimed (kernels are compiled then), then in turn with the copy. One
@@ -38,6 +39,10 @@ TRAINED: tuple[tuple[str, list[str]], ...] = (
     ("tinyllama", ["--batch", "4", "--keep-activations"]),
     ("270m", ["--batch", "8"]),
 )  # shapes that --all trains, with options of benchmarks.train
+SCORED = ("7b", "tinyllama", "270m")  # shapes that --all scores with, against the harness
+TRIAL: tuple[tuple[str, list[str]], ...] = (
+    ("pico", ["--length", "16", "--steps", "2"]),
+)  # with --shape pico
 SPOT = "model.layers.0.self_attn.k_proj.weight"  # merged on the CPU too
 State = dict[str, Any]  # name -> torch tensor
 
@@ -267,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--shape", choices=SHAPES, default="7b")
     add("--rounds", type=int, default=5)
     add("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
-    add("--all", action="store_true", help="training too, by benchmarks.train, each in a process of its own")
+    add("--all", action="store_true", help="training and scoring too, each in a process of its own")
     add("--files", action="store_true", help="whole commands on checkpoints too")
     add("--dir", type=Path, help="default $LRNB_BENCH, else ~/.cache/lrnb/bench")
     add("--results", type=Path, default=RESULTS, help="folder for the result files")
@@ -276,13 +281,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def bench_all(given: argparse.Namespace) -> None:
-    """Merges, then training of TRAINED; what a shape has no room for is told and passed over."""
+    """Merges, then training, then scoring; what a shape has no room for is told and passed over."""
     bench(given)
+    for name, command in parts(given).items():
+        if subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode:
+            print(f"{name}: not measured")
+
+
+def parts(given: argparse.Namespace) -> dict[str, list[str]]:
+    """Name -> module and options of each process that --all starts after the merges."""
+    small = given.shape == "pico"
+    trained = TRIAL if small else TRAINED
+    scored = ("pico",) if small else SCORED
     place = ["--device", given.device, "--results", str(given.results.absolute())]
-    for shape, more in TRAINED:
-        command = [sys.executable, "-m", "benchmarks.train", "--shape", shape, *more, *place]
-        if subprocess.run(command, cwd=ROOT).returncode:
-            print(f"training {shape} {' '.join(more)}: not measured")
+    found = {
+        " ".join(["training", shape, *more]): ["benchmarks.train", "--shape", shape, *more, *place]
+        for shape, more in trained
+    }
+    place[1] = given.device.partition(":")[0]
+    for shape in scored:
+        own = ["--made", shape, "--name", f"scoring-{shape}-{place[1]}", "--precision", "bf16", *place]
+        found[f"scoring {shape}"] = ["benchmarks.scoring", *own, "--limit", "8" if small else "200"]
+    return found
 
 
 def bench(given: argparse.Namespace) -> None:

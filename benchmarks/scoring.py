@@ -1,6 +1,7 @@
 """Items a second in scoring: lrnb's scorer against the harness's own `hf` model, same tasks, one process.
 
     python -m benchmarks.scoring NAME=DIR [NAME=DIR ...] --lang bn --tasks topic,math --data-root PATH
+    python -m benchmarks.scoring --made 7b --device cuda --precision bf16   # no model, no data: random ones
 
 Requests are built before; what is timed is the harness's run over them, with one model of each kind loaded
 once in the same precision. Rounds in turn, medians shown, every time stored. Both give the same answers:
@@ -11,14 +12,17 @@ and .md, or a name of your own (--name).
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import measure
+from benchmarks import made_model, measure
+from benchmarks.atlas import write
 from benchmarks.merge import RESULTS, ROOT, now
+from benchmarks.train import TRAINED
 
 KINDS = ("lrnb", "hf")
 
@@ -91,12 +95,14 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def options() -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
     top = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__.splitlines()[0])
-    top.add_argument("models", nargs="+", metavar="NAME=DIR", help="model folders with a name for the table")
+    top.add_argument("models", nargs="*", metavar="NAME=DIR", help="model folders with a name for the table")
+    top.add_argument("--made", choices=TRAINED, help="a model of this shape and items, both random, instead")
     top.add_argument("--lang", default="bn")
     top.add_argument("--tasks", default="topic,tatoeba_choice,next_passage")
-    top.add_argument("--data-root", required=True)
+    top.add_argument("--data-root", help="folder with eval/; needed unless --made is given")
     top.add_argument("--limit", type=int, default=24, help="items a task")
     top.add_argument("--rounds", type=int, default=3)
     top.add_argument(
@@ -105,32 +111,61 @@ def options() -> argparse.Namespace:
     top.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     top.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     top.add_argument("--name", default="scoring", help="of the files in results/")
-    return top.parse_args()
+    top.add_argument("--results", type=Path, default=RESULTS, help="folder for the result files")
+    given = top.parse_args(arguments)
+    if not given.made and not (given.models and given.data_root):
+        top.error("give NAME=DIR and --data-root, or --made SHAPE")
+    return given
 
 
-def main() -> None:
-    """Every model on every task."""
-    from lrnb.study import environment
+def on_folders(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of models in folders, on tasks of the data root."""
     from lrnb.tasks import loading
 
-    given = options()
     tasks = loading.load_tasks(given.tasks.split(","), given.lang, given.data_root, limit=given.limit)
-    result: dict[str, Any] = {"schema": 1, "started": now(), "precision": given.precision}
-    result |= {"machine": measure.machine(), "versions": measure.versions(), "commit": measure.commit(ROOT)}
-    result |= {key: getattr(given, key) for key in ("rounds", "hf_batch", "limit", "lang")}
-    runs = []
+    rows = []
     for text in given.models:
         name, _, folder = text.rpartition("=")
         judges = opened(Path(folder), given)
-        for task in tasks.values():
-            runs.append({"model": name or Path(folder).name} | measure_task(judges, task, given.rounds))
-    result |= {"device": environment.device_name(), "runs": runs, "finished": now()}
-    path = RESULTS / f"{result['started'][:10]}-{given.name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
-    print(markdown(result))
+        rows += [
+            {"model": name or Path(folder).name} | measure_task(judges, task, given.rounds)
+            for task in tasks.values()
+        ]
+    return rows
+
+
+def on_made(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of a model and of items that are made here."""
+    from lrnb.study.environment import resolved_device
+    from lrnb.tasks import loading
+
+    device = resolved_device(given.device)
+    judges = made_model.made_judges(given.made, device, given.precision, given.hf_batch)
+    with tempfile.TemporaryDirectory() as folder:
+        root = made_model.write_items(Path(folder), TRAINED[given.made].vocab, given.limit)
+        tasks = loading.load_tasks(made_model.TASKS, made_model.LANG, root)
+        return [
+            {"model": f"{given.made}, made"} | measure_task(judges, task, given.rounds)
+            for task in tasks.values()
+        ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: see `measure.status`."""
+    return measure.status(bench, options(arguments))
+
+
+def bench(given: argparse.Namespace) -> None:
+    """Every model on every task, and the files of the result."""
+    from lrnb.study import environment
+
+    result: dict[str, Any] = {"schema": 1, "started": now(), "precision": given.precision}
+    result |= {"machine": measure.machine(), "versions": measure.versions(), "commit": measure.commit(ROOT)}
+    result |= {key: getattr(given, key) for key in ("rounds", "hf_batch", "limit", "lang")}
+    runs = on_made(given) if given.made else on_folders(given)
+    result |= {"device": environment.device_name(), "runs": runs}
+    write(result, given.results, given.name, markdown(result))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -18,7 +19,20 @@ from lrnb.study.parameters import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import before, checkpoints, corpus, exact, gpu, intervals, measure, merge, peer, table, train
+from benchmarks import (
+    before,
+    checkpoints,
+    corpus,
+    exact,
+    gpu,
+    intervals,
+    measure,
+    merge,
+    peer,
+    scoring,
+    table,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -299,22 +313,50 @@ def test_scoring_is_measured_against_the_harness_s_own_model(
 
     from support.pico import save_pico
 
-    from benchmarks import scoring
-
     rows = [{"text": "the cat", "label": label} for label in ("travel", "sports", "health")]
     data = tmp_path / "eval" / "topic" / "bn" / "test.jsonl"
     data.parent.mkdir(parents=True)
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = [f"pico={save_pico(tmp_path / 'm')}", "--tasks", "topic", "--data-root", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["scoring", *given, "--rounds", "2", "--device", "cpu"])
-    monkeypatch.setattr(scoring, "RESULTS", tmp_path / "results")
-    scoring.main()
+    more = ["--rounds", "2", "--device", "cpu", "--results", str(tmp_path / "results")]
+    assert scoring.main([*given, *more]) == 0
     (path,) = (tmp_path / "results").glob("*-scoring.json")
     (run,) = json.loads(path.read_text())["runs"]
     assert (run["items"], run["options"]) == (3, 7)
     assert len(run["seconds"]["hf"]) == len(run["cpu_seconds"]["lrnb"]) == 2
     assert run["largest_difference"] < 1e-4
     assert "| pico | topic | 3 | 7 |" in capsys.readouterr().out
+
+
+def test_scoring_needs_no_data_where_a_model_is_made(tmp_path: Path) -> None:
+    given = ["--made", "pico", "--limit", "7", "--rounds", "1", "--device", "cpu", "--name", "s"]
+    assert scoring.main([*given, "--results", str(tmp_path)]) == 0
+    runs = json.loads(next(tmp_path.glob("*-s.json")).read_text())["runs"]
+    assert [(run["task"], run["items"], run["options"]) for run in runs] == [
+        ("topic", 7, 7), ("reading_comprehension", 7, 4),
+    ]  # fmt: skip
+    assert all(run["largest_difference"] < 1e-3 for run in runs)
+    with pytest.raises(SystemExit):
+        scoring.options([])
+
+
+@pytest.mark.slow
+def test_one_command_measures_all_that_a_gpu_is_lent_for(tmp_path: Path, capfd) -> None:
+    """In small and on the CPU: merges, training and scoring, each with its result file."""
+    given = ["--all", "--shape", "pico", "--device", "cpu", "--rounds", "1", "--results", str(tmp_path)]
+    assert gpu.main(given) == 0
+    assert "not measured" not in capfd.readouterr().out
+    names = sorted(path.name.partition("-")[2].partition("-")[2][3:] for path in tmp_path.glob("*.json"))
+    assert names == ["pico-cpu.json", "scoring-pico-cpu.json", "train-pico-cpu.json"]
+
+
+def test_all_trains_and_scores_at_three_sizes() -> None:
+    found = gpu.parts(argparse.Namespace(shape="7b", device="cuda:1", results=Path("r")))
+    assert [name for name in found if name.startswith("scoring")] == [f"scoring {s}" for s in gpu.SCORED]
+    assert len([name for name in found if name.startswith("training")]) == len(gpu.TRAINED) == 4
+    for module, *given in found.values():
+        known = {"benchmarks.train": train.options, "benchmarks.scoring": scoring.options}[module]
+        assert known(given).device == ("cuda:1" if module == "benchmarks.train" else "cuda")
 
 
 def test_pairs_of_two_trees_are_shown_as_ratios_with_their_range():

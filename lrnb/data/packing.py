@@ -7,40 +7,71 @@ counts its positions from 0, and a model that gets no attention mask keeps such 
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lrnb.errors import UserError
+from lrnb.study.environment import threads_used
 from lrnb.study.parameters import whole_steps
 from lrnb.study.progress import Progress
 
+PART = 64  # documents that a thread cuts at once
 ROWS_A_BATCH = 1024  # of an Arrow file: opening it costs time and memory for every batch
 
 
 def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
     """Token ids of each document: one beginning mark where the tokenizer has it, the text, one end mark.
 
-    A batch is cut by as many threads as the study has (TOKENIZERS_PARALLELISM, RAYON_NUM_THREADS).
+    Where the study has several `threads`, as many cut PARTs of the text, a few ahead of what is asked for.
     """
-    stream, cut = iter(documents), _cutter(tokenizer)
-    while chunk := list(islice(stream, batch)):
-        yield from (_marked(tokenizer, ids) for ids in cut(chunk))
+    cut, stream = partial(_cut, tokenizer, _cutter(tokenizer)), iter(documents)
+    threads = threads_used() if _is_fast(tokenizer) else 1
+    size = batch if threads == 1 else PART
+    chunks = iter(lambda: list(islice(stream, size)), [])
+    yield from chain.from_iterable(map(cut, chunks) if threads == 1 else _ahead(cut, chunks, threads))
+
+
+def _ahead(work: Callable[[Any], Any], items: Iterator[Any], threads: int) -> Iterator[Any]:
+    """What `work` makes of each item, in their order, by several threads that are one item ahead."""
+    with ThreadPoolExecutor(threads, initializer=_alone) as pool:
+        waiting = deque(pool.submit(work, item) for item in islice(items, threads + 1))
+        while waiting:
+            done = waiting.popleft().result()
+            waiting.extend(pool.submit(work, item) for item in islice(items, 1))
+            yield done
+
+
+def _alone() -> None:
+    """From here on this process's tokenizers start no threads of their own: they would wait for ours."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _is_fast(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "is_fast", False))
 
 
 def _cutter(tokenizer: Any) -> Callable[[list[str]], Iterable[list[int]]]:
     """Texts of any length to their ids alone; masks and offsets would cost a quarter of the time."""
     whole = partial(tokenizer, add_special_tokens=False, verbose=False)
     whole([""])  # takes truncation and padding off that its file may have
-    if not getattr(tokenizer, "is_fast", False):
+    if not _is_fast(tokenizer):
         return lambda texts: whole(texts)["input_ids"]
     fast = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
     return lambda texts: (found.ids for found in fast(texts))
+
+
+def _cut(
+    tokenizer: Any, cutter: Callable[[list[str]], Iterable[list[int]]], texts: list[str]
+) -> list[list[int]]:
+    return [_marked(tokenizer, ids) for ids in cutter(texts)]
 
 
 def _marked(tokenizer: Any, ids: list[int]) -> list[int]:

@@ -123,7 +123,17 @@ def _source(study: Study, task: TaskSpec, lang: str) -> str:
 
 def sft_table(study: Study) -> list[dict[str, Any]]:
     """A row a task of `sft_mix`: English rows asked for, there, and where."""
-    return [_sft_row(study, name, n) for name, n in study.sft_mix.items()] if study.trains else []
+    if not study.trains:
+        return []
+    instructions = {
+        "SFT, en": "instructions",
+        "asked": study.sft_rows,
+        "there": "Hub",
+        "from": study.sft_dataset,
+    }
+    return [_sft_row(study, n, k) for n, k in study.sft_mix.items()] + [instructions] * bool(
+        study.sft_dataset
+    )
 
 
 def _sft_row(study: Study, name: str, n: int) -> dict[str, Any]:
@@ -221,7 +231,7 @@ def _about_tasks(study: Study, tasks: list[dict[str, Any]]) -> Iterator[str]:
         task for task in study.tasks if task not in study.tasks_en and not loading.is_harness(task)
     ]:
         yield f"{', '.join(lacking)}: not in tasks_en, so what is kept of English there is not known"
-    if study.trains and (untrained := _untrained(study)):
+    if study.trains and not study.sft_dataset and (untrained := _untrained(study)):
         yield f"{', '.join(untrained)}: no English task of the family is in sft_mix, so SFT does not teach it"
 
 

@@ -85,7 +85,8 @@ def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
 def _examples(study: Study) -> int:
     """Tokens of SFT's examples: counted where rows and tokenizer are here, else those of usual ones."""
     usual = min(SFT_TOKENS, study.sft_max_len)
-    return sum(supplies.example_tokens(study, name) or n * usual for name, n in study.sft_mix.items())
+    own = sum(supplies.example_tokens(study, name) or n * usual for name, n in study.sft_mix.items())
+    return own + study.sft_rows * usual
 
 
 def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
@@ -204,6 +205,8 @@ def _sources(study: Study) -> dict[str, str]:
         found[f"text, {study.lang}"] = "MISSING: no data root, see below"
     mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
     in_x = {f"SFT, {study.lang}, {name}": f"as many of {folder}" for name, folder in study.sft_x.items()}
+    if study.sft_dataset:
+        found["SFT, en, instructions"] = f"{study.sft_rows:,} rows of {study.sft_dataset}"
     return found | {"SFT, en": f"{mix} (English rows of the data root, or of the Hub)"} | in_x
 
 

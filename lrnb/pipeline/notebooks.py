@@ -349,7 +349,7 @@ def needs_hub(study: Study) -> bool:
     """Whether a model or a data set of the study may have to come from the Hugging Face Hub."""
     given = [study.base_source] + ([] if study.trains else [study.released_ct, study.released_sft])
     away = [name for name in given if not (name.startswith(("scratch", "gguf:")) or Path(name).is_dir())]
-    return bool(away) or (study.trains and study.corpus_source == "hub")
+    return bool(away) or (study.trains and (study.corpus_source == "hub" or bool(study.sft_dataset)))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from lrnb.errors import UserError
 from lrnb.study.files import default_cache, digest, remembered
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.stages import RunPaths
-from lrnb.tasks import loading, rows
+from lrnb.tasks import instruction_sets, loading, rows
 from lrnb.tasks.evaluation_items import items_of_study
 from lrnb.tasks.row_forms import any_rows
 from lrnb.tasks.sft_rows import rows_in_x
@@ -74,6 +74,8 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
     if study.trains:
         if study.tuning_trials > 1:
             yield from _dev_checks(study, hub, on_dev.dev_tasks_en)
+        if hub or instruction_sets.mirror_of(study, RunPaths(study).data_root).is_dir():
+            yield partial(instruction_sets.refuse_missing_set, study, RunPaths(study).data_root)
         for name, n in study.sft_mix.items():
             if hub or not rows.sft_from_hub(spec(name), RunPaths(study).data_root):
                 yield partial(rows.sft_examples, name, n, RunPaths(study).data_root, study.seed)

@@ -118,6 +118,10 @@ class Study(BaseModel):
     # supervised fine-tuning on English tasks
     sft_parent: str = "base"  # base | ct/<budget>
     sft_mix: dict[str, PositiveInt] = {}  # task: number of English examples
+    sft_dataset: str = ""  # English instructions beside it, of the Hub or in hub/ of the data root; "": none
+    sft_files: str = ""  # pattern of its files
+    sft_fields: list[str] = Field(["inputs", "targets"], min_length=2, max_length=2)  # instruction, answer
+    sft_rows: int = Field(0, ge=0)  # examples of it, drawn by seed
     sft_epochs: int = Field(1, ge=1)  # passes over the examples
     sft_lr: float = Field(5e-4, gt=0)  # peak learning rate of AdamW
     sft_min_lr: float = Field(0.0, ge=0)  # where the cosine ends; 0: a tenth of sft_lr
@@ -204,6 +208,15 @@ class Study(BaseModel):
         if self.lang not in (*SYNTHETIC, ENGLISH) and self.preset == "nano":
             raise ValueError(
                 f"preset nano has only the synthetic languages {SYNTHETIC}; for {self.lang!r} use smol"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sft(self) -> Study:
+        if bool(self.sft_dataset) != bool(self.sft_rows):
+            raise ValueError(
+                f"sft_dataset {self.sft_dataset!r} and sft_rows {self.sft_rows} go together: name a set, and "
+                "how many of its rows are examples"
             )
         return self
 

@@ -14,6 +14,7 @@ from lrnb.data.contamination import Items
 from lrnb.errors import UserError
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.tasks.evaluation_items import english_items, items_in_x
+from lrnb.tasks.instruction_sets import INSTRUCTIONS, instruction_examples
 from lrnb.tasks.row_forms import SUFFIXES, place_of
 from lrnb.tasks.rows import drawn_places, english_rows, examples_of, local_rows, refuse_other_script
 from lrnb.tasks.task_file import TaskSpec, spec
@@ -75,9 +76,15 @@ def rows_in_x(study: Study, name: str) -> Source:
 
 
 def study_examples(study: Study, data_root: Path, dropped: Counter[str] | None = None) -> dict[str, Examples]:
-    """What a study's SFT trains on, by task: `study_rows` as {"prompt", "completion"}, as it is asked."""
+    """What a study's SFT trains on, by task: `study_rows` as {"prompt", "completion"}, as it is asked.
+
+    Beside English ones those of the set that `sft_dataset` names, as INSTRUCTIONS.
+    """
     source, items = _source(study, data_root), _items(study, data_root)
-    return {task: source.examples(task, n, study.seed, items, dropped) for task, n in study.sft_mix.items()}
+    found = {task: source.examples(task, n, study.seed, items, dropped) for task, n in study.sft_mix.items()}
+    if study.sft_dataset and not study.sft_x_name:
+        found[INSTRUCTIONS] = instruction_examples(study, data_root, items, dropped)
+    return found
 
 
 def study_rows(study: Study, data_root: Path) -> dict[str, Rows]:

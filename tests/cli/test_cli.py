@@ -170,7 +170,7 @@ def test_estimate_follows_the_formula() -> None:
     trained = 8 * n * (counts["ct"] + counts["sft"]) + 2 * n * counts["scoring"]  # and activations again
     assert estimate.hours([study], 1e15) == pytest.approx(trained / 1e15 / 3600)
     assert estimate.disk_bytes(study, steps.plan(study).values()) > 20 * 4 * n
-    examples = sum(study.sft_mix.values()) * 256
+    examples = (sum(study.sft_mix.values()) + study.sft_rows) * 256
     assert counts["sft"] == examples * (3 + 3 * 2) * (
         1 + len(study.ct_budgets)
     )  # rates, then twice the epochs

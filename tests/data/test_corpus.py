@@ -125,10 +125,11 @@ def test_packing_loses_nothing_and_restarts_positions(lengths: list[int], seq_le
         assert positions[0] == 0 and ((np.diff(positions) != 1) == boundary).all()
 
 
-@pytest.mark.parametrize("parallel", ["true", "false"])
-def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, parallel: str) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, threads: int) -> None:
     """Truncation and padding that a tokenizer.json has are no part of a corpus; threads change no id."""
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", str(threads > 1).lower())
     tokenizer = pico_tokenizer()
     texts = ["the cat sees", "", "zebra the dog", "the cat sees the dog " * 50] * 100
     marks = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
@@ -136,6 +137,11 @@ def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, para
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=9)
     expected = [[*marks[0], *ids, *marks[1]] for ids in plain]
+    read = iter(texts)
+    stream = packing.tokenize(tokenizer, read)
+    assert [next(stream) for _ in range(5)] == expected[:5]
+    assert len(list(read)) >= len(texts) - 5 * packing.PART  # no more is read than what is cut ahead
+    stream.close()
     assert list(packing.tokenize(tokenizer, texts)) == expected
     assert max(map(len, expected)) > 200
 
@@ -148,6 +154,18 @@ def test_packed_rows_come_back(tmp_path: Path) -> None:
     back = packed_rows(tmp_path / "packed.arrow")
     assert np.array(back["input_ids"]).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert np.array(back["position_ids"]).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2]]
+
+
+def test_reading_and_packing_say_how_far_they_are(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    texts = corpus.shuffled((str(n) for n in range(30)), 0)
+    next(texts)
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["done"], found["unit"]) == ("reading and cleaning", 30, "documents")
+    packing.write_packed(packing.pack([[1] * 100], 4), tmp_path / "packed.arrow", 40)
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["done"], found["total"], found["unit"]) == ("corpus", 25, 40, "rows")
+    assert found["rate"] > 0
 
 
 def test_rows_lie_in_batches(tmp_path: Path) -> None:

