@@ -22,8 +22,8 @@ def why_at_chance(
 ) -> dict[str, str]:
     """task or mean -> why its differences are no result; "" where they may be one.
 
-    sides: name -> its trainings; tasks: those compared; means: `means_of`, whose tasks are of X or English, or
-    another, whose tasks are of one kind.
+    sides: name -> its trainings; tasks: those compared; means: `means_of`, whose tasks are of X or English,
+    or another, whose tasks are of one kind.
     """
     found: dict[str, str] = {}
     for name, own in _kinds([*tasks], means).items():
