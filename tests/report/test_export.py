@@ -99,8 +99,8 @@ def test_the_main_table_is_set_by_latex_and_is_no_wider_than_the_text(tmp_path: 
     (tmp_path / "main.tex").write_text(main_table.latex_scores(table, "Odia & 50% #2 $3 {x}", "tab:or"))
     head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "paper.tex").write_text(head + r"\input{main.tex}\end{document}")
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"], cwd=tmp_path,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and (tmp_path / "paper.pdf").is_file(), done.stdout[-800:]
     assert "Overfull" not in done.stdout and "Missing character" not in done.stdout
 
