@@ -70,8 +70,7 @@ def _own_items(folder: Path, model: str, wanted: Wanted) -> dict[str, Answered]:
     if folder.name == "scores":
         require(folder)
     scores = pd.read_csv(folder / "scores.csv")
-    metrics = {str(task): str(metric) for task, metric in scores[["task", "metric"]].to_numpy()}
     items = pd.read_parquet(folder / "items.parquet")
     _refuse_unknown_model(folder, model, items["model"].unique())
     items = items[items["model"] == model] if model else items  # texts are hashed, which takes its time
-    return answered_items(items, str(folder / "items.parquet"), metrics)
+    return answered_items(items, str(folder / "items.parquet"), scores)

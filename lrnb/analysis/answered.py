@@ -24,18 +24,21 @@ ASKED = ["document", "prompt", "correct"]  # of every table of answers: two hash
 class Answered:
     """The answers of one model: task -> table with columns ASKED, one row an item, and what `correct` counts.
 
-    source: where they were read, for messages.
+    source: where they were read, for messages. chances: task -> percent right by chance, where it is known.
     """
 
     source: str
     tasks: dict[str, pd.DataFrame]
     metrics: dict[str, str] = field(default_factory=dict)
+    chances: dict[str, float] = field(default_factory=dict)
 
 
 def answered_items(
-    items: pd.DataFrame, source: str, metrics: dict[str, str] | None = None
+    items: pd.DataFrame, source: str, scores: pd.DataFrame | None = None
 ) -> dict[str, Answered]:
     """model -> its answers, from items of this package (ITEM_COLUMNS of `lrnb.scoring.evaluate`).
+
+    scores: those of these items, which name each task's metric and chance level.
 
     UserError where an earlier version scored them, without prompts.
     """
@@ -44,13 +47,18 @@ def answered_items(
             f"{source} has no {', '.join(missing)}: an earlier version scored these models. Score again with "
             "this one: lrnb run or lrnb evaluate"
         )
+    metrics, chances = ({} if scores is None else _by_task(scores, name) for name in ("metric", "chance"))
     known = items.assign(document=_documents(items), prompt=items["context"].astype(str))
     known = known.assign(correct=known["correct"].astype(float))
     found: dict[str, Answered] = {}
     for (model, task), own in known.groupby(["model", "task"], sort=False):
-        answers = found.setdefault(str(model), Answered(source, {}, metrics or {}))
+        answers = found.setdefault(str(model), Answered(source, {}, metrics, chances))
         answers.tasks[str(task)] = own[ASKED].reset_index(drop=True)
     return found
+
+
+def _by_task(scores: pd.DataFrame, column: str) -> dict[str, Any]:
+    return dict(zip(scores["task"].astype(str), scores[column], strict=True))
 
 
 def _documents(items: pd.DataFrame) -> list[str]:

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lrnb.analysis.answered import ASKED, Answered
@@ -40,6 +41,10 @@ def read_samples(place: Path, wanted: Wanted) -> Answered:
         metric, kind = _choice(rows, task, path, wanted)
         found.tasks[task] = _answers([row for row in rows if row["filter"] == kind], metric, path)
         found.metrics[task] = f"{metric},{kind}" if kind != "none" else metric
+        if "acc_mutual_info" not in rows[0]["metrics"]:  # which asks every option twice
+            found.chances[task] = 100 * float(
+                np.mean([_chance(row) for row in rows if row["filter"] == kind])
+            )
     return found
 
 
@@ -94,6 +99,18 @@ def _choice(rows: list[dict[str, Any]], task: str, path: Path, wanted: Wanted) -
             f"{', '.join(there) or 'none'} (it names {', '.join(metrics)}). Choose one: --metric {task}=NAME"
         )
     return metric, kind or filters[-1]
+
+
+def _chance(row: dict[str, Any]) -> float:
+    """Share right by chance: of as many options as were asked, 0 of a single answer; NaN if not kept."""
+    asked = row.get("resps")
+    return (
+        float("nan")
+        if not isinstance(asked, list) or not asked
+        else 1 / len(asked)
+        if len(asked) > 1
+        else 0.0
+    )
 
 
 def _is_share(value: Any) -> bool:

@@ -83,10 +83,10 @@ def model_label(method: str, tokens: int) -> str:
 
 
 def _name(method: str) -> str:
-    """ "TIES", "sft-x-human", "CT-then-sft-x-human", "TIES, sft-x-human"; of what is unknown its own name."""
+    """ "TIES", "sft-x-human", "CT-then-sft-x-human", "TIES with sft-x-human"; of the unknown its own name."""
     kind, name = kind_and_rows(method)
     if not name or kind not in KINDS:
         return KINDS[method].label if method in KINDS else method
     short = f"{SFT_X}{name}"
     heads = {"sft": "", "ct_then_sft": "CT-then-"}
-    return f"{heads[kind]}{short}" if kind in heads else f"{KINDS[kind].label}, {short}"
+    return f"{heads[kind]}{short}" if kind in heads else f"{KINDS[kind].label} with {short}"

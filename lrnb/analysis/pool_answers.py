@@ -243,10 +243,10 @@ def pooled_scores(pool: Pool) -> pd.DataFrame:
     ends = [_ends([one for one in rights if method in {name for name, _ in one}], method)
             for method in KINDS if method in set(table["method"])]  # fmt: skip
     table = table.merge(pd.concat(ends), how="left", on=keys) if ends else table
-    return table.assign(chance=table["task"].map(_levels_of(pool.lines)).astype(float))
+    return table.assign(chance=table["task"].map(chance_levels(pool.lines)).astype(float))
 
 
-def _levels_of(lines: Sequence[Line]) -> dict[str, float]:
+def chance_levels(lines: Sequence[Line]) -> dict[str, float]:
     """Task -> chance level in percent, with the means of tasks; of runs that say it."""
     own: dict[str, float] = next((line["chance"] for line in lines if "chance" in line), {})
     means = results.means_of(own).items()

@@ -10,9 +10,12 @@ import pandas as pd
 from lrnb.analysis import questions
 from lrnb.analysis.comparisons import WITH_TRAINING
 from lrnb.analysis.findings import FAILS, HOLDS, OPEN, Finding, verdict, verdict_of
-from lrnb.analysis.pool_lines import Line
+from lrnb.analysis.no_result import resting_on_scores, why_no_result
+from lrnb.analysis.pool_answers import chance_levels
+from lrnb.analysis.pool_lines import Line, right_of
 from lrnb.analysis.question_merges import shown_name
 from lrnb.analysis.questions import EN, X
+from lrnb.analysis.seeds import mean_intervals
 from lrnb.study.parameters import budget_name
 
 CONFIRMED, REFUTED, UNKNOWN = "confirmed", "refuted", "cannot be told"
@@ -103,13 +106,32 @@ def _range(rows: pd.DataFrame) -> str:
     return f"{rows['difference'].min():+.1f} to {rows['difference'].max():+.1f}"
 
 
+def _where_it_counts(said: dict[str, list[Finding]], lines: Sequence[Line]) -> dict[str, list[Finding]]:
+    why = why_no_merge_counts(lines)
+    return {name: resting_on_scores(found, why) for name, found in said.items()}
+
+
+def why_no_merge_counts(lines: Sequence[Line]) -> str:
+    """Why the merges compare nothing (`why_no_result`); "" where one is above chance in X, or chance levels
+    are not known, as in pools of earlier versions.
+    """
+    levels, rights = chance_levels(lines), [right_of(line) for line in lines]
+    why = ""
+    for model in rights[0] if levels else ():  # the first one ends it nearly always
+        table = mean_intervals([{model: one[model]} for one in rights if model in one], shared=False)
+        why = why_no_result(table.assign(chance=table["task"].map(levels).astype(float)))
+        if not why:
+            break
+    return why
+
+
 def findings_of_questions(lines: Sequence[Line], margin: float) -> dict[str, list[Finding]]:
     """{"question 1", "question 4": findings} of runs of `questions.asked_runs`; 4 needs two CT budgets."""
     budgets = questions.budgets_of(lines)
     said = {"question 1": findings_of_selectors(questions.selector_contrasts(lines), margin)}
     if len(budgets) < 2:
-        return said
+        return _where_it_counts(said, lines)
     flat = [finding_of_plateau(questions.flattening(lines), margin)] if len(budgets) > 2 else []
     grown = findings_of_discarded(questions.discarded_growth(lines), budgets)
     gained = findings_of_plateau(questions.plateau_contrasts(lines), margin)
-    return said | {"question 4": [*grown, *flat, *gained]}
+    return _where_it_counts(said | {"question 4": [*grown, *flat, *gained]}, lines)

@@ -121,12 +121,13 @@ class Bench:
         self.scorer = on_dev.open_scorer(study, on_dev.merged_like(study))
 
     def answers(self, one: Asked, budget: int) -> dict[str, Any]:
-        """The parts of a pool's line that this merge makes: n, items, bits, counts."""
+        """The parts of a pool's line that this merge makes: n, chance (percent), items, bits, counts."""
         vectors, given = self._vectors(one, budget), self._given(one)
         self.scorer.load_state(merge_state(one.method, vectors, **given))
         name, right = arm_name(one.name, budget), self._right(one.name, budget)
         return {
             "n": {task: len(values) for task, values in right.items()},
+            "chance": {task: 100 * float(self.tasks[task].chance) for task in right},
             "items": {name: {task: packed(values) for task, values in right.items()}},
             "bits": {name: self._bits()},
             "counts": {name: election_counts(vectors, one.method, given)},

@@ -16,7 +16,9 @@ import pandas as pd
 from lrnb import statistics
 from lrnb.analysis import comparisons, findings, trust
 from lrnb.analysis.answered import Answered
+from lrnb.analysis.at_chance import why_at_chance
 from lrnb.analysis.comparisons import ITEMS_ONLY, WITH_TRAINING
+from lrnb.analysis.no_result import NO_RESULT
 from lrnb.analysis.results import means_of
 from lrnb.errors import UserError
 
@@ -28,8 +30,9 @@ BETTER = {findings.HOLDS: "better", findings.FAILS: "worse"}
 VERSUS = [
     *("of", "model", "baseline", "task", "metric", "n", "seeds", "score", "score_baseline", "difference"),
     *("ci_low", "ci_high", "p", "p_holm", "noise", "detectable", "detectable_holm", "verdict"),
-    *("only_model", "only_baseline"),
+    *("only_model", "only_baseline", "why"),
 ]  # of: which of several contests; scores in percent, differences in points; only_*: what the other has not
+# why: no side is above chance, so the verdict is "no result"; else ""
 
 
 def versus(
@@ -56,7 +59,9 @@ def versus_in_each(
             raise UserError("a comparison needs two models or more; the first is what others are compared to")
         for name in others:
             pairs = paired[of, name] = paired_answers(sides, name, baseline, match)
-            rows += [{"of": of} | row for row in _versus_rows(pairs, sides, name, baseline, means)]
+            why = why_at_chance({side: sides[side] for side in (name, baseline)}, pairs[0], means)
+            own = _versus_rows(pairs, sides, name, baseline, means)
+            rows += [{"of": of, "why": why[row["task"]]} | row for row in own]
     table = comparisons.with_holm(rows, comparisons.family if means is means_of else _any_task)
     return _judged(table, paired, means, margin)[VERSUS]
 
@@ -193,7 +198,8 @@ def _judged(
         both, shared = _of_tasks(pairs, parts), shared_documents(pairs)
         points = [_detectable(both, shared, alpha) for alpha in (0.05, 0.05 / size)]
         said = findings.verdict_of(row, ITEMS_ONLY if row["seeds"] == 1 else WITH_TRAINING, margin)
-        row = {"detectable": points[0], "detectable_holm": points[1], "verdict": BETTER.get(said, said)}
+        said = NO_RESULT if row["why"] else BETTER.get(said, said)
+        row = {"detectable": points[0], "detectable_holm": points[1], "verdict": said}
         found.append(row)
     return table.assign(**pd.DataFrame(found, index=table.index))
 

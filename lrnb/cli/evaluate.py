@@ -118,8 +118,7 @@ def _tables(scores: pd.DataFrame, items: pd.DataFrame) -> dict[str, pd.DataFrame
     marked = trust.marks(results.with_means(scores, items), chosen)
     found = {"scores": marked.drop(columns=["preset", "method", "ct_tokens", "label"])}
     if scores["model"].nunique() > 1:
-        metrics = dict(zip(scores["task"], scores["metric"], strict=True))
-        sides = {name: [x] for name, x in answered.answered_items(items, "these models", metrics).items()}
+        sides = {name: [x] for name, x in answered.answered_items(items, "these models", scores).items()}
         found["differences"] = versus.versus(sides)
     return found
 

@@ -17,6 +17,8 @@ def print_versus(table: pd.DataFrame) -> None:
         noise, seeds = rows[0]["noise"], rows[0]["seeds"]
         over = f", {seeds} trainings" if seeds > 1 else ""
         print(*([f"\n{of}"] if of else [""]), f"A: {baseline}", f"B: {model}", sep="\n")
+        for why in dict.fromkeys(row["why"] for row in rows if row["why"]):
+            print(f"{why}: these differences compare nothing.")
         metrics = {row["metric"] for row in rows} - {"", "mean"}
         one = f"{next(iter(metrics))}; " if len(metrics) == 1 else ""
         table_rows = [_row(row, named=len(metrics) > 1) for row in rows]

@@ -19,10 +19,12 @@ from lrnb.errors import UserError
 from lrnb.pipeline.steps import Step, as_yaml, step_params
 from lrnb.study.environment import versions
 from lrnb.study.files import MANIFEST, digest, sha256, write_text
-from lrnb.study.parameters import ENGLISH, MODEL_FOLDERS, ROOT, TASK_COUNTS, TASK_LISTS, Study
+from lrnb.study.languages import cldr_name
+from lrnb.study.parameters import ENGLISH, LANGUAGES, MODEL_FOLDERS, ROOT, TASK_COUNTS, TASK_LISTS, Study
 from lrnb.study.recipe import stored_pool, stored_questions
 from lrnb.study.stages import RunPaths, fingerprint
 from lrnb.tasks.includes import users_files
+from lrnb.tasks.rows import language_name
 from lrnb.tasks.task_file import file_of
 
 PACKAGE = (".py", ".yaml", ".jinja", ".svg")
@@ -122,6 +124,7 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
         key |= _own_files(declared)
         if "data_root" in declared:
             key["data"] = data_hash(step, study)
+        key |= _names(step, study) if set(TASK_LISTS) & set(declared) else {}
     if step.values.get("script", study.script) == "Mongolian":
         key["text"] = versions(["mongol-norm"]).get("mongol-norm", "as spelt")  # see lrnb/data/mongolian.py
     pools = (
@@ -134,6 +137,13 @@ def input_key(step: Step, steps: dict[str, Step], study: Study) -> dict[str, str
     for lang, need, result in step.beside:
         key[f"{lang}/{need}"] = fingerprint(result.parent)
     return key
+
+
+def _names(step: Step, study: Study) -> dict[str, str]:
+    """What prompts call the languages of a step, where params/ has another name than the package or CLDR."""
+    langs = sorted({step.values.get("lang", study.lang), *(lang for lang, _, _ in step.beside)})
+    usual = {lang: LANGUAGES.get(lang) or cldr_name(lang) or lang for lang in langs}
+    return {f"name of {lang}": name for lang in langs if (name := language_name(lang)) != usual[lang]}
 
 
 def _placeless(declared: dict[str, Any]) -> dict[str, Any]:

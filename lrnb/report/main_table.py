@@ -1,4 +1,4 @@
-"""The table of scores for a paper: one row a model, as text for a spreadsheet and as LaTeX (booktabs)."""
+"""The table of scores for a paper: one row a model, as text for a spreadsheet and as LaTeX."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from lrnb.analysis.kinds import KINDS
+from lrnb.analysis.kinds import model_label
 from lrnb.analysis.trust import FALLEN, NOT_ABOVE, NOT_CLEAR
 from lrnb.study.parameters import budget_name
 
 TEX_MARKS = {NOT_ABOVE: r"$^{\circ}$", NOT_CLEAR: r"$^{m}$", "": ""}
 TEX_FALLEN = r"$^{\times}$"
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # others in pdfTeX's usual font
 SPECIAL |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
+FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"  # no wider than the text
 KEY = (
     r"Percent right on test items; in small type the 95\% bootstrap interval, items only. "
     r"$^{\circ}$~not above chance, $^{m}$~not above always giving the most frequent answer, "
@@ -54,15 +56,16 @@ def _ends(cell: Mapping[str, Any], word: str) -> str:
 
 
 def _method(method: str) -> str:
-    return KINDS[method].label if method in KINDS else method
+    return model_label(method, 0)
 
 
 def latex_scores(table: Mapping[str, Any], who: str, label: str) -> str:
-    """One of `page.score_tables` as a LaTeX table that \\input takes; it needs the package booktabs."""
+    """One of `page.score_tables` as a LaTeX table that \\input takes; it needs booktabs and graphicx."""
     tasks = table["columns"]
-    heads = [tex(task.removesuffix("_en").replace("_", " ")) for task in tasks]
+    heads = [_head(task.removesuffix("_en")) for task in tasks]
     lines = [
-        r"\begin{table*}[t]", r"\centering\small", rf"\begin{{tabular}}{{l{'r' * len(tasks)}}}", r"\toprule",
+        r"\begin{table*}[t]", r"\centering\small", FIT,
+        rf"\begin{{tabular}}{{l{'r' * len(tasks)}}}", r"\toprule",
         " & ".join(["model", *heads]) + r" \\",
         " & ".join(["", *(rf"{{\scriptsize $n={table['levels'][task]['n']}$}}" for task in tasks)]) + r" \\",
     ]  # fmt: skip
@@ -70,9 +73,16 @@ def latex_scores(table: Mapping[str, Any], who: str, label: str) -> str:
         name = f"{budget_name(budget)} CT tokens" if budget else "no CT"
         lines += [r"\midrule", rf"\multicolumn{{{len(tasks) + 1}}}{{l}}{{\emph{{{name}}}}} \\"]
         lines += [_latex_row(method, [cells.get(task) for task in tasks]) for method, cells in models.items()]
-    lines += [r"\midrule", *_latex_levels(table, tasks), r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\midrule", *_latex_levels(table, tasks), r"\bottomrule", r"\end{tabular}}"]
     lines += [rf"\caption{{{tex(who)}. {KEY}}}", rf"\label{{{label}}}", r"\end{table*}"]
     return "\n".join(lines) + "\n"
+
+
+def _head(task: str) -> str:
+    """The name of a task, a word a line."""
+    words = [tex(word) for word in task.split("_") if word] or [tex(task)]
+    lines = r" \\ ".join(words)
+    return lines if len(words) == 1 else rf"\shortstack[r]{{{lines}}}"
 
 
 def _latex_row(method: str, cells: list[Any]) -> str:

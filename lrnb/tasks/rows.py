@@ -361,11 +361,14 @@ def english_rows(task: TaskSpec, data_root: str | Path, seed: int) -> tuple[list
     return rows, str(path)
 
 
-def refuse_other_script(row: dict[str, Any], where: str, script: str, hint: str) -> None:
-    """UserError, which ends in `hint`, for a row whose letters are mostly not of `script`; but its label."""
+def refuse_other_script(row: dict[str, Any], where: str, script: str, hint: str, least: float = 0.5) -> None:
+    """UserError, which ends in `hint`, for a row of whose letters less than `least` are of `script`.
+
+    Its label does not count.
+    """
     told = {key: value for key, value in known_form(row, where).items() if key not in ("id", "label")}
     text = " ".join(texts_in([*told.values()]))
-    if any(map(str.isalpha, text)) and script_share(text, script) < 0.5:
+    if any(map(str.isalpha, text)) and script_share(text, script) < least:
         raise UserError(f"{where}: the row is mostly in another script than {script}; {hint}")
 
 

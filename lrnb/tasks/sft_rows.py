@@ -20,6 +20,7 @@ from lrnb.tasks.rows import drawn_places, english_rows, examples_of, local_rows,
 from lrnb.tasks.task_file import TaskSpec, spec
 
 HINT = "are expected in a folder of sft_x. English rows go to sft/<task>.jsonl"
+OWN_SCRIPT = 0.2  # of a row's letters at least: names in Latin are usual in any language
 Examples: TypeAlias = "list[dict[str, str]]"
 Rows: TypeAlias = "list[dict[str, Any]]"
 
@@ -50,7 +51,8 @@ class Source(NamedTuple):
             )
         found = local_rows(task, path)
         for row in found if self.script not in ("", "Latin") else ():
-            refuse_other_script(row, place_of(str(path), row), self.script, f"rows in {self.lang!r} {HINT}")
+            hint = f"rows in {self.lang!r} {HINT}"
+            refuse_other_script(row, place_of(str(path), row), self.script, hint, OWN_SCRIPT)
         return found, str(path)
 
     def examples(

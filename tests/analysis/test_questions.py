@@ -124,6 +124,15 @@ def test_a_gain_that_was_put_in_is_confirmed(lines: list[Line]) -> None:
     assert flat["difference"] == flat["first"] == flat["last"] == 0
 
 
+def test_merges_at_chance_answer_no_question(lines: list[Line]) -> None:
+    for chance, verdicts in ((99.0, {"no result"}), (1.0, set())):
+        known = [line | {"chance": dict.fromkeys(line["n"], chance)} for line in lines]
+        said = question_findings.findings_of_questions(known, 2.0)
+        found = {one["verdict"] for own in said.values() for one in own}
+        assert found & {"no result"} == verdicts and (not verdicts or found == verdicts)
+    assert question_findings.why_no_merge_counts(lines) == ""  # pools of earlier versions do not say it
+
+
 def test_the_figures_have_every_line(lines: list[Line]) -> None:
     fig = figures.selectors_by_share(questions.selector_points(lines))
     assert len(fig.data) == len(SELECTORS) * len(DENSITIES) * len(BUDGETS)

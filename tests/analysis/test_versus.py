@@ -45,6 +45,23 @@ def test_ten_items_worked_out_by_hand() -> None:
     )
 
 
+def test_what_is_at_chance_on_both_sides_is_no_result_in_its_language() -> None:
+    """In X the worse side has 50% of 40 items of chance 50%, the better one 58%; in English both 90%."""
+    low, high = [1.0, 0.0] * 20, [1.0] * 3 + [1.0, 0.0] * 17 + [1.0] * 3
+    sides = {}
+    for name, right in (("a", low), ("b", high)):
+        one = of(name, t=answers(right), t_en=answers([1.0] * 36 + [0.0] * 4))
+        sides[name] = [Answered(name, one.tasks, one.metrics, {"t": 50.0, "t_en": 50.0})]
+    table = versus(sides).set_index("task")
+    assert table["verdict"].to_dict() == {"t": "no result", "t_en": "not distinguishable"}
+    assert table["why"].to_dict() == {"t": "No score in X is above chance", "t_en": ""}
+    sides["b"][0].tasks["t"] = answers([1.0] * 36 + [0.0] * 4)
+    assert versus(sides)["verdict"].iloc[0] == "above, items only"  # one side that knows something is enough
+    sides["b"][0].chances.clear()
+    sides["a"][0].chances.clear()
+    assert not versus(sides)["why"].any()  # not known: nothing is said of it
+
+
 def test_documents_are_matched_by_what_they_are() -> None:
     a = of("a", t=answers([1, 1, 0, 0], ["w", "x", "y", "only a"]))
     b = of("b", t=answers([0, 1, 1], ["y", "x", "w"]))  # in another order: equal on all three

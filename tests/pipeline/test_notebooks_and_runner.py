@@ -351,6 +351,20 @@ def test_what_a_users_task_file_includes_counts(tmp_path: Path) -> None:
     assert freshness._own_files({"tasks": [str(own)]}).keys() == before.keys()
 
 
+def test_another_name_in_params_for_prompts_counts_where_prompts_are_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = load_study(ROOT / "params" / "bn.yaml", "smol", {"data_root": str(tmp_path)})
+    steps, names = plan.plan(study), ("base", "corpus", "sft", "eval_merged", "scores")
+    before = {name: freshness.input_key(steps[name], steps, study) for name in names}
+    assert not any("name of bn" in key for key in before.values())  # the usual name is none of the inputs
+    monkeypatch.setattr(freshness, "language_name", {"bn": "Bangla", "en": "English"}.get)
+    after = {name: freshness.input_key(steps[name], steps, study) for name in names}
+    changed = {name: freshness.changed_inputs(after[name], before[name]) for name in names}
+    own = ["name of bn"]
+    assert changed == {"base": [], "corpus": own, "sft": [], "eval_merged": own, "scores": []}
+
+
 def test_how_traditional_mongolian_is_written_counts_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def key(lang: str, preset: str) -> dict[str, str]:
         study = load_study(ROOT / "params" / f"{lang}.yaml", preset, {"data_root": str(ROOT)})

@@ -115,7 +115,7 @@ def test_names_of_arms_are_read_back_and_said() -> None:
         assert kind_and_rows(arm_model(kind, "ct_then-1")) == (kind, "ct_then-1")
         assert arm_model(kind, "") == kind and kind_and_rows(kind) == (kind, "")
     names = [label(arm_model(kind, "human")) for kind in ("sft", "ct_then_sft", "ties")]
-    assert names == ["sft-x-human", "CT-then-sft-x-human", "TIES, sft-x-human"]
+    assert names == ["sft-x-human", "CT-then-sft-x-human", "TIES with sft-x-human"]
 
 
 @pytest.mark.slow  # trains seven small models through the notebooks, half a minute

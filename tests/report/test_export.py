@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pandas as pd
 import pytest
@@ -75,14 +77,32 @@ def test_the_main_table_is_whole_latex_with_the_marks_of_the_page(made: Path, ex
     best = [c for models in table["groups"].values() for cells in models.values()
             for task, c in cells.items() if c["best"] and task in table["columns"]]  # fmt: skip
     assert [f"{c['value']:.1f}" for c in best] and text.count(r"\textbf") == len(best)
-    assert r"\textless" not in text and "Made </script>" in text  # no letter of TeX in it
+    assert r"Made \textless{}/script\textgreater{}" in text  # which pdfTeX's usual font would print as others
     assert wide.loc[0, "topic"].endswith("✕") and wide.iloc[-1]["method"] == "majority"
 
 
 def test_letters_that_tex_reads_otherwise_are_escaped() -> None:
-    assert main_table.tex("a_b & 50% {x} ~^\\ বাংলা") == (
-        r"a\_b \& 50\% \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} বাংলা"
+    assert main_table.tex("a_b & 50% {x} ~^\\ <|> বাংলা") == (
+        r"a\_b \& 50\% \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} "
+        r"\textless{}\textbar{}\textgreater{} বাংলা"
     )
+
+
+def test_the_main_table_is_set_by_latex_and_is_no_wider_than_the_text(tmp_path: Path) -> None:
+    if which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed: apt-get install texlive-latex-recommended")
+    tasks = ["topic_classification_of_a_name", "a_b%c&d#$", "x~y^z\\{w}|<q>", "r", "s_t", "u"]
+    cell = {"value": 40.0, "ci_low": 30.0, "ci_high": 50.0, "mark": "°", "collapsed": True, "best": False}
+    levels = {task: {"n": 60, "chance": 25.0, "majority": float("nan")} for task in tasks}
+    row = {task: cell | {"best": task == "r"} for task in tasks}
+    table = {"columns": tasks, "levels": levels, "groups": {16384: {"ties": row, "own_1%-merge": row}}}
+    (tmp_path / "main.tex").write_text(main_table.latex_scores(table, "Odia & 50% #2 $3 {x}", "tab:or"))
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "paper.tex").write_text(head + r"\input{main.tex}\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (tmp_path / "paper.pdf").is_file(), done.stdout[-800:]
+    assert "Overfull" not in done.stdout and "Missing character" not in done.stdout
 
 
 def test_figures_are_drawn_at_the_width_of_a_page(tmp_path: Path) -> None:

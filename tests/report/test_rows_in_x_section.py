@@ -66,11 +66,16 @@ def test_the_arms_stand_beside_the_english_ones_in_a_part_of_their_own(run: Path
     text = page.write_report(run).read_text(encoding="utf-8")
     part = text[text.index('<details class="part" id="rows-in-x">') : text.index('id="answers"')]
     assert text.count("rows-in-x") == 2  # the part, and the link to it
-    for said in ("sft-x-human", "CT-then-sft-x-human", "TIES, sft-x-noisy", "The rows noisy teach more than"):
+    for said in (
+        "sft-x-human",
+        "CT-then-sft-x-human",
+        "TIES with sft-x-noisy",
+        "The rows noisy teach more than",
+    ):
         assert said in part
     assert "Not the same size" in part and "sft-x-noisy 31" in part
     assert (
-        "TIES, sft-x" not in text[: text.index('id="rows-in-x"')]
+        "TIES with sft-x" not in text[: text.index('id="rows-in-x"')]
     )  # the main tables have English rows alone
     assert page.write_report(write_made_run(run.parents[2] / "plain")).read_text().count("rows-in-x") == 0
 
