@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from lrnb.checkpoints.importance import GRAM
 from lrnb.errors import UserError
 from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import ANY_METHOD
@@ -188,11 +189,11 @@ def _merges(study: Study) -> list[Step]:
 def _scores(study: Study) -> list[Step]:
     """The step that makes scores of entries, where a method or a search asks for some."""
     paths = RunPaths(study)
-    if not scores_wanted(study):
+    kinds, ending = scores_wanted(study), _ending(paths)
+    if not kinds:
         return []
-    ending, needs = _ending(paths), ("base", f"sft{_ending(paths)}")
-    made = f"importance{ending}"
-    return [_step(paths, made, "02_merge/00_importance", [paths.importance], needs, 10, True)]
+    needs = ("base", f"sft{ending}", *(("ct", "corpus") if GRAM in kinds else ()))
+    return [_step(paths, f"importance{ending}", "02_merge/00_importance", [paths.importance], needs, 10, True)]
 
 
 def _merge(study: Study, name: str, methods: list[str]) -> Step:

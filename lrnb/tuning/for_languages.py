@@ -80,6 +80,10 @@ def parents_together(studies: Sequence[Study], budget: int) -> dict[str, Path]:
     }
 
 
+def _places(studies: Sequence[Study]) -> dict[str, RunPaths]:
+    return {study.lang: RunPaths(study) for study in studies}
+
+
 def choose_for_languages(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
     """Search on dev; every budget's merge (see `kept`), choices.csv, manifest into `<codes>/merge/<method>/`.
 
@@ -91,10 +95,9 @@ def choose_for_languages(study: Study, method: str, dev_score: DevScore | None =
     after = find(method).after
     inputs = [RunPaths(study).base, RunPaths(study).sft, *(RunPaths(one).ct() for one in studies)]
     inputs += [folder / after.name] if after else []
-    inputs += [RunPaths(studies[-1]).importance] if kinds_of_method(study, method) else []
+    inputs += [one.importance for one in _places(studies).values()] if kinds_of_method(study, method) else []
     with Stage(folder / method, method, study.declared(), inputs) as stage:
         dev_score, tables = dev_score or scorer_together(studies), []
-        place = scores_place(RunPaths(studies[-1]))
         total = len(candidate_grid(study, method)) * len(study.ct_budgets)
         with Progress(method, total, "candidates") as progress:
             for budget in study.ct_budgets:
@@ -102,6 +105,7 @@ def choose_for_languages(study: Study, method: str, dev_score: DevScore | None =
                 table = _scored(study, studies, method, budget, fixed, dev_score, progress)
                 best = table[table["chosen"]].iloc[0]
                 own = fixed | values_of_row(best, candidates(study, method))
+                place = scores_place(_places(studies), budget)
                 parents, given = parents_together(studies, budget), for_languages(own, langs)
                 kept = keep_merge(study, method, budget, parents, stage.draft, given, place)
                 stage.facts[str(budget)] = own | kept
@@ -117,7 +121,7 @@ def merge_together(study: Study, method: str, budget: int) -> Path | Unwritten:
     studies, langs = studies_together(study), languages_together(study)
     stage = RunPaths(study).together(langs) / "merge" / method
     parents = functools.partial(parents_together, studies, budget)
-    place = scores_place(RunPaths(studies[-1]))
+    place = scores_place(_places(studies), budget)
     return kept_merge(study, method, budget, stage, parents, lambda one: merged_like(studies[0]), place)
 
 
@@ -138,7 +142,7 @@ def _scored(
     langs, grid = languages_together(study), grid_size(study, method)
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(RunPaths(study).base, parents_together(studies, budget), **how)
-    place = scores_place(RunPaths(studies[-1]))
+    place = scores_place(_places(studies), budget)
     head = {"preset": study.preset, "lang": "+".join(langs), "method": method, "ct_tokens": budget}
     rows = []
     for options in candidate_grid(study, method):

@@ -157,7 +157,7 @@ def score_candidates(
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(paths.base, parent_folders(paths, budget), **how)
     head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
-    rows, grid, place = [], grid_size(study, method), scores_place(paths)
+    rows, grid, place = [], grid_size(study, method), scores_place({"ct": paths}, budget)
     for options in candidate_grid(study, method):
         dev = dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
@@ -189,7 +189,8 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
             best = table[table["chosen"]].iloc[0]
             options = values_of_row(best, names)
             own, parents = fixed_options(study, method, budget) | options, parent_folders(paths, budget)
-            kept = keep_merge(study, method, budget, parents, stage.draft, own, scores_place(paths))
+            place = scores_place({"ct": paths}, budget)
+            kept = keep_merge(study, method, budget, parents, stage.draft, own, place)
             stage.facts[str(budget)] = options | kept
         choices = pd.concat(tables, ignore_index=True)
         with atomic_file(stage.draft / "choices.csv") as temporary:
@@ -201,7 +202,8 @@ def chosen_merge(study: Study, method: str, budget: int) -> Path | Unwritten:
     """The merge that was chosen for `budget`, as `kept_merge` gives it. UserError where it is missing."""
     paths = RunPaths(study)
     parents = functools.partial(parent_folders, paths, budget)
-    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like, scores_place(paths))
+    place = scores_place({"ct": paths}, budget)
+    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like, place)
 
 
 def merge_command(study: Study, method: str, budget: int) -> str:
@@ -209,9 +211,13 @@ def merge_command(study: Study, method: str, budget: int) -> str:
     paths, best = RunPaths(study), chosen(RunPaths(study), method, budget)
     known, names = find(method).fields(), searched(study, method)
     options = fixed_options(study, method, budget) | values_of_row(best, names)
-    options = with_scores(method, options, scores_place(paths))
+    options = with_scores(method, options, scores_place({"ct": paths}, budget))
     folders = [f"--model {name}={folder}" for name, folder in parent_folders(paths, budget).items()]
-    given = [f"--{known[name].flag or name.replace('_', '-')} {value}" for name, value in options.items()]
+    given = [
+        f"--{known[name].flag or name.replace('_', '-')} {own}"
+        for name, value in options.items()
+        for own in ([f"{label}={x}" for label, x in value.items()] if isinstance(value, Mapping) else [value])
+    ]
     given += [f"--vocabulary {study.vocabulary}"] if study.vocabulary != "refuse" else []
     parts = [f"lrnb merge {method.replace('_', '-')} --base {paths.base}", *folders, " ".join(given)]
     return " \\\n  ".join([*parts, "--out merged"])
