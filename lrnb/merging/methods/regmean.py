@@ -1,15 +1,16 @@
 """RegMean: the matrix whose outputs are nearest, in least squares, to what each parent's own would be.
 
-    W  = (sum W_i G_i) (sum G_i)^-1        G_i = X_i' X_i / tokens, what is off its diagonal times `off_diagonal`
-       = base + (sum tau_i G_i) (sum G_i)^-1
+    G_i = X_i' X_i / tokens, what is off its diagonal times `off_diagonal`
+    W   = (sum W_i G_i) (sum G_i)^-1
+        = base + (sum tau_i G_i) (sum G_i)^-1
 
 X_i are the inputs that a linear layer of parent i gets on text of its own, a row a token; W is (outputs,
 inputs). What has no such matrix, and embeddings and head, takes the mean of the parents.
 
 Source: Jin et al. 2023, "Dataless Knowledge Fusion by Merging Weights of Language Models", arXiv 2212.09849,
-and its authors' code. The G_i are made by `lrnb importance --kind gram`, for each parent. An input that is 0
-in all text says nothing of its column of W, which takes the mean. The factor stays below 1, where few tokens would
-leave no inverse.
+where the factor is alpha; the mean over tokens, and the head left out, as in MergeBench's code of it. The G_i
+are made by `lrnb importance --kind gram`, for each parent. An input that is 0 in all text says nothing of its
+column of W, which takes the mean. The factor stays below 1, where few tokens would leave no inverse.
 
 Two inputs that the parents have in different shares: each column is nearer to the parent that has more.
 
