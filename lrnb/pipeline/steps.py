@@ -20,6 +20,7 @@ from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, Study, budget_name, read_yaml, validate
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
+from lrnb.tuning.by_tpe import refuse_missing_optuna
 from lrnb.tuning.entry_scores import kinds_of_method, scores_wanted
 from lrnb.tuning.search import check_methods, elected, methods_together, sft_candidates
 
@@ -74,6 +75,7 @@ def plan(study: Study) -> dict[str, Step]:
     UserError where `methods` or `search` ask for what the declarations of the methods do not allow.
     """
     check_methods(study)
+    refuse_missing_optuna(study, study.methods)
     study = study.model_copy(update={"sft_x_name": ""})
     budgets = study.ct_budgets if study.trains else []
     tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)

@@ -130,6 +130,9 @@ class Study(BaseModel):
 
     # candidates on dev for every arm: merges and CT-then-SFT in X at each budget, SFT-en in English
     tuning_trials: int = Field(6, ge=1)  # how many an arm, the same for all
+    search_by: Literal["grid", "tpe"] = (
+        "grid"  # merges of a grid larger than that: spread over it, or proposed by Optuna's TPE
+    )
 
     # merging: methods of lrnb/merging/methods, and what is tried on dev for each; one candidate is chosen
     methods: list[str] = ["average", "task_arithmetic", "ties", "ties_sv"]  # which merges are made

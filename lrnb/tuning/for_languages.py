@@ -21,17 +21,21 @@ from lrnb.study.files import atomic_file
 from lrnb.study.parameters import Study, read_yaml, validate
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.tuning.by_tpe import try_candidates
 from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.on_dev import (
     Dev,
     DevScore,
+    asked_on_dev,
     dev_items,
     dev_tasks,
     mark_chosen,
+    marks_of,
     merged_like,
     open_scorer,
     parent_folders,
+    restored,
     score_on_dev,
     values_of_row,
 )
@@ -145,10 +149,17 @@ def _scored(
     place = scores_place(_places(studies), budget)
     head = {"preset": study.preset, "lang": "+".join(langs), "method": method, "ct_tokens": budget}
     rows = []
-    for options in candidate_grid(study, method):
-        named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
+
+    def score(options: dict[str, Any]) -> Dev:
         given = with_scores(method, for_languages(fixed | options, langs), place)
-        dev = dev_score(merge_state(method, vectors, **given))
+        return dev_score(merge_state(method, vectors, **given))
+
+    def known() -> dict[str, Any]:
+        each = {one.lang: [marks_of(RunPaths(one), budget), asked_on_dev(one)] for one in studies}
+        return {"fixed": fixed, **each}
+
+    for options, dev in try_candidates(study, method, known, score, restored):
+        named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
         progress.update(1)

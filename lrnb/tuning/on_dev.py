@@ -23,11 +23,13 @@ from lrnb.errors import UserError
 from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import TaskVectors
 from lrnb.merging.whole_models import merge_state
-from lrnb.study.files import atomic_file
+from lrnb.study.files import atomic_file, digest
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.progress import Progress
-from lrnb.study.stages import RunPaths, Stage, current, require
+from lrnb.study.recipe import RECIPE
+from lrnb.study.stages import RunPaths, Stage, current, fingerprint, require
 from lrnb.tasks import loading
+from lrnb.tuning.by_tpe import refuse_missing_optuna, try_candidates
 from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.search import (
@@ -158,13 +160,37 @@ def score_candidates(
     vectors = TaskVectors(paths.base, parent_folders(paths, budget), **how)
     head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
     rows, grid, place = [], grid_size(study, method), scores_place({"ct": paths}, budget)
-    for options in candidate_grid(study, method):
-        dev = dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
+
+    def score(options: dict[str, Any]) -> Dev:
+        return dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
+
+    def known() -> dict[str, Any]:
+        return {"fixed": fixed, "asked": asked_on_dev(study), **marks_of(paths, budget)}
+
+    for options, dev in try_candidates(study, method, known, score, restored):
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
         progress.update(1)
     return mark_chosen(pd.DataFrame(rows), searched(study, method))
+
+
+def restored(score: float, n: int, chance: float, tasks: Sequence[str], error: float) -> Dev:
+    """A `Dev` from its fields as JSON keeps them."""
+    return Dev(score, n, chance, tuple(tasks), error)
+
+
+def marks_of(paths: RunPaths, budget: int) -> dict[str, str]:
+    """Fingerprints of the models that a merge at `budget` is made of."""
+    folders = {"base": paths.base, **parent_folders(paths, budget)}
+    return {label: fingerprint(folder) for label, folder in folders.items()}
+
+
+def asked_on_dev(study: Study) -> dict[str, Any]:
+    """What dev scores depend on beside the model."""
+    names = ("shots", "prompts", "normalisation", "vocabulary", "eval_precision")
+    items = {name: list(task.eval_docs) for name, task in dev_items(study, dev_tasks(study)).items()}
+    return {name: getattr(study, name) for name in names} | {"items": digest(items), "recipe": RECIPE}
 
 
 def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
@@ -176,6 +202,7 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
     inputs = [paths.base, paths.ct(), paths.sft, *([paths.merge(after.name)] if after else [])]
     inputs += [paths.importance] if kinds_of_method(study, method) else []
     check_search(study)
+    refuse_missing_optuna(study, [method])
     for budget in study.ct_budgets:  # what is missing is said before anything is computed
         parent_folders(paths, budget), fixed_options(study, method, budget)
     with Stage(paths.merge(method), method, study.declared(), inputs) as stage:
