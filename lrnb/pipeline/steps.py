@@ -195,7 +195,9 @@ def _scores(study: Study) -> list[Step]:
     if not kinds:
         return []
     needs = ("base", f"sft{ending}", *(("ct", "corpus") if GRAM in kinds else ()))
-    return [_step(paths, f"importance{ending}", "02_merge/00_importance", [paths.importance], needs, 10, True)]
+    return [
+        _step(paths, f"importance{ending}", "02_merge/00_importance", [paths.importance], needs, 10, True)
+    ]
 
 
 def _merge(study: Study, name: str, methods: list[str]) -> Step:
