@@ -162,6 +162,7 @@ class Study(BaseModel):
     tasks_written: list[str] = []  # answers written out, to see why they fail; in no mean; NAME_en: English
     dev_tasks: list[str] = []  # used to choose merges; [] uses every task that has a dev split
     dev_limit: int = Field(100, ge=1)  # items a task
+    dev_folds: int = Field(1, ge=1, le=50)  # parts of dev; a merge chosen without one is scored on it; 1: off
     test_limit: int = Field(200, ge=1)  # items a task
     test_limits: dict[str, PositiveInt] = {}  # items of single tasks, over test_limit: {next_passage_en: 100}
     shots: int = Field(0, ge=0)  # solved examples before each item, in X where the task has some there

@@ -30,7 +30,6 @@ from lrnb.tuning.on_dev import (
     asked_on_dev,
     dev_items,
     dev_tasks,
-    mark_chosen,
     marks_of,
     merged_like,
     open_scorer,
@@ -38,6 +37,7 @@ from lrnb.tuning.on_dev import (
     restored,
     score_on_dev,
     values_of_row,
+    with_nested,
 )
 from lrnb.tuning.search import (
     candidate_grid,
@@ -148,7 +148,7 @@ def _scored(
     vectors = TaskVectors(RunPaths(study).base, parents_together(studies, budget), **how)
     place = scores_place(_places(studies), budget)
     head = {"preset": study.preset, "lang": "+".join(langs), "method": method, "ct_tokens": budget}
-    rows = []
+    rows, devs = [], list[Dev]()
 
     def score(options: dict[str, Any]) -> Dev:
         given = with_scores(method, for_languages(fixed | options, langs), place)
@@ -162,8 +162,9 @@ def _scored(
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
+        devs.append(dev)
         progress.update(1)
-    return mark_chosen(pd.DataFrame(rows), searched(study, method))
+    return with_nested(pd.DataFrame(rows), devs, searched(study, method))
 
 
 def scorer_together(studies: Sequence[Study]) -> DevScore:
@@ -173,7 +174,8 @@ def scorer_together(studies: Sequence[Study]) -> DevScore:
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
-        return _mean_dev(studies, [score_on_dev(scorer, tasks) for tasks in asked])
+        folds = studies[0].dev_folds
+        return _mean_dev(studies, [score_on_dev(scorer, tasks, folds) for tasks in asked])
 
     return dev_score
 
@@ -182,4 +184,6 @@ def _mean_dev(studies: Sequence[Study], found: Sequence[Dev]) -> Dev:
     tasks = [f"{study.lang}:{task}" for study, dev in zip(studies, found, strict=True) for task in dev.tasks]
     error = float(np.sqrt(sum(dev.error**2 for dev in found))) / len(found)
     score, chance = (float(np.mean([getattr(dev, name) for dev in found])) for name in ("score", "chance"))
-    return Dev(score, sum(dev.n for dev in found), chance, tuple(tasks), error)
+    each = zip(*(dev.folds for dev in found), strict=True)
+    folds = tuple((float(apart), float(on)) for apart, on in (np.mean(parts, axis=0) for parts in each))
+    return Dev(score, sum(dev.n for dev in found), chance, tuple(tasks), error, folds)

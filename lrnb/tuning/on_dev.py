@@ -53,7 +53,8 @@ TOKENS_AN_ITEM = 256  # eval_batch counts items of this size
 
 class Dev(NamedTuple):
     """One candidate: percent right, the mean of the dev tasks; items; chance level in percent; the tasks;
-    standard error of the score in points, from the items of each task.
+    standard error of the score in points, from the items of each task; of each fold of a nested split, where
+    one is asked for, the score without its items and on them.
     """
 
     score: float
@@ -61,6 +62,7 @@ class Dev(NamedTuple):
     chance: float
     tasks: tuple[str, ...]
     error: float = float("nan")
+    folds: tuple[tuple[float, float], ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """As a row of choices.csv has it."""
@@ -153,13 +155,14 @@ def score_candidates(
 
     dev_score and chance in percent, dev_error (its standard error), n items, dev_tasks (their names, by
     spaces), grid (the combinations there are, of which these are tried), default (whether it is the
-    declaration's), tied, chosen.
+    declaration's), tied, chosen; with `dev_folds`, nested (see `with_nested`).
     """
     paths, fixed = RunPaths(study), fixed_options(study, method, budget)
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(paths.base, parent_folders(paths, budget), **how)
     head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
     rows, grid, place = [], grid_size(study, method), scores_place({"ct": paths}, budget)
+    devs: list[Dev] = []
 
     def score(options: dict[str, Any]) -> Dev:
         return dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
@@ -171,13 +174,38 @@ def score_candidates(
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
+        devs.append(dev)
         progress.update(1)
-    return mark_chosen(pd.DataFrame(rows), searched(study, method))
+    return with_nested(pd.DataFrame(rows), devs, searched(study, method))
 
 
-def restored(score: float, n: int, chance: float, tasks: Sequence[str], error: float) -> Dev:
+def with_nested(rows: pd.DataFrame, devs: Sequence[Dev], options: list[str]) -> pd.DataFrame:
+    """`mark_chosen`, and `nested` where dev is split: of each fold the candidate that the other items choose,
+    scored on it; the mean of the folds, the same for all rows.
+
+    It is what the search finds on items that did not choose; `dev_score` of the chosen one less this is the
+    part of its lead that is selection.
+    """
+    marked, found = mark_chosen(rows, options), []
+    if not all(dev.folds for dev in devs):
+        return marked
+    for fold in range(len(devs[0].folds)):
+        apart = rows.assign(dev_score=[dev.folds[fold][0] for dev in devs])
+        best = int(mark_chosen(apart, options)["chosen"].to_numpy().argmax())
+        found.append(devs[best].folds[fold][1])
+    return marked.assign(nested=float(np.mean(found)))
+
+
+def restored(
+    score: float,
+    n: int,
+    chance: float,
+    tasks: Sequence[str],
+    error: float,
+    folds: Sequence[Sequence[float]] = (),
+) -> Dev:
     """A `Dev` from its fields as JSON keeps them."""
-    return Dev(score, n, chance, tuple(tasks), error)
+    return Dev(score, n, chance, tuple(tasks), error, tuple((apart, on) for apart, on in folds))
 
 
 def marks_of(paths: RunPaths, budget: int) -> dict[str, str]:
@@ -327,15 +355,39 @@ def open_scorer(study: Study, folder: Path) -> Scorer:
     )
 
 
-def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> Dev:
-    """What the open model scores."""
+def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask], folds: int = 1) -> Dev:
+    """What the open model scores; with 2 folds or more in each of them, too."""
     from lrnb.scoring import evaluate
 
-    found = evaluate.dev_score(scorer, tasks)
+    right = evaluate.dev_right(scorer, tasks)
+    found = {name: 100 * float(np.mean(values)) for name, values in right.items()}
     chance = float(np.mean([100 * task.chance for task in tasks.values()]))
     sizes = [task.distinct for task in tasks.values()]
     error = standard_error([found[name] for name in tasks], sizes)
-    return Dev(found["mean"], sum(sizes), chance, tuple(tasks), error)
+    mean = float(np.mean(list(found.values())))
+    return Dev(mean, sum(sizes), chance, tuple(tasks), error, fold_scores(right, folds))
+
+
+def fold_scores(right: Mapping[str, Sequence[float]], folds: int) -> tuple[tuple[float, float], ...]:
+    """Of each fold, every `folds`th item of each task: percent right without it, and on it; means of the tasks.
+
+    UserError where a task has fewer items than folds.
+    """
+    if folds == 1:
+        return ()
+    if small := [name for name, values in right.items() if len(values) < folds]:
+        raise UserError(
+            f"dev_folds {folds}: {small[0]} has {len(right[small[0]])} dev items; give at most as many folds"
+        )
+    parts = [(np.arange(len(values)) % folds, np.asarray(values, float)) for values in right.values()]
+    return tuple(
+        (_percent(x[of != fold] for of, x in parts), _percent(x[of == fold] for of, x in parts))
+        for fold in range(folds)
+    )
+
+
+def _percent(tasks: Iterable[np.ndarray]) -> float:
+    return 100 * float(np.mean([values.mean() for values in tasks]))
 
 
 def dev_scorer(study: Study) -> DevScore:
@@ -348,6 +400,6 @@ def dev_scorer(study: Study) -> DevScore:
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
-        return score_on_dev(scorer, tasks)
+        return score_on_dev(scorer, tasks, study.dev_folds)
 
     return dev_score
