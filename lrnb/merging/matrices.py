@@ -78,7 +78,7 @@ def matrix_memory(sizes: Sequence[int], parents: int) -> float:
     return sum(WIDE * (parents + 4) * n for n in sizes)
 
 
-def solved(arrays: Sequence[Array], squares: Sequence[np.ndarray]) -> Array:
+def weighed_mean(arrays: Sequence[Array], squares: Sequence[np.ndarray]) -> Array:
     """(sum A_i S_i) (sum S_i)^-1 of matrices (m, n) and symmetric, positive definite ones (n, n)."""
     own = [like(square, arrays[0]) for square in squares]
     weighted = [a @ s for a, s in zip(arrays, own, strict=True)]

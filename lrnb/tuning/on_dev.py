@@ -369,7 +369,7 @@ def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask], folds: int = 1) 
 
 
 def fold_scores(right: Mapping[str, Sequence[float]], folds: int) -> tuple[tuple[float, float], ...]:
-    """Of each fold, every `folds`th item of each task: percent right without it, and on it; means of the tasks.
+    """Of each fold, every `folds`th item of each task: percent right without it and on it, mean over tasks.
 
     UserError where a task has fewer items than folds.
     """

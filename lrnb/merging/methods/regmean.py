@@ -36,7 +36,7 @@ from lrnb.checkpoints.importance import GRAM, open_scores
 from lrnb.checkpoints.reading import check_finite
 from lrnb.errors import UserError
 from lrnb.merging.engine import Tensors, merge_tensors
-from lrnb.merging.matrices import matrix_memory, prepare_matrix, solved
+from lrnb.merging.matrices import matrix_memory, prepare_matrix, weighed_mean
 from lrnb.merging.registry import Look, Method, Options, Settled, option
 from lrnb.merging.task_vectors import TaskVectors
 
@@ -116,7 +116,7 @@ def _nearest(grams: list[np.ndarray], factor: float, taus: list[Array]) -> Array
     unseen = np.flatnonzero(np.diagonal(sum(own)) == 0)
     for gram in own:
         gram[unseen, unseen] = 1.0
-    return solved(taus, own)
+    return weighed_mean(taus, own)
 
 
 def _damped(gram: np.ndarray, factor: float) -> np.ndarray:
