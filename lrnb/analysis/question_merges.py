@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from lrnb.checkpoints.importance import KINDS
+from lrnb.checkpoints.importance import BY_ENTRY
 from lrnb.merging.methods import find
 from lrnb.merging.selectors import RULES
 
-SELECTORS = (*RULES, *KINDS)  # of TIES-SV's reserve_by; the first is the paper's
+SELECTORS = (*RULES, *BY_ENTRY)  # of TIES-SV's reserve_by; the first is the paper's
 DENSITIES = (0.5, 0.2)  # in the order in which they are run
 SHARES = (0.3, 0.1, 0.5)  # of SFT's lost entries that are won back; in that order, too
 EVENED = ("none", "norm", "share")

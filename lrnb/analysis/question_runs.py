@@ -16,7 +16,7 @@ from typing import Any
 from lrnb.analysis import comparisons, pool
 from lrnb.analysis.pool_lines import Line, arm_name, key, packed
 from lrnb.analysis.question_merges import Asked, in_order, published_merges
-from lrnb.checkpoints.importance import KINDS
+from lrnb.checkpoints.importance import BY_ENTRY
 from lrnb.conflicts import counts
 from lrnb.data.corpus import held_out
 from lrnb.errors import UserError
@@ -142,7 +142,7 @@ class Bench:
         """The study's options, then the merge's own."""
         own = settings(self.study, one.method) | dict(one.options)
         rule = own.get("reserve_by", "")
-        return own | ({"importance": self.scores_of(rule)} if rule in KINDS else {})
+        return own | ({"importance": self.scores_of(rule)} if rule in BY_ENTRY else {})
 
     def _right(self, name: str, budget: int) -> dict[str, Any]:
         from lrnb.scoring.evaluate import score_one

@@ -55,7 +55,8 @@ def marked_values(marked: pd.DataFrame) -> pd.Series:
 def options_text(row: dict[str, Any]) -> str:
     """The options of a row of choices.csv as a reader sees them: "density 0.5, λ 1"."""
     names = option_labels(row["method"])
-    return ", ".join(f"{label} {row[k]:g}" for k, label in names.items() if k in row and pd.notna(row[k]))
+    given = {label: row[k] for k, label in names.items() if k in row and pd.notna(row[k])}
+    return ", ".join(f"{label} {x if isinstance(x, str) else f'{x:g}'}" for label, x in given.items())
 
 
 def option_labels(method: str) -> dict[str, str]:
@@ -95,7 +96,8 @@ def dev_and_test(paths: RunPaths, items: pd.DataFrame) -> pd.DataFrame:
     Columns: method, ct_tokens, options, searched (what differs between the candidates), tried (candidates,
     those of the method before it included), search (the same in words), tied, default (dev score of the fixed
     default), dev_tasks, dev, n_dev, test, ci_low, ci_high, n_test, chance, optimism (dev - test), low, high
-    (its 95% interval, normal; dev and test hold other items). The best of several on dev is expected to look
+    (its 95% interval, normal; dev and test hold other items); with `dev_folds` nested, the dev score of the
+    same search on items that did not choose. The best of several on dev is expected to look
     better there than it is. NaN are: default, where it is not among the candidates; test, where choices.csv
     does not say which tasks chose, or none of them is tested; dev of a single candidate of SFT.
     """
@@ -129,6 +131,7 @@ def _dev_test(row: dict[str, Any], items: pd.DataFrame) -> dict[str, Any]:
     right = [items.loc[items["task"] == task, "correct"].to_numpy(float) for task in tasks]
     found = {"dev_tasks": " ".join(tasks), "dev": row["dev_score"], "n_dev": int(row["n"])}
     found |= {"chance": row.get("chance", np.nan)}
+    found |= {"nested": row["nested"]} if "nested" in row else {}
     if not tasks or not all(map(len, right)):
         return found | dict.fromkeys(
             ("test", "ci_low", "ci_high", "n_test", "optimism", "low", "high"), np.nan

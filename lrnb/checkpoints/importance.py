@@ -1,6 +1,8 @@
-"""Folders of scores, one for every entry of a model: `lrnb importance` writes them, merges read them.
+"""Folders of scores of a model's tensors: `lrnb importance` writes them, merges read them.
 
-Names and shapes are the model's, in float32, beside its config.json; importance.json says what they are.
+Fisher and gradient have a score for every entry: names and shapes are the model's. gram has, under the name
+of a linear layer's matrix (outputs, inputs), one of shape (inputs, inputs). All are float32, beside the
+model's config.json; importance.json says what they are.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from lrnb.checkpoints.small_files import CONFIG, SmallFiles
 from lrnb.checkpoints.writing import write_checkpoint
 from lrnb.errors import UserError
 
-KINDS = ("fisher", "gradient")
+BY_ENTRY, GRAM = ("fisher", "gradient"), "gram"
+KINDS = (*BY_ENTRY, GRAM)
 FACTS = "importance.json"
 MAKE = "make them with lrnb importance --kind {0} --model DIR --text FILE --out DIR"
 
@@ -38,7 +41,7 @@ def open_scores(folder: Path, kind: str) -> Checkpoint:
     try:
         found = json.loads((folder / FACTS).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, TypeError, KeyError):
-        raise UserError(f"{folder}: no scores of entries ({FACTS} missing or damaged); {make}") from None
+        raise UserError(f"{folder}: no scores ({FACTS} missing or damaged); {make}") from None
     if found != kind:
         raise UserError(f"{folder}: scores by {found}, and {kind} is asked for; {make}")
     return open_source(folder, finite=False)

@@ -1,4 +1,4 @@
-"""The `importance` command: which entries of a model matter for some text."""
+"""The `importance` command: what a model does with some text, for merges that ask."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from lrnb.study.progress import Progress
 
 EXAMPLES = """\
 Gradients of the log-likelihood, a row at a time: fisher is the mean of their squares, gradient their mean. A
-merge reads them where slack is to win back what matters most, instead of what was lost most narrowly.
+merge reads them where slack is to win back what matters most, instead of what was lost most narrowly. gram is
+X' X of the inputs of each linear layer, for RegMean: a folder for each parent, from text that it is for.
 
 example:
   lrnb importance --kind fisher --model SFT --text rows.jsonl --out SFT-fisher
   lrnb merge ties-sv --base B --model ct=C --model sft=SFT --density 0.5 --slack 0.3 \\
     --reserve-by fisher --importance SFT-fisher --out merged
+  lrnb importance --kind gram --model CT --text text.txt --out CT-gram
+  lrnb importance --kind gram --model SFT --text rows.jsonl --out SFT-gram
+  lrnb merge regmean --base B --model ct=CT --model sft=SFT --importance ct=CT-gram \\
+    --importance sft=SFT-gram --out merged
 """
 
 
@@ -26,7 +31,7 @@ def importance_options(command: argparse.ArgumentParser) -> None:
 
     command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLES
     add: Any = command.add_argument
-    add("--kind", required=True, choices=KINDS, help="squared gradients, or their mean")
+    add("--kind", required=True, choices=KINDS, help="squared gradients, their mean, or inputs of layers")
     add(
         "--model", required=True, metavar="DIR", help="a model folder or Hub id: the parent that slack is for"
     )

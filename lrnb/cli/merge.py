@@ -68,6 +68,12 @@ def model(text: str) -> tuple[str, str]:
     return name, folder
 
 
+def folder(text: str) -> tuple[str, str]:
+    """DIR, or NAME=DIR."""
+    name, sign, place = text.partition("=")
+    return (name, place) if sign and name.isidentifier() else ("", text)
+
+
 def number(text: str) -> tuple[str, float]:
     """N, or NAME=N."""
     name, _, value = text.rpartition("=")
@@ -180,6 +186,8 @@ def _argument(spec: Option, per_parent: bool) -> dict[str, Any]:
     """How argparse takes it."""
     if spec.kind == "switch":
         return {"action": argparse.BooleanOptionalAction, "default": None}
+    if spec.kind == "folder" and per_parent:
+        return {"action": ByName, "type": folder, "metavar": "[NAME=]DIR"}
     if spec.kind != "number":
         return {"choices": spec.choices} if spec.choices else {"metavar": METAVARS[spec.kind]}
     if not per_parent:
@@ -287,7 +295,9 @@ def refuse_forgotten(specs: Mapping[str, Option], options: Arguments, models: It
     for name in (name for name, spec in specs.items() if spec.required and options.get(name)):
         if left := [x for x in models if isinstance(options[name], dict) and x not in options[name]]:
             told = f"{flag_of(specs, name)}: give it for {', '.join(left)}"
-            raise UserError(f"{told} too, or one number for all")
+            raise UserError(
+                f"{told} too" + (", or one number for all" if specs[name].kind == "number" else "")
+            )
 
 
 def values_of(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
@@ -299,7 +309,7 @@ def values_of(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]
 def _spread(value: Any, given: argparse.Namespace) -> Any:
     if not isinstance(value, dict) or "" not in value:
         return value
-    named = {name: number for name, number in value.items() if name}
+    named = {name: own for name, own in value.items() if name}
     return dict.fromkeys(given.model, value[""]) | named if named else value[""]
 
 

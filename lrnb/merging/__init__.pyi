@@ -14,6 +14,7 @@ from .methods.lines import lines as lines
 from .methods.localize_and_stitch import localize_and_stitch as localize_and_stitch
 from .methods.nuslerp import nuslerp as nuslerp
 from .methods.pcb import pcb as pcb
+from .methods.regmean import regmean as regmean
 from .methods.sce import sce as sce
 from .methods.slerp import slerp as slerp
 from .methods.task_arithmetic import task_arithmetic as task_arithmetic

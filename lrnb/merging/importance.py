@@ -45,6 +45,8 @@ def by_gradient(given: Any, kind: str, vectors: TaskVectors) -> ByGradient:
     a fisher below 0.
     """
     asked = f"reserve_by {kind}"
+    if isinstance(given, Mapping) and any(isinstance(x, str | Path) for x in given.values()):
+        raise UserError(f"{asked}: importance is one folder, of the parent that slack is for")
     if vectors.alignment:
         raise UserError(f"{asked}: scores go by rows, and the vocabularies differ; reserve by another rule")
     tensors = given if isinstance(given, Mapping) else open_scores(Path(given), kind)

@@ -78,14 +78,21 @@ def matrix_memory(sizes: Sequence[int], parents: int) -> float:
     return sum(WIDE * (parents + 4) * n for n in sizes)
 
 
+def weighed_mean(arrays: Sequence[Array], squares: Sequence[np.ndarray]) -> Array:
+    """(sum A_i S_i) (sum S_i)^-1 of matrices (m, n) and symmetric, positive definite ones (n, n)."""
+    own = [like(square, arrays[0]) for square in squares]
+    weighted = [a @ s for a, s in zip(arrays, own, strict=True)]
+    return _linalg(arrays[0]).solve(sum(own[1:], own[0]), sum(weighted[1:], weighted[0]).T).T
+
+
 def prepare_matrix(
-    vectors: TaskVectors, names: list[str], lam: float, merged: Callable[[list[Array]], Array]
+    vectors: TaskVectors, names: list[str], lam: float, merged: Callable[[list[Array]], Array] | None
 ) -> Settled:
     """base + lam * merged(task vectors of a matrix); what is no matrix in the network's layers, so vectors,
-    embeddings and head, takes lam * the mean of the task vectors."""
+    embeddings and head, takes lam * the mean of the task vectors, as does one without `merged`."""
     name = names[0]
     shape = vectors.base[name].shape
-    if len(shape) != 2 or not min(shape) or is_embedding(name) or name == HEAD:
+    if merged is None or len(shape) != 2 or not min(shape) or is_embedding(name) or name == HEAD:
         return OfTaskVectors(vectors, names, [lam / len(vectors.parents)] * len(vectors.parents))
     worker = vectors.workers[0]
     step = worker.as_numpy(merged([worker.as_array(x) for x in _taus(vectors, name)]) * lam)

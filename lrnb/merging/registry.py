@@ -360,6 +360,8 @@ def _each(spec: Option, name: str, parents: Sequence[str], value: Any) -> list[A
     if isinstance(value, Mapping):
         if unknown := [x for x in value if x not in parents]:
             raise UserError(f"{name}: no parent {unknown[0]!r}; parents are {[*parents]}")
+        if spec.kind == "folder" and (left := [x for x in parents if x not in value]):
+            raise UserError(f"{name}: give a folder for {', '.join(left)} too")
         rest = 1.0 if spec.required or spec.default is None else spec.default
         return [value.get(parent, rest) for parent in parents]
     if isinstance(value, Collection) and not isinstance(value, str):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lrnb.analysis.kinds import label
+from lrnb.checkpoints.importance import GRAM
 from lrnb.checkpoints.opening import open_source
 from lrnb.data import fineweb
 from lrnb.errors import UserError
@@ -119,8 +120,14 @@ def _written(study: Study, kind: str) -> tuple[int, int]:
     budgets = len(study.ct_budgets) if study.trains else 1
     spare = int(study.trains and study.tuning_trials > 1)
     each = {"base": (1, 0), "sft": (1, spare), "ct_then_sft": (1, spare), "ct": (budgets, 0)}
-    each |= {"merge": (budgets, 0), "importance": (len(scores_wanted(study)), 0)}
+    each |= {"merge": (budgets, 0), "importance": (_scores_written(study), 0)}
     return each.get(kind, (0, 0))
+
+
+def _scores_written(study: Study) -> int:
+    """Folders of scores, each about as large as a model."""
+    kinds = scores_wanted(study)
+    return len(kinds) + (len(study.ct_budgets) if GRAM in kinds else 0)
 
 
 def _memory(study: Study) -> str:

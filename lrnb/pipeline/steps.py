@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from lrnb.checkpoints.importance import GRAM
 from lrnb.errors import UserError
 from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import ANY_METHOD
@@ -19,6 +20,7 @@ from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ENGLISH, ROOT, Study, budget_name, read_yaml, validate
 from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
+from lrnb.tuning.by_tpe import refuse_missing_optuna
 from lrnb.tuning.entry_scores import kinds_of_method, scores_wanted
 from lrnb.tuning.search import check_methods, elected, methods_together, sft_candidates
 
@@ -73,6 +75,7 @@ def plan(study: Study) -> dict[str, Step]:
     UserError where `methods` or `search` ask for what the declarations of the methods do not allow.
     """
     check_methods(study)
+    refuse_missing_optuna(study, study.methods)
     study = study.model_copy(update={"sft_x_name": ""})
     budgets = study.ct_budgets if study.trains else []
     tuned = tuple(f"cts_{budget_name(b)}" for b in budgets)
@@ -188,11 +191,13 @@ def _merges(study: Study) -> list[Step]:
 def _scores(study: Study) -> list[Step]:
     """The step that makes scores of entries, where a method or a search asks for some."""
     paths = RunPaths(study)
-    if not scores_wanted(study):
+    kinds, ending = scores_wanted(study), _ending(paths)
+    if not kinds:
         return []
-    ending, needs = _ending(paths), ("base", f"sft{_ending(paths)}")
-    made = f"importance{ending}"
-    return [_step(paths, made, "02_merge/00_importance", [paths.importance], needs, 10, True)]
+    needs = ("base", f"sft{ending}", *(("ct", "corpus") if GRAM in kinds else ()))
+    return [
+        _step(paths, f"importance{ending}", "02_merge/00_importance", [paths.importance], needs, 10, True)
+    ]
 
 
 def _merge(study: Study, name: str, methods: list[str]) -> Step:

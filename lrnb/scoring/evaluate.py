@@ -33,6 +33,7 @@ __all__ = [
     "SCORE_COLUMNS",
     "ScoredModel",
     "Scorer",
+    "dev_right",
     "dev_score",
     "evaluate_models",
     "score_models",
@@ -246,10 +247,15 @@ def summary(items: pd.DataFrame, tasks: Mapping[str, KeptTask]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def dev_right(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> dict[str, list[float]]:
+    """Of each task, what the loaded weights have right, an item after the other."""
+    found = harness_items(scorer, dict(tasks))
+    return {name: [row["correct"] for row in rows] for name, rows in found.items()}
+
+
 def dev_score(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> dict[str, float]:
     """Percent right per task and their "mean", for choosing among merges of loaded weights."""
-    found = harness_items(scorer, dict(tasks))
-    scores = {name: 100 * float(np.mean([row["correct"] for row in rows])) for name, rows in found.items()}
+    scores = {name: 100 * float(np.mean(right)) for name, right in dev_right(scorer, tasks).items()}
     return {**scores, "mean": float(np.mean(list(scores.values())))}
 
 

@@ -134,6 +134,9 @@ class Study(BaseModel):
 
     # candidates on dev for every arm: merges and CT-then-SFT in X at each budget, SFT-en in English
     tuning_trials: int = Field(6, ge=1)  # how many an arm, the same for all
+    search_by: Literal["grid", "tpe"] = (
+        "grid"  # merges of a grid larger than that: spread over it, or proposed by Optuna's TPE
+    )
 
     # merging: methods of lrnb/merging/methods, and what is tried on dev for each; one candidate is chosen
     methods: list[str] = ["average", "task_arithmetic", "ties", "ties_sv"]  # which merges are made
@@ -163,6 +166,7 @@ class Study(BaseModel):
     tasks_written: list[str] = []  # answers written out, to see why they fail; in no mean; NAME_en: English
     dev_tasks: list[str] = []  # used to choose merges; [] uses every task that has a dev split
     dev_limit: int = Field(100, ge=1)  # items a task
+    dev_folds: int = Field(1, ge=1, le=50)  # parts of dev; a merge chosen without one is scored on it; 1: off
     test_limit: int = Field(200, ge=1)  # items a task
     test_limits: dict[str, PositiveInt] = {}  # items of single tasks, over test_limit: {next_passage_en: 100}
     shots: int = Field(0, ge=0)  # solved examples before each item, in X where the task has some there

@@ -5,19 +5,19 @@ A method's declaration says which kind it needs with which options; a study that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints.importance import KINDS
+from lrnb.checkpoints.importance import GRAM, KINDS
 from lrnb.checkpoints.opening import open_source
 from lrnb.errors import UserError
 from lrnb.merging.layers import layer_of
 from lrnb.merging.methods import find
-from lrnb.study.parameters import Study
+from lrnb.study.parameters import Study, budget_name
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current
 from lrnb.tasks.rows import sft_examples
@@ -37,6 +37,11 @@ def kinds_of_method(study: Study, method: str) -> list[str]:
 def scores_wanted(study: Study) -> list[str]:
     """The kinds of scores that some merge of the study reads. UserError where there are no rows for them."""
     found = {kind for method in study.methods for kind in kinds_of_method(study, method)}
+    if GRAM in found and not study.trains:
+        raise UserError(
+            "methods: regmean takes text that CT was trained on, and preset released has none. Leave it out, "
+            "or merge by hand: lrnb importance --help"
+        )
     if found and not study.sft_mix:
         raise UserError(
             f"sft_mix is empty, and {' and '.join(sorted(found))} take English rows of its tasks; give some: "
@@ -53,12 +58,26 @@ def with_scores(method: str, options: Mapping[str, Any], place: Place) -> dict[s
 
 def folders_of(importance: Any) -> dict[str, Path]:
     """The folders that a merge's option `importance` names, by labels of their own."""
+    if isinstance(importance, Mapping):
+        return {f"scores of {label}": Path(folder) for label, folder in importance.items()}
     return {"scores": Path(importance)} if importance else {}
 
 
-def scores_place(paths: RunPaths) -> Place:
-    """Of merges of one language. UserError, when it is asked, where the stage is missing or stale."""
-    return lambda kind: str(current(paths.importance) / kind)
+def scores_place(each: Mapping[str, RunPaths], budget: int) -> Place:
+    """Of merges of the CT of these languages, by the parents' names, at a budget, and the last one's SFT.
+
+    UserError, when it is asked, where a stage is missing or stale.
+    """
+
+    def place(kind: str) -> Any:
+        folders = {label: current(paths.importance) / kind for label, paths in each.items()}
+        *_, last = folders.values()
+        if kind != GRAM:
+            return str(last)
+        ct = {label: str(folder / budget_name(budget)) for label, folder in folders.items()}
+        return ct | {"sft": str(last / "sft")}
+
+    return place
 
 
 def importance_examples(study: Study) -> list[dict[str, str]]:
@@ -71,22 +90,52 @@ def importance_examples(study: Study) -> list[dict[str, str]]:
     ]
 
 
-def score_folder(study: Study, kind: str, out: Path, progress: Callable[[int], None] | None = None) -> Any:
-    """Write SFT's scores of one kind into the folder `out`; returns its facts; imports torch."""
+def packed_examples(study: Study) -> list[dict[str, Any]]:
+    """The first `importance_rows` rows that CT was trained on, packed."""
+    from lrnb.training.pretraining import packed_rows
+
+    rows = packed_rows(RunPaths(study).corpus / "packed.arrow")
+    return [dict(rows[i]) for i in range(min(study.importance_rows, len(rows)))]
+
+
+def score_folder(
+    study: Study,
+    kind: str,
+    out: Path,
+    *,
+    model: Path | None = None,
+    rows: Sequence[Mapping[str, Any]] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Any:
+    """Write scores of one kind into the folder `out`, of SFT and its examples unless others are given.
+
+    Returns the facts; imports torch.
+    """
     from lrnb.training.importance import importance
 
-    how: dict[str, Any] = {"max_len": study.sft_max_len, "device": study.device, "progress": progress}
-    return importance(kind, RunPaths(study).sft, importance_examples(study), out, **how)
+    rows = list(rows) or importance_examples(study)
+    most = max(study.sft_max_len, *(len(row.get("input_ids", ())) for row in rows))
+    how: dict[str, Any] = {"max_len": most, "device": study.device, "progress": progress}
+    return importance(kind, model or RunPaths(study).sft, rows, out, **how)
 
 
 def make_scores(study: Study) -> dict[str, dict[str, Any]]:
-    """The whole stage: a folder of scores for every kind that the study wants; returns {kind: facts}."""
+    """The whole stage: a folder of scores for every kind that the study wants; returns {folder: facts}.
+
+    Of gram one for SFT and one for the CT of every budget, `gram/sft` and `gram/<budget>`.
+    """
     paths, kinds = RunPaths(study), scores_wanted(study)
+    own = {kind if kind != GRAM else f"{GRAM}/sft": (paths.sft, importance_examples(study)) for kind in kinds}
+    inputs: list[Path] = [paths.sft] if own else []
+    if GRAM in kinds:
+        inputs, rows = [paths.sft, paths.ct(), paths.corpus], packed_examples(study)
+        own |= {f"{GRAM}/{budget_name(b)}": (paths.ct(b), rows) for b in study.ct_budgets}
     facts: dict[str, dict[str, Any]] = {}
-    with Stage(paths.importance, "importance", study.declared(), [paths.sft]) as stage:
-        for kind in kinds:
-            with Progress(kind, len(importance_examples(study)), "rows") as progress:
-                facts[kind] = score_folder(study, kind, stage.draft / kind, progress.update)
+    with Stage(paths.importance, "importance", study.declared(), inputs) as stage:
+        for name, (model, rows) in own.items():
+            with Progress(name, len(rows), "rows") as progress:
+                how: dict[str, Any] = {"model": model, "rows": rows, "progress": progress.update}
+                facts[name] = score_folder(study, name.split("/")[0], stage.draft / name, **how)
         stage.facts.update(facts)
     return facts
 

@@ -21,19 +21,23 @@ from lrnb.study.files import atomic_file
 from lrnb.study.parameters import Study, read_yaml, validate
 from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, Stage, current
+from lrnb.tuning.by_tpe import try_candidates
 from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.on_dev import (
     Dev,
     DevScore,
+    asked_on_dev,
     dev_items,
     dev_tasks,
-    mark_chosen,
+    marks_of,
     merged_like,
     open_scorer,
     parent_folders,
+    restored,
     score_on_dev,
     values_of_row,
+    with_nested,
 )
 from lrnb.tuning.search import (
     candidate_grid,
@@ -80,6 +84,10 @@ def parents_together(studies: Sequence[Study], budget: int) -> dict[str, Path]:
     }
 
 
+def _places(studies: Sequence[Study]) -> dict[str, RunPaths]:
+    return {study.lang: RunPaths(study) for study in studies}
+
+
 def choose_for_languages(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
     """Search on dev; every budget's merge (see `kept`), choices.csv, manifest into `<codes>/merge/<method>/`.
 
@@ -91,10 +99,9 @@ def choose_for_languages(study: Study, method: str, dev_score: DevScore | None =
     after = find(method).after
     inputs = [RunPaths(study).base, RunPaths(study).sft, *(RunPaths(one).ct() for one in studies)]
     inputs += [folder / after.name] if after else []
-    inputs += [RunPaths(studies[-1]).importance] if kinds_of_method(study, method) else []
+    inputs += [one.importance for one in _places(studies).values()] if kinds_of_method(study, method) else []
     with Stage(folder / method, method, study.declared(), inputs) as stage:
         dev_score, tables = dev_score or scorer_together(studies), []
-        place = scores_place(RunPaths(studies[-1]))
         total = len(candidate_grid(study, method)) * len(study.ct_budgets)
         with Progress(method, total, "candidates") as progress:
             for budget in study.ct_budgets:
@@ -102,6 +109,7 @@ def choose_for_languages(study: Study, method: str, dev_score: DevScore | None =
                 table = _scored(study, studies, method, budget, fixed, dev_score, progress)
                 best = table[table["chosen"]].iloc[0]
                 own = fixed | values_of_row(best, candidates(study, method))
+                place = scores_place(_places(studies), budget)
                 parents, given = parents_together(studies, budget), for_languages(own, langs)
                 kept = keep_merge(study, method, budget, parents, stage.draft, given, place)
                 stage.facts[str(budget)] = own | kept
@@ -117,7 +125,7 @@ def merge_together(study: Study, method: str, budget: int) -> Path | Unwritten:
     studies, langs = studies_together(study), languages_together(study)
     stage = RunPaths(study).together(langs) / "merge" / method
     parents = functools.partial(parents_together, studies, budget)
-    place = scores_place(RunPaths(studies[-1]))
+    place = scores_place(_places(studies), budget)
     return kept_merge(study, method, budget, stage, parents, lambda one: merged_like(studies[0]), place)
 
 
@@ -138,17 +146,25 @@ def _scored(
     langs, grid = languages_together(study), grid_size(study, method)
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(RunPaths(study).base, parents_together(studies, budget), **how)
-    place = scores_place(RunPaths(studies[-1]))
+    place = scores_place(_places(studies), budget)
     head = {"preset": study.preset, "lang": "+".join(langs), "method": method, "ct_tokens": budget}
-    rows = []
-    for options in candidate_grid(study, method):
-        named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
+    rows, devs = [], list[Dev]()
+
+    def score(options: dict[str, Any]) -> Dev:
         given = with_scores(method, for_languages(fixed | options, langs), place)
-        dev = dev_score(merge_state(method, vectors, **given))
+        return dev_score(merge_state(method, vectors, **given))
+
+    def known() -> dict[str, Any]:
+        each = {one.lang: [marks_of(RunPaths(one), budget), asked_on_dev(one)] for one in studies}
+        return {"fixed": fixed, **each}
+
+    for options, dev in try_candidates(study, method, known, score, restored):
+        named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
+        devs.append(dev)
         progress.update(1)
-    return mark_chosen(pd.DataFrame(rows), searched(study, method))
+    return with_nested(pd.DataFrame(rows), devs, searched(study, method))
 
 
 def scorer_together(studies: Sequence[Study]) -> DevScore:
@@ -158,7 +174,8 @@ def scorer_together(studies: Sequence[Study]) -> DevScore:
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
-        return _mean_dev(studies, [score_on_dev(scorer, tasks) for tasks in asked])
+        folds = studies[0].dev_folds
+        return _mean_dev(studies, [score_on_dev(scorer, tasks, folds) for tasks in asked])
 
     return dev_score
 
@@ -167,4 +184,6 @@ def _mean_dev(studies: Sequence[Study], found: Sequence[Dev]) -> Dev:
     tasks = [f"{study.lang}:{task}" for study, dev in zip(studies, found, strict=True) for task in dev.tasks]
     error = float(np.sqrt(sum(dev.error**2 for dev in found))) / len(found)
     score, chance = (float(np.mean([getattr(dev, name) for dev in found])) for name in ("score", "chance"))
-    return Dev(score, sum(dev.n for dev in found), chance, tuple(tasks), error)
+    each = zip(*(dev.folds for dev in found), strict=True)
+    folds = tuple((float(apart), float(on)) for apart, on in (np.mean(parts, axis=0) for parts in each))
+    return Dev(score, sum(dev.n for dev in found), chance, tuple(tasks), error, folds)

@@ -23,11 +23,13 @@ from lrnb.errors import UserError
 from lrnb.merging.methods import find
 from lrnb.merging.task_vectors import TaskVectors
 from lrnb.merging.whole_models import merge_state
-from lrnb.study.files import atomic_file
+from lrnb.study.files import atomic_file, digest
 from lrnb.study.parameters import ENGLISH, Study
 from lrnb.study.progress import Progress
-from lrnb.study.stages import RunPaths, Stage, current, require
+from lrnb.study.recipe import RECIPE
+from lrnb.study.stages import RunPaths, Stage, current, fingerprint, require
 from lrnb.tasks import loading
+from lrnb.tuning.by_tpe import refuse_missing_optuna, try_candidates
 from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
 from lrnb.tuning.search import (
@@ -51,7 +53,8 @@ TOKENS_AN_ITEM = 256  # eval_batch counts items of this size
 
 class Dev(NamedTuple):
     """One candidate: percent right, the mean of the dev tasks; items; chance level in percent; the tasks;
-    standard error of the score in points, from the items of each task.
+    standard error of the score in points, from the items of each task; of each fold of a nested split, where
+    one is asked for, the score without its items and on them.
     """
 
     score: float
@@ -59,6 +62,7 @@ class Dev(NamedTuple):
     chance: float
     tasks: tuple[str, ...]
     error: float = float("nan")
+    folds: tuple[tuple[float, float], ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """As a row of choices.csv has it."""
@@ -151,20 +155,70 @@ def score_candidates(
 
     dev_score and chance in percent, dev_error (its standard error), n items, dev_tasks (their names, by
     spaces), grid (the combinations there are, of which these are tried), default (whether it is the
-    declaration's), tied, chosen.
+    declaration's), tied, chosen; with `dev_folds`, nested (see `with_nested`).
     """
     paths, fixed = RunPaths(study), fixed_options(study, method, budget)
     how: dict[str, Any] = {"method": method, "threads": study.threads, "vocabulary": study.vocabulary}
     vectors = TaskVectors(paths.base, parent_folders(paths, budget), **how)
     head = {"preset": study.preset, "lang": study.lang, "method": method, "ct_tokens": budget}
-    rows, grid, place = [], grid_size(study, method), scores_place(paths)
-    for options in candidate_grid(study, method):
-        dev = dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
+    rows, grid, place = [], grid_size(study, method), scores_place({"ct": paths}, budget)
+    devs: list[Dev] = []
+
+    def score(options: dict[str, Any]) -> Dev:
+        return dev_score(merge_state(method, vectors, **with_scores(method, fixed | options, place)))
+
+    def known() -> dict[str, Any]:
+        return {"fixed": fixed, "asked": asked_on_dev(study), **marks_of(paths, budget)}
+
+    for options, dev in try_candidates(study, method, known, score, restored):
         named = {k: v for k, v in fixed.items() if not isinstance(v, str)} | options
         tail = {"grid": grid, "default": is_default(study, method, named)}
         rows.append(head | named | dev.columns() | tail)
+        devs.append(dev)
         progress.update(1)
-    return mark_chosen(pd.DataFrame(rows), searched(study, method))
+    return with_nested(pd.DataFrame(rows), devs, searched(study, method))
+
+
+def with_nested(rows: pd.DataFrame, devs: Sequence[Dev], options: list[str]) -> pd.DataFrame:
+    """`mark_chosen`, and `nested` where dev is split: of each fold the candidate that the other items choose,
+    scored on it; the mean of the folds, the same for all rows.
+
+    It is what the search finds on items that did not choose; `dev_score` of the chosen one less this is the
+    part of its lead that is selection.
+    """
+    marked, found = mark_chosen(rows, options), []
+    if not all(dev.folds for dev in devs):
+        return marked
+    for fold in range(len(devs[0].folds)):
+        apart = rows.assign(dev_score=[dev.folds[fold][0] for dev in devs])
+        best = int(mark_chosen(apart, options)["chosen"].to_numpy().argmax())
+        found.append(devs[best].folds[fold][1])
+    return marked.assign(nested=float(np.mean(found)))
+
+
+def restored(
+    score: float,
+    n: int,
+    chance: float,
+    tasks: Sequence[str],
+    error: float,
+    folds: Sequence[Sequence[float]] = (),
+) -> Dev:
+    """A `Dev` from its fields as JSON keeps them."""
+    return Dev(score, n, chance, tuple(tasks), error, tuple((apart, on) for apart, on in folds))
+
+
+def marks_of(paths: RunPaths, budget: int) -> dict[str, str]:
+    """Fingerprints of the models that a merge at `budget` is made of."""
+    folders = {"base": paths.base, **parent_folders(paths, budget)}
+    return {label: fingerprint(folder) for label, folder in folders.items()}
+
+
+def asked_on_dev(study: Study) -> dict[str, Any]:
+    """What dev scores depend on beside the model."""
+    names = ("shots", "prompts", "normalisation", "vocabulary", "eval_precision")
+    items = {name: list(task.eval_docs) for name, task in dev_items(study, dev_tasks(study)).items()}
+    return {name: getattr(study, name) for name in names} | {"items": digest(items), "recipe": RECIPE}
 
 
 def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) -> pd.DataFrame:
@@ -176,6 +230,7 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
     inputs = [paths.base, paths.ct(), paths.sft, *([paths.merge(after.name)] if after else [])]
     inputs += [paths.importance] if kinds_of_method(study, method) else []
     check_search(study)
+    refuse_missing_optuna(study, [method])
     for budget in study.ct_budgets:  # what is missing is said before anything is computed
         parent_folders(paths, budget), fixed_options(study, method, budget)
     with Stage(paths.merge(method), method, study.declared(), inputs) as stage:
@@ -189,7 +244,8 @@ def choose_on_dev(study: Study, method: str, dev_score: DevScore | None = None) 
             best = table[table["chosen"]].iloc[0]
             options = values_of_row(best, names)
             own, parents = fixed_options(study, method, budget) | options, parent_folders(paths, budget)
-            kept = keep_merge(study, method, budget, parents, stage.draft, own, scores_place(paths))
+            place = scores_place({"ct": paths}, budget)
+            kept = keep_merge(study, method, budget, parents, stage.draft, own, place)
             stage.facts[str(budget)] = options | kept
         choices = pd.concat(tables, ignore_index=True)
         with atomic_file(stage.draft / "choices.csv") as temporary:
@@ -201,7 +257,8 @@ def chosen_merge(study: Study, method: str, budget: int) -> Path | Unwritten:
     """The merge that was chosen for `budget`, as `kept_merge` gives it. UserError where it is missing."""
     paths = RunPaths(study)
     parents = functools.partial(parent_folders, paths, budget)
-    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like, scores_place(paths))
+    place = scores_place({"ct": paths}, budget)
+    return kept_merge(study, method, budget, paths.merge(method), parents, merged_like, place)
 
 
 def merge_command(study: Study, method: str, budget: int) -> str:
@@ -209,9 +266,13 @@ def merge_command(study: Study, method: str, budget: int) -> str:
     paths, best = RunPaths(study), chosen(RunPaths(study), method, budget)
     known, names = find(method).fields(), searched(study, method)
     options = fixed_options(study, method, budget) | values_of_row(best, names)
-    options = with_scores(method, options, scores_place(paths))
+    options = with_scores(method, options, scores_place({"ct": paths}, budget))
     folders = [f"--model {name}={folder}" for name, folder in parent_folders(paths, budget).items()]
-    given = [f"--{known[name].flag or name.replace('_', '-')} {value}" for name, value in options.items()]
+    given = [
+        f"--{known[name].flag or name.replace('_', '-')} {own}"
+        for name, value in options.items()
+        for own in ([f"{label}={x}" for label, x in value.items()] if isinstance(value, Mapping) else [value])
+    ]
     given += [f"--vocabulary {study.vocabulary}"] if study.vocabulary != "refuse" else []
     parts = [f"lrnb merge {method.replace('_', '-')} --base {paths.base}", *folders, " ".join(given)]
     return " \\\n  ".join([*parts, "--out merged"])
@@ -294,15 +355,39 @@ def open_scorer(study: Study, folder: Path) -> Scorer:
     )
 
 
-def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask]) -> Dev:
-    """What the open model scores."""
+def score_on_dev(scorer: Scorer, tasks: Mapping[str, KeptTask], folds: int = 1) -> Dev:
+    """What the open model scores; with 2 folds or more in each of them, too."""
     from lrnb.scoring import evaluate
 
-    found = evaluate.dev_score(scorer, tasks)
+    right = evaluate.dev_right(scorer, tasks)
+    found = {name: 100 * float(np.mean(values)) for name, values in right.items()}
     chance = float(np.mean([100 * task.chance for task in tasks.values()]))
     sizes = [task.distinct for task in tasks.values()]
     error = standard_error([found[name] for name in tasks], sizes)
-    return Dev(found["mean"], sum(sizes), chance, tuple(tasks), error)
+    mean = float(np.mean(list(found.values())))
+    return Dev(mean, sum(sizes), chance, tuple(tasks), error, fold_scores(right, folds))
+
+
+def fold_scores(right: Mapping[str, Sequence[float]], folds: int) -> tuple[tuple[float, float], ...]:
+    """Of each fold, every `folds`th item of each task: percent right without it and on it, mean over tasks.
+
+    UserError where a task has fewer items than folds.
+    """
+    if folds == 1:
+        return ()
+    if small := [name for name, values in right.items() if len(values) < folds]:
+        raise UserError(
+            f"dev_folds {folds}: {small[0]} has {len(right[small[0]])} dev items; give at most as many folds"
+        )
+    parts = [(np.arange(len(values)) % folds, np.asarray(values, float)) for values in right.values()]
+    return tuple(
+        (_percent(x[of != fold] for of, x in parts), _percent(x[of == fold] for of, x in parts))
+        for fold in range(folds)
+    )
+
+
+def _percent(tasks: Iterable[np.ndarray]) -> float:
+    return 100 * float(np.mean([values.mean() for values in tasks]))
 
 
 def dev_scorer(study: Study) -> DevScore:
@@ -315,6 +400,6 @@ def dev_scorer(study: Study) -> DevScore:
 
     def dev_score(state: Mapping[str, np.ndarray]) -> Dev:
         scorer.load_state(state)
-        return score_on_dev(scorer, tasks)
+        return score_on_dev(scorer, tasks, study.dev_folds)
 
     return dev_score

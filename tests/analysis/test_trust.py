@@ -225,3 +225,8 @@ def test_seeds_are_printed_with_intervals(made: Path, tmp_path: Path, capsys) ->
     assert "2 seeds: merge minus CT-then-SFT, points" in capsys.readouterr().out
     shown = seeds.seeds_summary(studies[0])
     assert shown is not None and shown["interval"] and shown["chance"] == pytest.approx(50 / 3)
+
+
+def test_options_that_are_words_stand_beside_numbers() -> None:
+    row = {"method": "ties_sv", "density": 0.5, "slack": 0.3, "reserve_by": "fisher", "seed": float("nan")}
+    assert trust.options_text(row) == "density 0.5, slack ρ 0.3, reserve_by fisher"

@@ -26,6 +26,15 @@ from lrnb.merging.methods import METHODS, find
 from lrnb.merging.task_vectors import TaskVectors
 
 F = np.float32
+
+
+def made_grams(seed: int) -> dict[str, np.ndarray]:
+    """Of the layers of `wide` and of the tensors on a device, below."""
+    rng, names = np.random.default_rng(seed), ("model.layers.0.q.weight", "model.layers.1.q.weight")
+    inputs = [rng.normal(size=(300, 201)) @ rng.normal(size=(201, 201)) for _ in names]
+    return {name: (x.T @ x / 300).astype(F) for name, x in zip(names, inputs, strict=True)}
+
+
 PIECES = st.sampled_from([1, 4, 1 << 17])
 DENSE = {"density": 0.4}
 OPTIONS = {
@@ -44,6 +53,7 @@ OPTIONS = {
     "pcb": DENSE,
     "iso_c": {},
     "tsv_m": {},
+    "regmean": {"importance": {label: made_grams(seed) for seed, label in enumerate(("ct", "sft"))}},
 }
 
 
@@ -267,6 +277,47 @@ def test_methods_by_matrix_equal_plain_decompositions(seed, n, dtype, piece):
         assert found["still.weight"].tobytes() == base["still.weight"].tobytes()
 
 
+@settings(max_examples=25)
+@given(st.integers(0, 99), st.sampled_from([2, 3]), st.sampled_from([np.dtype(F), BF16]),
+       st.sampled_from([0.0, 0.5, 0.9]), PIECES)  # fmt: skip
+def test_regmean(seed, n, dtype, alpha, piece):
+    """Against normal equations of the weights; one input is 0 in all text, one matrix has no Gram matrix."""
+    rng = np.random.default_rng(seed)
+    shapes = {"layers.0.q.weight": (7, 5), "layers.0.down.weight": (4, 9), "layers.1.q.weight": (7, 5)}
+    shapes |= {"layers.0.norm.weight": (7,)}
+    base = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
+    parents, grams = {}, {}
+    for label in ("ct", "sft", "third")[:n]:
+        parents[label] = {k: (x.astype(F) + rng.normal(size=x.shape)).astype(dtype) for k, x in base.items()}
+        inputs = {name: rng.normal(size=(12, shapes[name][1])) for name in list(shapes)[:2]}
+        inputs["layers.0.down.weight"][:, 3] = 0
+        grams[label] = {name: (x.T @ x / len(x)).astype(F) for name, x in inputs.items()}
+    found = merged("regmean", base, parents, piece, importance=grams, off_diagonal=alpha)
+    near = 2.0**-6 if dtype == BF16 else 1e-4
+    for name in base:
+        own = [p[name].astype(float) for p in parents.values()]
+        wanted = sum(own) / n
+        if name in grams["ct"]:
+            wanted = slow_methods.regmean(own, [g[name].astype(float) for g in grams.values()], alpha)
+        if name == "layers.0.down.weight":
+            wanted[:, 3] = (sum(own) / n)[:, 3]
+        np.testing.assert_allclose(found[name].astype(float), wanted, rtol=near, atol=near)
+
+
+def test_regmean_refuses_gram_matrices_of_another_model():
+    base = {"layers.0.q.weight": np.zeros((4, 5), F)}
+    both = {label: {"layers.0.q.weight": np.ones((4, 5), F)} for label in ("ct", "sft")}
+    for gram, message in (
+        (np.eye(4), r"importance of sft: 'layers.0.q.weight' has the shape \(4, 4\), and the tensor is"),
+        (np.full((5, 5), np.nan), "importance of sft: 'layers.0.q.weight' holds NaN or Inf"),
+    ):
+        grams = {"ct": {}, "sft": {"layers.0.q.weight": gram.astype(F)}}
+        with pytest.raises(UserError, match=message):
+            merged("regmean", base, both, importance=grams)
+    with pytest.raises(UserError, match="importance: give a folder for sft too"):
+        merged("regmean", base, both, importance={"ct": {}})
+
+
 # the same however it is run
 
 
@@ -307,7 +358,12 @@ def test_folders_threads_spans_and_torch_give_the_same_bits(method, wide, tmp_pa
         assert np.array_equal(state[name], x.astype(F))
         if method == "pcb":  # entries at the threshold may fall the other way
             assert np.mean(~np.isclose(on_torch[name], x.astype(F), rtol=2.0**-7, atol=1e-6)) < 1e-3
-        elif method in ("widen", "iso_c", "tsv_m"):  # sums, exp and LAPACK differ in their last digits
+        elif method in (
+            "widen",
+            "iso_c",
+            "tsv_m",
+            "regmean",
+        ):  # sums, exp and LAPACK differ in their last digits
             np.testing.assert_allclose(on_torch[name], x.astype(F), rtol=2.0**-7, atol=1e-6)
         else:
             assert np.array_equal(on_torch[name], x.astype(F))
@@ -323,7 +379,7 @@ def test_tensors_that_stay_on_a_device_give_the_same(method, options, monkeypatc
 
     rng = np.random.default_rng(0)
     shapes = {"model.embed_tokens.weight": (9, 4), "model.norm.weight": (7,)}
-    shapes |= {"model.layers.0.q.weight": (30, 50), "model.layers.1.q.weight": (40, 20)}
+    shapes |= {"model.layers.0.q.weight": (30, 201), "model.layers.1.q.weight": (40, 201)}
     base = {name: rng.normal(size=shape).astype(F) for name, shape in shapes.items()}
     parents = {
         label: {name: x + rng.normal(size=x.shape).astype(F) * F(0.1) for name, x in base.items()}
@@ -338,7 +394,7 @@ def test_tensors_that_stay_on_a_device_give_the_same(method, options, monkeypatc
     found = merged(method, there, dict(zip(parents, others, strict=True)), **options)
     for name, x in wanted.items():
         assert isinstance(found[name], torch.Tensor)
-        near = 1e-6 if method in ("widen", "iso_c", "tsv_m", "pcb") else 0
+        near = 1e-6 if method in ("widen", "iso_c", "tsv_m", "pcb", "regmean") else 0
         np.testing.assert_allclose(found[name].numpy(), x, rtol=0, atol=near)
 
 
@@ -349,7 +405,7 @@ def test_passes_memory_and_parents_that_moved_nothing(method, wide):
     vectors.tick = read.append
     whole_models.merge_state(method, vectors, **OPTIONS[method])
     options = find(method).settle(["ct", "sft"], OPTIONS[method])
-    once = 9077 if method in ("iso_c", "tsv_m") else 0  # vectors and embeddings are not decomposed
+    once = 9077 if method in ("iso_c", "tsv_m", "regmean") else 0  # vectors and embeddings are not decomposed
     assert sum(read) == options.passes() * vectors.size(vectors.names) - once
     still = merged(method, base, {"ct": base, "sft": base}, **OPTIONS[method])
     assert_same_bits(still, base)

@@ -274,6 +274,19 @@ def tsv_m(taus: list[np.ndarray]) -> np.ndarray:
     return (sides[0] * np.concatenate([x[1] for x in parts])) @ sides[1].T
 
 
+def regmean(weights: list[np.ndarray], grams: list[np.ndarray], alpha: float) -> np.ndarray:
+    """The matrix whose outputs miss each parent's the least, a row at a time, by the normal equations."""
+    n = len(grams[0])
+    parts = [
+        np.array([[g[i, j] * (1 if i == j else alpha) for j in range(n)] for i in range(n)]) for g in grams
+    ]
+    rows = []
+    for row in zip(*weights, strict=True):
+        right = sum(part @ own for part, own in zip(parts, row, strict=True))
+        rows.append(np.linalg.lstsq(sum(parts), right, rcond=None)[0])
+    return np.array(rows)
+
+
 def pcb(taus: list[np.ndarray], density: float) -> np.ndarray:
     """The step of a whole model, with whole softmaxes."""
 

@@ -97,15 +97,47 @@ def test_a_merge_reads_them_from_the_command_line(model: Path, tmp_path: Path, m
     capsys.readouterr()
     for more, message in (
         (["gradient", "--importance", "scores"], "scores by fisher, and gradient is asked for"),
-        (["fisher", "--importance", "ct"], "no scores of entries"),
+        (["fisher", "--importance", "ct"], "ct: no scores (importance.json missing"),
+        (["fisher", "--importance", "ct=scores"], "importance is one folder, of the parent"),
         (["fisher"], "takes --importance with --reserve-by fisher or gradient, and needs it"),
         (["margin", "--importance", "scores"], "takes --importance with --reserve-by"),
     ):
         assert main([*merge, *more]) == 2
         assert message in capsys.readouterr().err
+    for name in ("ct", "sft"):
+        assert main([*command[:2], name, *command[3:-2], f"{name}-gram", "--kind", "gram"]) == 0
+    assert "gram of 2 rows" in capsys.readouterr().out
+    merge = ["merge", "regmean", *merge[2:8], "--out", "regmean", "--importance", "ct=ct-gram"]
+    assert main(merge) == 2
+    assert "--importance: give it for sft too" in capsys.readouterr().err
+    assert main([*merge, "--importance", "sft=sft-gram"]) == 0
     assert main([*command, "gradient", "--rows", "1"]) == 0
     assert main([*command[:-2], "ct", "--kind", "gradient"]) == 2
     assert "exists and is no folder of scores" in capsys.readouterr().err
+
+
+def test_gram_matrices_are_of_what_comes_into_each_linear_layer(model: Path, tmp_path: Path) -> None:
+    """Of an attention and an MLP, against what hooks of our own see."""
+    from transformers import AutoModelForCausalLM
+
+    packed = {"input_ids": np.array([3, 4, 5, 6]), "position_ids": np.array([0, 1, 0, 1])}
+    facts = importance("gram", model, [*PAIRS, packed], tmp_path / "gram")
+    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    names = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")
+    seen: dict[str, list] = {name: [] for name in names}
+    for name in names:
+        net.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen[name].append(x[0][0]))
+    tokens = [pico_tokenizer()(row["prompt"] + row["completion"])["input_ids"] for row in PAIRS]
+    with torch.no_grad():
+        for ids in (*tokens, [3, 4], [5, 6]):  # packed documents do not see each other
+            net(torch.tensor([ids]))
+    found = load_file(tmp_path / "gram" / "model.safetensors")
+    assert facts["tokens"] == sum(map(len, tokens)) + 4 and facts["rows"] == 3
+    assert "lm_head.weight" not in found and "model.norm.weight" not in found
+    for name in names:
+        inputs = torch.cat(seen[name]).double()
+        wanted = (inputs.T @ inputs / len(inputs)).numpy()
+        np.testing.assert_allclose(found[f"{name}.weight"], wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_that_do_not_fit_are_left_out_and_none_is_refused(model: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ NAMES = (
     "pcb",
     "iso_c",
     "tsv_m",
+    "regmean",
 )
 METHODS: dict[str, Method] = {name: import_module(f"{__name__}.{name}").METHOD for name in NAMES}
 

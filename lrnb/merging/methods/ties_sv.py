@@ -50,7 +50,7 @@ from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints.importance import KINDS
+from lrnb.checkpoints.importance import BY_ENTRY
 from lrnb.merging import formulas
 from lrnb.merging.cpu import Ballot, Operands, Tally, View, Worker
 from lrnb.merging.election import Scope, count_votes, settle_election, stop_after
@@ -80,7 +80,7 @@ class TiesSV(Merging):
     reserve_by: str = option(
         "which lost entries come first: narrowest margin, largest magnitude, at random, layer by layer, "
         "largest F * tau^2 or |g * tau|",
-        "margin", choices=(*RULES, *KINDS),
+        "margin", choices=(*RULES, *BY_ENTRY),
     )  # fmt: skip
     importance: str | None = option("folder of lrnb importance, for fisher and gradient", None, kind="folder")
     seed: float | None = option("of the random numbers, a whole number", None, low=0)
@@ -91,8 +91,8 @@ class TiesSV(Merging):
             return f"needs one of {spell('slack')} (a share) and {spell('slack_threshold')} (a magnitude)"
         if self.slack is None and self.reserve_by != "margin":
             return f"takes {spell('reserve_by')} with {spell('slack')}, a share; a magnitude goes by margin"
-        if (self.importance is None) == (self.reserve_by in KINDS):
-            kinds = " or ".join(KINDS)
+        if (self.importance is None) == (self.reserve_by in BY_ENTRY):
+            kinds = " or ".join(BY_ENTRY)
             return f"takes {spell('importance')} with {spell('reserve_by')} {kinds}, and needs it there"
         return whole_seed(self.seed or 0, spell) or super().complaint(parents, spell)
 
@@ -244,7 +244,7 @@ def losses(taus: Sequence[np.ndarray], ballot: Ballot) -> np.ndarray:
 
 def _needs(options: Mapping[str, Any]) -> str:
     rule = str(options.get("reserve_by"))
-    return rule if rule in KINDS else ""
+    return rule if rule in BY_ENTRY else ""
 
 
 def _from_mergekit(given: dict[str, Any], parents: Sequence[str]) -> dict[str, Any]:
