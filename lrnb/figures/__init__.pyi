@@ -13,6 +13,8 @@ from .failures import examples_html as examples_html
 from .failures import scores_against_kept as scores_against_kept
 from .failures import shares_across_languages as shares_across_languages
 from .failures import shares_by_model as shares_by_model
+from .language_sets import kept_by_overlap as kept_by_overlap
+from .language_sets import kept_by_size as kept_by_size
 from .merging import by_density as by_density
 from .merging import candidates_on_dev as candidates_on_dev
 from .merging import fates as fates

@@ -151,6 +151,8 @@ class Study(BaseModel):
     released_ct: str = ""  # Hub id of the authors' CT weights
     released_sft: str = ""  # Hub id of the authors' SFT weights
     merge_languages: list[list[str]] = []  # whose CT goes into one merge, of one command: [[mn, ug]]
+    set_languages: list[str] = []  # of one command, whose sets 03_analysis/10_sets merges: [ta, te, bn]
+    sets_each: int = Field(6, ge=1)  # how many sets of each size above two, drawn by the seed
     extra_models: dict[str, str] = {}  # NAME: folder or Hub id; made elsewhere, compared like a merge
 
     # scoring
@@ -259,10 +261,13 @@ class Study(BaseModel):
         for langs in self.merge_languages:
             if len(langs) < 2 or len(set(langs)) < len(langs) or not all(map(CODE.fullmatch, langs)):
                 raise ValueError(f"merge_languages: {langs}; give codes of two languages or more, each once")
-        if self.merge_languages and self.extend_vocabulary:
+        langs = self.set_languages
+        if langs and (len(langs) < 3 or len(set(langs)) < len(langs) or not all(map(CODE.fullmatch, langs))):
+            raise ValueError(f"set_languages: {langs}; give codes of three languages or more, each once")
+        if (langs or self.merge_languages) and self.extend_vocabulary:
             raise ValueError(
-                "merge_languages: with extend_vocabulary every language has tokens of its own, which no one "
-                "model has; leave one of the two out"
+                f"{'set' if langs else 'merge'}_languages: with extend_vocabulary every language has tokens "
+                "of its own, which no one model has; leave one of the two out"
             )
         return self
 
