@@ -158,7 +158,7 @@ def _time(studies: Sequence[Study], jobs: int | None) -> str:
     gpus = len(usable_gpus(study))
     if study.device in UNTESTED:
         return f"not known: {UNTESTED[study.device]}"
-    if study.preset in ("paper", "released") and not gpus:
+    if (study.preset == "paper" or not study.trains) and not gpus:
         work = 3600 * hours(studies, 1.0)
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
     kind, many = ("cuda", 1) if gpus else ("cpu", min(cores(), (jobs or cores()) * study.threads))

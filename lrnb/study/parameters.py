@@ -28,7 +28,8 @@ LANGUAGES = {
 }  # fmt: skip  # as in params/, for prompts where lrnb is installed without it
 SYNTHETIC = ("qaa", "qab", "qac", "qad", "qae", "qaf", "qag", "qah")
 ENGLISH = "en"  # the `lang` of stages that all languages share
-PRESETS = ("nano", "smol", "released", "paper")
+GIVEN_WEIGHTS = ("released", "released-qwen", "released-qwen-3b")  # presets that train nothing
+PRESETS = ("nano", "smol", *GIVEN_WEIGHTS, "paper")
 TASK_LISTS = ("tasks", "tasks_en", "tasks_written", "dev_tasks")  # names of tasks, or paths of task files
 TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
 MODEL_FOLDERS = (
@@ -46,7 +47,9 @@ class Study(BaseModel):
     )
 
     # which study
-    preset: Literal["nano", "smol", "released", "paper"] = "nano"  # how big the study is
+    preset: Literal["nano", "smol", "released", "released-qwen", "released-qwen-3b", "paper"] = (
+        "nano"  # how big the study is
+    )
     lang: str = Field("qaa", pattern=r"^[a-z]{2,3}$")  # language X, ISO 639 code
     lang_name: str = ""  # English name of X, as prompts have it
     script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
@@ -325,8 +328,8 @@ class Study(BaseModel):
 
     @property
     def trains(self) -> bool:
-        """Whether parents are trained here; preset released takes given weights, and has no CT-then-SFT."""
-        return self.preset != "released"
+        """Whether parents are trained here; presets of given weights have no CT-then-SFT."""
+        return self.preset not in GIVEN_WEIGHTS
 
     def declared(self) -> dict[str, Any]:
         """The values that were given, not defaulted: what a stage's manifest records."""
