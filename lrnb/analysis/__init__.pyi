@@ -85,6 +85,10 @@ from .sets_kept import findings_of_sets as findings_of_sets
 from .sets_kept import kept_by_sets as kept_by_sets
 from .sets_kept import read_sets as read_sets
 from .sets_kept import relation_of_pairs as relation_of_pairs
+from .sizes import findings_of_sizes as findings_of_sizes
+from .sizes import growth_with_size as growth_with_size
+from .sizes import leads_by_size as leads_by_size
+from .sizes import read_sizes as read_sizes
 from .together import score_together as score_together
 from .trust import detectable_differences as detectable_differences
 from .trust import dev_and_test as dev_and_test

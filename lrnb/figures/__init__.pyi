@@ -35,6 +35,7 @@ from .scores import front as front
 from .scores import predicted_classes as predicted_classes
 from .scores import scores_by_budget as scores_by_budget
 from .scores import training_history as training_history
+from .sizes import leads_by_model_size as leads_by_model_size
 from .style import task_name as task_name
 from .theme import follow_theme as follow_theme
 from .versus import versus_by_task as versus_by_task

@@ -20,7 +20,7 @@ from lrnb.pipeline import memory, speed, supplies
 from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.pipeline.steps import Step, plan
 from lrnb.study.environment import UNTESTED
-from lrnb.study.parameters import ENGLISH, SFT_X, SYNTHETIC, Study
+from lrnb.study.parameters import ENGLISH, SFT_X, SYNTHETIC, Study, scratch_parameters
 from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
 from lrnb.tuning.entry_scores import scores_wanted
@@ -35,8 +35,7 @@ def parameters(study: Study) -> int:
     """Number of the base's parameters; 0 where neither a table, the folder nor the name tells it."""
     source = study.base_source
     if source == "scratch":
-        words = 230 + 105 * study.world_languages
-        return 12 * study.base_layers * study.base_width**2 + words * study.base_width
+        return scratch_parameters(study.base_width, study.base_layers, study.world_languages)
     if source in memory.KNOWN:
         return memory.KNOWN[source].parameters
     if Path(source).is_dir():

@@ -344,6 +344,12 @@ PARENT_KINDS = ("base", "ct", "sft", "ct_then_sft")  # names of models that ever
 ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked for
 
 
+def scratch_parameters(width: int, layers: int, languages: int) -> int:
+    """Entries of a base that is trained from scratch on a micro-world of so many languages, about."""
+    words = 230 + 105 * languages
+    return 12 * layers * width**2 + words * width
+
+
 def whole_steps(tokens: int, step_tokens: int) -> int:
     """The steps in which at least `tokens` are seen."""
     return -(-tokens // step_tokens)

@@ -32,7 +32,11 @@ def study_in(runs: Path) -> Study:
 
 STEPS = {name: step for name, step in plan(study_in(Path("runs"))).items() if step.notebook}
 ALONE = ["00_start_here", "00_ties_by_hand", "explore/playground"]  # no steps of a study
-POOLS = ["03_analysis/06_map", "03_analysis/07_questions"]  # write nothing, and run in tests/analysis
+POOLS = [
+    "03_analysis/06_map",
+    "03_analysis/07_questions",
+    "03_analysis/11_sizes",
+]  # write nothing, and run in tests/analysis
 LESSON = [f"lesson/{path.stem}" for path in sorted(SHIPPED.parent.glob("*.ipynb"))]  # write nothing
 IN_X = "03_analysis/09_rows_in_x"  # of arms on rows in X, and is run in test_rows_in_x
 TOGETHER = "02_merge/languages"  # of several languages, and is run in tests/tuning/test_for_languages.py
