@@ -8,9 +8,10 @@ UV_VERSION := 0.13.9
 WORKERS ?= 3
 MAP_SEEDS ?= 32-35
 QUESTION_SEEDS ?= 0-3
+SIZE_SEEDS ?= 0-3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions retention lesson-run smol-base lock clean
+.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions retention size-rates sizes lesson-run smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +54,12 @@ questions: setup  ## two open questions of the paper, asked of four seeds' runs 
 
 retention: setup  ## which ability needs most of SFT's entries: one more stage of seed 0 of nano (minutes), in its report
 	$(BIN)/lrnb run params/qaa.yaml --preset nano --set retention=262144
+
+size-rates: setup  ## learning rates of nano at four sizes, chosen on seeds of their own (hours; continues where it was)
+	$(BIN)/python -m lrnb.cli.sizes rates
+
+sizes: setup  ## nano at four sizes of model, a pool a size in docs/results/sizes (hours; continues where it was)
+	$(BIN)/python -m lrnb.cli.sizes run --seeds $(SIZE_SEEDS)
 
 lesson-run: setup  ## make the small run that ships with the lesson, and the lesson's solutions, anew (minutes)
 	$(BIN)/lrnb run params/qaa.yaml --preset nano --set base_width=64 --set runs=runs/lesson

@@ -28,6 +28,7 @@ from .findings import findings_of_failures as findings_of_failures
 from .findings import findings_of_map as findings_of_map
 from .findings import findings_of_scores as findings_of_scores
 from .findings import findings_of_shares as findings_of_shares
+from .language_sets import measure_sets as measure_sets
 from .pool import read_pool as read_pool
 from .pool_answers import answer as answer
 from .pool_answers import pool_for as pool_for
@@ -80,6 +81,14 @@ from .rows_in_x import of_the_rows as of_the_rows
 from .rows_in_x import row_leads as row_leads
 from .rows_in_x import rows_table as rows_table
 from .seeds import seeds_summary as seeds_summary
+from .sets_kept import findings_of_sets as findings_of_sets
+from .sets_kept import kept_by_sets as kept_by_sets
+from .sets_kept import read_sets as read_sets
+from .sets_kept import relation_of_pairs as relation_of_pairs
+from .sizes import findings_of_sizes as findings_of_sizes
+from .sizes import growth_with_size as growth_with_size
+from .sizes import leads_by_size as leads_by_size
+from .sizes import read_sizes as read_sizes
 from .together import score_together as score_together
 from .trust import detectable_differences as detectable_differences
 from .trust import dev_and_test as dev_and_test

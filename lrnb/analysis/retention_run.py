@@ -6,11 +6,12 @@ What each has right is kept in the stage's draft as it is scored, so that what w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lrnb.analysis.kept_items import mark_of, scored_once
 from lrnb.analysis.retention_merges import (
     Retained,
     changed_entries,
@@ -21,10 +22,10 @@ from lrnb.analysis.retention_merges import (
 from lrnb.analysis.seeds import ITEMS
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import TaskVectors
-from lrnb.study.files import atomic_file, digest, make_folder
+from lrnb.study.files import make_folder
 from lrnb.study.parameters import Study
 from lrnb.study.progress import Progress
-from lrnb.study.stages import RunPaths, Stage, current, fingerprint
+from lrnb.study.stages import RunPaths, Stage, current
 from lrnb.tasks import loading
 from lrnb.tuning import on_dev
 
@@ -54,12 +55,14 @@ def measure_retention(study: Study, stage: Stage) -> pd.DataFrame:
     vectors = _vectors(study, budget)
     asked = retained_merges(study, budget, vectors.names)
     tasks = _tasks(study)
-    work = stage.draft / "work" / _mark(study, budget)
+    folders = [RunPaths(study).base, *on_dev.parent_folders(RunPaths(study), budget).values()]
+    work = stage.draft / "work" / mark_of(study, folders)
     make_folder(work)
     scorer = on_dev.open_scorer(study, on_dev.merged_like(study))
     with Progress("retention", len(asked), "merges") as progress:
         for place, one in enumerate(asked):
-            _score(study, one, vectors, scorer, tasks, work / f"{place}.parquet", budget)
+            how = partial(_score, study, one, vectors, scorer, tasks, budget)
+            scored_once(work / f"{place}.parquet", how)
             progress.update(1)
     changed = changed_entries(vectors)
     shares = [kept_shares(one, vectors, study, changed) for one in asked]
@@ -84,25 +87,19 @@ def _tasks(study: Study) -> dict[str, KeptTask]:
     return loading.load_tasks(study.compared, study.lang, RunPaths(study).data_root, **given)
 
 
-def _mark(study: Study, budget: int) -> str:
-    """What scored merges depend on: those of other parents or items are not gone on from."""
-    folders = [RunPaths(study).base, *on_dev.parent_folders(RunPaths(study), budget).values()]
-    marks = {str(place): fingerprint(folder) for place, folder in enumerate(folders)}
-    return digest({"parents": marks, "study": study.declared()})[:16]
-
-
 def _score(
-    study: Study, one: Retained, vectors: TaskVectors, scorer: Scorer, tasks: Mapping[str, KeptTask],
-    path: Path, budget: int,
-) -> None:  # fmt: skip
-    """Leave in `path` what a merge has right, unless it is there."""
+    study: Study,
+    one: Retained,
+    vectors: TaskVectors,
+    scorer: Scorer,
+    tasks: Mapping[str, KeptTask],
+    budget: int,
+) -> pd.DataFrame:
+    """What a merge has right."""
     from lrnb.scoring.evaluate import score_one
 
-    if not path.is_file():
-        scorer.load_state(state_of(one, vectors, study))
-        items = score_one(scorer, tasks).assign(method=one.name, ct_tokens=budget)
-        with atomic_file(path) as temporary:
-            items[ITEMS].to_parquet(temporary, index=False)
+    scorer.load_state(state_of(one, vectors, study))
+    return score_one(scorer, tasks).assign(method=one.name, ct_tokens=budget)[ITEMS]
 
 
 def _row(one: Retained, kept: Mapping[str, float], budget: int) -> dict[str, Any]:

@@ -101,7 +101,11 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("params", type=Path, nargs="+", metavar="PARAMS.yaml",
         help="a language, for example params/bn.yaml; several, or a file of names: one study")  # fmt: skip
-    add("--preset", help="how big the study is: smol (default), released, paper; nano for the micro-world")
+    add(
+        "--preset",
+        help="how big the study is: smol (default), released, released-qwen, "
+        "released-qwen-3b, paper; nano for the micro-world",
+    )
     add(
         "--set",
         action="append",
@@ -141,7 +145,7 @@ def _run(given: argparse.Namespace) -> int:
         for seed in seeds
     ]
     for study in by_seed[0]:
-        if given.preset == "released" and not study.released_ct:
+        if not study.trains and not study.released_ct:
             raise UserError(
                 f"the authors released no CT weights for {study.lang_name or study.lang}; "
                 "use preset paper or smol"

@@ -13,6 +13,8 @@ from .failures import examples_html as examples_html
 from .failures import scores_against_kept as scores_against_kept
 from .failures import shares_across_languages as shares_across_languages
 from .failures import shares_by_model as shares_by_model
+from .language_sets import kept_by_overlap as kept_by_overlap
+from .language_sets import kept_by_size as kept_by_size
 from .merging import by_density as by_density
 from .merging import candidates_on_dev as candidates_on_dev
 from .merging import fates as fates
@@ -33,6 +35,7 @@ from .scores import front as front
 from .scores import predicted_classes as predicted_classes
 from .scores import scores_by_budget as scores_by_budget
 from .scores import training_history as training_history
+from .sizes import leads_by_model_size as leads_by_model_size
 from .style import task_name as task_name
 from .theme import follow_theme as follow_theme
 from .versus import versus_by_task as versus_by_task

@@ -21,7 +21,7 @@ from lrnb.pipeline import memory, speed, supplies
 from lrnb.pipeline.notebooks import usable_gpus
 from lrnb.pipeline.steps import Step, plan
 from lrnb.study.environment import UNTESTED
-from lrnb.study.parameters import ENGLISH, SFT_X, SYNTHETIC, Study
+from lrnb.study.parameters import ENGLISH, SFT_X, SYNTHETIC, Study, scratch_parameters
 from lrnb.study.stages import RunPaths
 from lrnb.tuning import search
 from lrnb.tuning.entry_scores import scores_wanted
@@ -36,8 +36,7 @@ def parameters(study: Study) -> int:
     """Number of the base's parameters; 0 where neither a table, the folder nor the name tells it."""
     source = study.base_source
     if source == "scratch":
-        words = 230 + 105 * study.world_languages
-        return 12 * study.base_layers * study.base_width**2 + words * study.base_width
+        return scratch_parameters(study.base_width, study.base_layers, study.world_languages)
     if source in memory.KNOWN:
         return memory.KNOWN[source].parameters
     if Path(source).is_dir():
@@ -166,7 +165,7 @@ def _time(studies: Sequence[Study], jobs: int | None) -> str:
     gpus = len(usable_gpus(study))
     if study.device in UNTESTED:
         return f"not known: {UNTESTED[study.device]}"
-    if study.preset in ("paper", "released") and not gpus:
+    if (study.preset == "paper" or not study.trains) and not gpus:
         work = 3600 * hours(studies, 1.0)
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
     kind, many = ("cuda", 1) if gpus else ("cpu", min(cores(), (jobs or cores()) * study.threads))

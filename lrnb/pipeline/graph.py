@@ -67,10 +67,11 @@ def graph(studies: Sequence[Study]) -> dict[str, Node]:
 
 def _refuse_absent(studies: Sequence[Study]) -> None:
     there = [study.lang for study in studies]
-    for langs in studies[0].merge_languages:
+    asked = [("merge_languages", langs) for langs in studies[0].merge_languages]
+    for name, langs in [*asked, ("set_languages", studies[0].set_languages)]:
         if missing := [lang for lang in langs if lang not in there]:
             raise UserError(
-                f"merge_languages: {', '.join(missing)} of {langs} is none of the languages of this command, "
+                f"{name}: {', '.join(missing)} of {langs} is none of the languages of this command, "
                 f"{', '.join(there)}; name its file too"
             )
 

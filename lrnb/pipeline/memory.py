@@ -50,6 +50,8 @@ class Box(NamedTuple):
 BOXES = (Box(8, 80 * 10**9), Box(1, 141 * 10**9))
 KNOWN = {
     "meta-llama/Llama-2-7b-hf": Shape(6_738_415_616, 4096, 32, 32_000),
+    "Qwen/Qwen2.5-1.5B": Shape(1_543_714_304, 1536, 28, 151_936),
+    "Qwen/Qwen2.5-3B": Shape(3_085_938_688, 2048, 36, 151_936),
     "gguf:gemma3-270m": Shape(268_098_176, 640, 18, 262_144),
     "gguf:smollm2": Shape(134_515_008, 576, 30, 49_152),
 }

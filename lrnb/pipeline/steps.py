@@ -28,7 +28,8 @@ SHARED = {"lang": ENGLISH, "lang_name": "English", "script": "Latin"}
 PARENTS = ("base", "ct", "sft")
 EVALUATE = "02_merge/04_evaluate"
 ONE_SFT = 22  # cost of one candidate over `sft_epochs`
-RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages", "sft_x"}
+RUNNER_KEYS = {"preset", "lang", "lang_name", "seed", "runs", "threads", "device", "merge_languages", "sft_x",
+               "set_languages"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def plan(study: Study) -> dict[str, Step]:
         *arms,
         *_analysis(study, tuned),
         *_together(study),
+        *_sets(study),
     ]
     return {step.name: step for step in steps}
 
@@ -259,16 +261,35 @@ def _together(study: Study) -> list[Step]:
     return [_of_languages(study, langs) for langs in study.merge_languages if langs[-1] == study.lang]
 
 
-def _of_languages(study: Study, langs: list[str]) -> Step:
-    methods, home = methods_together(study, langs), RunPaths(study).together(langs)
-    results = tuple(home / name / MANIFEST for name in (*(f"merge/{m}" for m in methods), "scores"))
-    beside = []
+def _sets(study: Study) -> list[Step]:
+    """The step that merges sets of languages, question 2; it is the last language's."""
+    langs, paths = study.set_languages, RunPaths(study)
+    if not langs or langs[-1] != study.lang:
+        return []
+    beside = tuple(one for one in _beside(study, langs) if one[1] == "ct")
+    values = {"merge_languages": [langs]}
+    results = (paths.sets / MANIFEST,)
+    return [
+        Step("sets", "03_analysis/10_sets", paths.sets.parent, results, PARENTS, 600, True, values, beside),
+    ]
+
+
+def _beside(study: Study, langs: list[str]) -> list[tuple[str, str, Path]]:
+    """What a step of the last of several languages needs of the others."""
+    found = []
     for lang in langs[:-1]:
         other = RunPaths(study.model_copy(update={"lang": lang}))
-        beside += [
+        found += [
             (lang, "ct", other.ct() / MANIFEST),
             (lang, "eval_merged", other.scored("merged") / MANIFEST),
         ]
+    return found
+
+
+def _of_languages(study: Study, langs: list[str]) -> Step:
+    methods, home = methods_together(study, langs), RunPaths(study).together(langs)
+    results = tuple(home / name / MANIFEST for name in (*(f"merge/{m}" for m in methods), "scores"))
+    beside = _beside(study, langs)
     return Step(
         f"merge_{home.name}", "02_merge/languages", home, results, (*PARENTS, "eval_merged"),
         20 * len(methods), True, {"merge_languages": [langs]}, tuple(beside),

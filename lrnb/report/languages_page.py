@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lrnb.analysis import crossing, failures, findings, languages, results, together
+from lrnb.analysis import crossing, failures, findings, languages, results, sets_kept, together
 from lrnb.analysis.comparisons import ONE_SEED
 from lrnb.analysis.kinds import ordered
 from lrnb.analysis.no_result import NO_RESULT, all_collapsed, resting_on_scores, what_to_try, why_no_result
 from lrnb.errors import UserError
 from lrnb.figures.failures import shares_across_languages
+from lrnb.figures.language_sets import kept_by_overlap, kept_by_size
 from lrnb.figures.languages import leads_by_knowledge, leads_heatmap, shares_of_languages
 from lrnb.figures.pooled import pooled_leads_by_budget
 from lrnb.report.page import fill
 from lrnb.study.files import MANIFEST, write_text
-from lrnb.study.parameters import PRESETS, SYNTHETIC, Study, budget_name
+from lrnb.study.parameters import ENGLISH, PRESETS, SYNTHETIC, Study, budget_name
 from lrnb.study.run_folder import study_of
 from lrnb.study.stages import RunPaths, stale
 
@@ -126,6 +127,7 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
         "slopes": _rows(slopes),
         "shares": _rows(shares),
         "together": _rows(_together(told)),
+        "sets": _sets(told),
         "figures": _figures(
             leads[leads["baseline"] == main], own, points, slopes, shares, RunPaths(first).root
         ),
@@ -137,6 +139,24 @@ def _together(told: Iterable[Study]) -> pd.DataFrame:
     roots = dict.fromkeys((study.seed, RunPaths(study).root) for study in told)
     found = results.joined([together.read_together(root).assign(seed=seed) for seed, root in roots])
     return found[found["task"].isin([results.MEAN, results.MEAN_EN])] if len(found) else found
+
+
+def _sets(told: Sequence[Study]) -> dict[str, Any]:
+    """What sets of languages keep in one merge, over the seeds that measured it; else no figures."""
+    paths = [RunPaths(study) for study in {study.seed: study for study in told}.values()]
+    read = [sets_kept.read_sets(one.sets) for one in paths if (one.sets / MANIFEST).is_file()]
+    if not read:
+        return {"figures": []}
+    keys = ["one", "other"]
+    foretold = pd.concat([table for _, table in read]).groupby(keys, sort=False).mean().reset_index()
+    answers = sets_kept.in_all([found for found, _ in read])
+    shared = not {study.lang for study in told} & set(SYNTHETIC)
+    kept = sets_kept.kept_by_sets(answers, foretold, shared=shared)
+    relation = sets_kept.relation_of_pairs(kept)
+    drawn = [kept_by_size(kept), kept_by_size(kept, ENGLISH), kept_by_overlap(kept, "cosine")]
+    figures = [*drawn, kept_by_overlap(kept, "conflict_share")]
+    said = sets_kept.findings_of_sets(kept, relation)
+    return {"figures": [fig for fig in figures if fig.data], "said": said, "seeds": len(read)}
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results
+from lrnb.analysis import findings, pool, pool_answers, pool_lines, region, results, sizes
 from lrnb.analysis.kinds import label
 from lrnb.analysis.no_result import resting_on_scores, why_no_result
 from lrnb.analysis.published import beside_the_paper
@@ -24,6 +24,7 @@ from lrnb.report.markdown import made_with, markdown_table, told_ends, told_p
 from lrnb.report.questions_section import QUESTIONS, questions_section
 from lrnb.study.parameters import Study, budget_name
 
+SIZES = "sizes"  # the folder of pools by size of model
 MAP, NAMED = "map", "ties"  # the folder of a map; the method that its claim is about
 FOUR = ("average", "task_arithmetic", "ties", "ties_sv")  # the paper's; more are ranked
 MARGIN = Study.model_fields["margin"].default
@@ -40,13 +41,41 @@ def results_page(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path == folder / MAP and any(path.glob("*/*.jsonl")):
             parts.append("\n".join(_map_section(path)))
+        elif path == folder / SIZES and len(list(path.glob("*/*.jsonl"))) > 1:
+            parts.append("\n".join(_sizes_section(path)))
         elif path.suffix == ".md":
             parts.append(path.read_text(encoding="utf-8").strip() + "\n")
         elif path.suffix == ".jsonl" and path.parent == folder / QUESTIONS:
             parts.append("\n".join(questions_section(path, MARGIN)))
-        elif path.suffix == ".jsonl" and folder / MAP not in path.parents:
+        elif path.suffix == ".jsonl" and not {folder / MAP, folder / SIZES} & {*path.parents}:
             parts.append("\n".join(_pool_section(path)))
     return "\n".join(parts)
+
+
+def _sizes_section(folder: Path) -> Iterator[str]:
+    """Markdown lines on sizes of model: what was run, the lead at each, what it does as the model doubles."""
+    found = sizes.read_sizes(folder)
+    leads = sizes.leads_by_size(found)
+    yield "## Size of the model, preset nano\n"
+    yield (
+        f"`make size-rates` chooses the learning rates of {len(found)} sizes, `make sizes` runs them; "
+        "`notebooks/03_analysis/11_sizes.ipynb` draws them. World, tokens and steps are the same. Lead over "
+        "CT-then-SFT in points, 95% over seeds and items.\n"
+    )
+    told = (
+        leads["difference"].map("{:+.1f}".format)
+        + " ("
+        + told_ends(leads, "ci_low", "ci_high", "{:+.1f}")
+        + ")"
+    )
+    wide = leads.assign(told=told).pivot(index=["method", "ct_tokens"], columns="parameters", values="told")
+    wide = wide.rename(columns="{:,}".format).reset_index()
+    names = {"method": wide["method"].map(label), "ct_tokens": wide["ct_tokens"].map(budget_name)}
+    yield from markdown_table(
+        wide.assign(**names).rename(columns={"method": "model", "ct_tokens": "CT tokens"})
+    )
+    yield from (f"- {sentence}" for sentence in sizes.findings_of_sizes(sizes.growth_with_size(found)))
+    yield ""
 
 
 def _map_section(folder: Path) -> Iterator[str]:

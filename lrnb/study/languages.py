@@ -20,6 +20,19 @@ COMPOSED = {
 }  # fmt: skip
 
 
+#: family of the languages that ship (Glottolog 5); a set of one family is marked in figures
+FAMILIES = {
+    "bn": "Indo-Aryan", "or": "Indo-Aryan", "ta": "Dravidian", "te": "Dravidian", "bo": "Tibetic",
+    "mn": "Mongolic", "ug": "Turkic", "kk": "Turkic", "km": "Austroasiatic",
+}  # fmt: skip
+
+
+def common_family(langs: Iterable[str]) -> str:
+    """The family that all of these are of; "" where they are of several, or one is not known."""
+    found = {FAMILIES.get(lang, "") for lang in langs}
+    return found.pop() if len(found) == 1 else ""
+
+
 def cldr_name(lang: str) -> str:
     """The English name of a language in CLDR: kk -> Kazakh; "" for one that it has no name for."""
     names = Locale("en").languages

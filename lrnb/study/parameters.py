@@ -28,7 +28,8 @@ LANGUAGES = {
 }  # fmt: skip  # as in params/, for prompts where lrnb is installed without it
 SYNTHETIC = ("qaa", "qab", "qac", "qad", "qae", "qaf", "qag", "qah")
 ENGLISH = "en"  # the `lang` of stages that all languages share
-PRESETS = ("nano", "smol", "released", "paper")
+GIVEN_WEIGHTS = ("released", "released-qwen", "released-qwen-3b")  # presets that train nothing
+PRESETS = ("nano", "smol", *GIVEN_WEIGHTS, "paper")
 TASK_LISTS = ("tasks", "tasks_en", "tasks_written", "dev_tasks")  # names of tasks, or paths of task files
 TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
 MODEL_FOLDERS = (
@@ -46,7 +47,9 @@ class Study(BaseModel):
     )
 
     # which study
-    preset: Literal["nano", "smol", "released", "paper"] = "nano"  # how big the study is
+    preset: Literal["nano", "smol", "released", "released-qwen", "released-qwen-3b", "paper"] = (
+        "nano"  # how big the study is
+    )
     lang: str = Field("qaa", pattern=r"^[a-z]{2,3}$")  # language X, ISO 639 code
     lang_name: str = ""  # English name of X, as prompts have it
     script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
@@ -158,6 +161,8 @@ class Study(BaseModel):
     released_ct: str = ""  # Hub id of the authors' CT weights
     released_sft: str = ""  # Hub id of the authors' SFT weights
     merge_languages: list[list[str]] = []  # whose CT goes into one merge, of one command: [[mn, ug]]
+    set_languages: list[str] = []  # of one command, whose sets 03_analysis/10_sets merges: [ta, te, bn]
+    sets_each: int = Field(6, ge=1)  # how many sets of each size above two, drawn by the seed
     extra_models: dict[str, str] = {}  # NAME: folder or Hub id; made elsewhere, compared like a merge
 
     # scoring
@@ -276,10 +281,13 @@ class Study(BaseModel):
         for langs in self.merge_languages:
             if len(langs) < 2 or len(set(langs)) < len(langs) or not all(map(CODE.fullmatch, langs)):
                 raise ValueError(f"merge_languages: {langs}; give codes of two languages or more, each once")
-        if self.merge_languages and self.extend_vocabulary:
+        langs = self.set_languages
+        if langs and (len(langs) < 3 or len(set(langs)) < len(langs) or not all(map(CODE.fullmatch, langs))):
+            raise ValueError(f"set_languages: {langs}; give codes of three languages or more, each once")
+        if (langs or self.merge_languages) and self.extend_vocabulary:
             raise ValueError(
-                "merge_languages: with extend_vocabulary every language has tokens of its own, which no one "
-                "model has; leave one of the two out"
+                f"{'set' if langs else 'merge'}_languages: with extend_vocabulary every language has tokens "
+                "of its own, which no one model has; leave one of the two out"
             )
         return self
 
@@ -337,8 +345,8 @@ class Study(BaseModel):
 
     @property
     def trains(self) -> bool:
-        """Whether parents are trained here; preset released takes given weights, and has no CT-then-SFT."""
-        return self.preset != "released"
+        """Whether parents are trained here; presets of given weights have no CT-then-SFT."""
+        return self.preset not in GIVEN_WEIGHTS
 
     def declared(self) -> dict[str, Any]:
         """The values that were given, not defaulted: what a stage's manifest records."""
@@ -351,6 +359,12 @@ EXTRA_NAME = regex.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 SFT_X = "sft-x-"  # begins the name of what was fine-tuned on rows in X
 PARENT_KINDS = ("base", "ct", "sft", "ct_then_sft")  # names of models that every study has
 ROUNDED = 0.1  # by which the tokens that are seen may be more than those asked for
+
+
+def scratch_parameters(width: int, layers: int, languages: int) -> int:
+    """Entries of a base that is trained from scratch on a micro-world of so many languages, about."""
+    words = 230 + 105 * languages
+    return 12 * layers * width**2 + words * width
 
 
 def whole_steps(tokens: int, step_tokens: int) -> int:

@@ -150,6 +150,11 @@ class RunPaths:
         """Of merges of the CT of several languages with one SFT, beside the languages."""
         return self.root / "+".join(langs)
 
+    @property
+    def sets(self) -> Path:
+        """What merges of sets of languages keep, beside the languages."""
+        return self.root / "sets" / "kept"
+
     def _budget(self, kind: str, budget: int | None) -> Path:
         return self.arm / kind / budget_name(budget) if budget else self.arm / kind
 
@@ -369,6 +374,7 @@ MAKERS = {
     "saturation": "03_analysis/04_saturation",
     "failures": "03_analysis/05_failures",
     "retention": "03_analysis/08_retention",
+    "kept": "03_analysis/10_sets",
 }
 
 

@@ -19,14 +19,15 @@ import yaml
 from support.bpe import bpe_spec, save_bpe
 
 from lrnb.checkpoints.reading import open_checkpoint
+from lrnb.cli import main
 from lrnb.data import fineweb
 from lrnb.data.character_kinds import script_share
 from lrnb.errors import UserError
-from lrnb.pipeline import notebooks
+from lrnb.pipeline import estimate, notebooks
 from lrnb.pipeline import steps as plan
 from lrnb.pipeline.new_language import NewLanguage, params_text
 from lrnb.study import files, stages
-from lrnb.study.parameters import ROOT, Study, budget_name, load_study
+from lrnb.study.parameters import GIVEN_WEIGHTS, ROOT, Study, budget_name, load_study
 
 BN = ROOT / "params" / "bn.yaml"
 TOPICS = {"sports": "খেলা", "health": "ডাক্তার", "travel": "ভ্রমণ", "politics": "নির্বাচন"}
@@ -201,14 +202,37 @@ def test_the_next_check_s_languages_are_what_lrnb_new_makes_and_have_four_budget
         new = yaml.safe_load(params_text(made, shared=True))
         assert new.pop("data_root") == "data"
         own = yaml.safe_load((ROOT / "params" / f"{lang}.yaml").read_text(encoding="utf-8"))
-        assert {**own, "paper": {}} == {**new, "paper": {}}
+        later = {preset: {} for preset in ("paper", *GIVEN_WEIGHTS)}
+        assert own | later == new | later
         assert [budget_name(b) for b in study.ct_budgets] == ["1B", "5B", "10B", "20B"]
         assert fineweb.hub_text(study).config == {"kk": "kaz_Cyrl", "km": "khm_Khmr"}[lang]
 
 
 @pytest.mark.parametrize(
+    ("preset", "size"), [("released-qwen", 1_543_714_304), ("released-qwen-3b", 3_085_938_688)]
+)
+def test_the_dry_run_of_qwen_has_its_size(
+    preset: str, size: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    given = ["--preset", preset, "--dry-run", "--set", f"runs={tmp_path}", "--set", f"data_root={tmp_path}"]
+    (tmp_path / "eval").mkdir()
+    main.main(["run", str(ROOT / "params" / "bo.yaml"), *given])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"parameters: {size / 1e6:,.1f} million" in text
+    assert f"Qwen2.5-{'3B' if '3b' in preset else '1.5B'}-bo-cpt" in text and "Instruct" in text
+    study = load_study(ROOT / "params" / "bo.yaml", preset)
+    assert not study.trains and not {"corpus", "cts_1B"} & set(plan.plan(study))
+    models = 3 + len(study.methods)  # base, CT, SFT and a merge a method, once
+    assert estimate.disk_bytes(study, plan.plan(study).values()) == 4 * size * models + 50_000_000
+
+
+@pytest.mark.parametrize(
     ("lang", "preset"),
-    [("or", "paper"), *itertools.product(["ta", "te", "bn", "bo", "ug", "mn"], ["released", "paper"])],
+    [
+        ("or", "paper"),
+        *itertools.product(["ta", "te", "bn", "bo", "ug", "mn"], ["released", "paper"]),
+        *itertools.product(["bo", "ug", "kk", "mn"], ["released-qwen", "released-qwen-3b"]),
+    ],
 )
 def test_the_paper_s_presets_score_what_the_hub_has_in_the_text_s_script(lang: str, preset: str) -> None:
     from lrnb.tasks import hub, task_file
@@ -219,7 +243,7 @@ def test_the_paper_s_presets_score_what_the_hub_has_in_the_text_s_script(lang: s
         traditional = task.startswith("milic")
         assert traditional or study.script != "Mongolian"  # all else in Mongolian is Cyrillic
     assert all(hub.covers(task_file.spec(task), "en", "test") for task in study.tasks_en)
-    maths = {"math"} if lang in ("te", "bn", "bo", "ug", "mn") else set()
+    maths = {"math"} if lang in ("te", "bn", "bo", "ug", "kk", "mn") else set()
     families = {"reading_comprehension", "response_selection", "text_classification"} | maths
     assert {task_file.spec(task).metadata.family for task in study.tasks} == families
     assert {task_file.spec(task).metadata.family for task in study.tasks_en} >= families

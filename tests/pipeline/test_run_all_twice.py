@@ -32,11 +32,15 @@ def study_in(runs: Path) -> Study:
 
 STEPS = {name: step for name, step in plan(study_in(Path("runs"))).items() if step.notebook}
 ALONE = ["00_start_here", "00_ties_by_hand", "explore/playground"]  # no steps of a study
-POOLS = ["03_analysis/06_map", "03_analysis/07_questions"]  # write nothing, and run in tests/analysis
+POOLS = [
+    "03_analysis/06_map",
+    "03_analysis/07_questions",
+    "03_analysis/11_sizes",
+]  # write nothing, and run in tests/analysis
 LESSON = [f"lesson/{path.stem}" for path in sorted(SHIPPED.parent.glob("*.ipynb"))]  # write nothing
 IN_X = "03_analysis/09_rows_in_x"  # of arms on rows in X, and is run in test_rows_in_x
 TOGETHER = "02_merge/languages"  # of several languages, and is run in tests/tuning/test_for_languages.py
-ASKED_FOR = "03_analysis/08_retention"  # off by default, and is run in tests/analysis/test_retention.py
+ASKED_FOR = ["03_analysis/08_retention", "03_analysis/10_sets"]  # off by default, and run in tests/analysis
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ def results(runs: Path) -> dict[str, dict[str, str]]:
 def test_every_notebook_is_run_here() -> None:
     found = (path.relative_to(ROOT / "notebooks") for path in (ROOT / "notebooks").rglob("*.ipynb"))
     names = {str(path.with_suffix("")) for path in found if ".ipynb_checkpoints" not in path.parts}
-    apart = {*ALONE, *POOLS, *LESSON, TOGETHER, ASKED_FOR, IN_X}
+    apart = {*ALONE, *POOLS, *LESSON, TOGETHER, *ASKED_FOR, IN_X}
     assert names == {step.notebook for step in STEPS.values()} | apart
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -117,6 +119,23 @@ def test_what_one_model_for_two_languages_loses_stands_on_the_page(runs: Path) -
     shown = "<td>qaa+qab</td><td>qab</td><td>1</td><td>16k</td>"
     assert text.count(shown) == 1
     assert "<td>−1.2</td><td>−3.0 to +0.5</td><td>0.400</td>" in text
+
+
+def test_what_sets_of_languages_keep_stands_on_the_page(runs: Path) -> None:
+    langs, rng = ("qaa", "qab", "qac"), np.random.default_rng(0)
+    made_run.manifest(folder := runs / "nano-seed1" / "sets" / "kept")
+    rows = [
+        {"languages": "+".join(one), "method": "ties", "way": "one step", "lang": lang, "task": "topic",
+         "item": item, "correct": bool(rng.random() < 0.5)}
+        for one in [*((lang,) for lang in langs), *combinations(langs, 2)] for lang in (*one, "en")
+        for item in range(20)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(folder / "items.parquet", index=False)
+    foretold = pd.DataFrame([*combinations(langs, 2)], columns=["one", "other"])
+    foretold.assign(cosine=[0.1, 0.2, 0.3], conflict_share=0.5).to_csv(folder / "foretold.csv", index=False)
+    text = text_of(runs)
+    assert "How many, and which, languages share one merge" in text and "1 seed. What is foretold" in text
+    assert "cosine of two languages and what their merge keeps go together" in text
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, runs: Path) -> None:
