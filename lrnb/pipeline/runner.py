@@ -229,9 +229,8 @@ def _owner(path: Path) -> dict[str, Any]:
 
 def remember_child(folder: Path, pid: int, executor: str, first: Path) -> None:
     """Note which Snakemake works in a run folder, how, and `first`: the folder that its jobs are named by."""
-    with contextlib.suppress(psutil.Error):
-        facts = {"pid": os.getpid(), "child": pid, "child_started": psutil.Process(pid).create_time()}
-        write_text(folder / OWNER, json.dumps(facts | {"executor": executor, "first": str(first.resolve())}))
+    facts = {"pid": os.getpid(), "child": pid, "executor": executor, "first": str(first.resolve())}
+    write_text(folder / OWNER, json.dumps(facts))
 
 
 def end_left_over(folder: Path) -> None:
@@ -239,10 +238,11 @@ def end_left_over(folder: Path) -> None:
     them, so that two do not collide.
     """
     facts = _owner(folder / OWNER)
-    if not {"child", "child_started", "executor", "first"} <= facts.keys():
+    if not {"child", "executor", "first"} <= facts.keys():
         return
     with contextlib.suppress(psutil.Error):
-        if abs(psutil.Process(facts["child"]).create_time() - facts["child_started"]) >= 1:
+        command = psutil.Process(facts["child"]).cmdline()  # of one that has ended: empty
+        if command and facts["first"] not in command:
             facts["child"] = 0  # another process by now
     end_run(Path(facts["first"]), facts["child"], facts["executor"])
 

@@ -502,6 +502,17 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
     assert gone(child)
 
 
+def test_what_a_killed_run_left_is_known_by_its_command_and_nothing_else_is_ended(tmp_path: Path) -> None:
+    """Not by when it was started: that moves when the clock is set."""
+    sleeping = ["sh", "-c", "while :; do sleep 1; done"]
+    processes = [subprocess.Popen([*sleeping, str(tmp_path)]), subprocess.Popen([*sleeping, "/elsewhere"])]
+    for process in processes:
+        runner.remember_child(tmp_path, process.pid, "local", tmp_path)
+        runner.end_left_over(tmp_path)
+    assert [gone(process.pid) for process in processes] == [True, False]
+    processes[1].kill()
+
+
 @pytest.mark.parametrize(
     "number",
     [signal.SIGTERM, *(pytest.param(x, marks=pytest.mark.slow) for x in (signal.SIGINT, signal.SIGHUP))],
