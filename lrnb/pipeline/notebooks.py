@@ -32,6 +32,7 @@ from lrnb.pipeline.steps import Step
 from lrnb.study.files import (
     default_cache,
     full_disk,
+    full_disk_message,
     is_full_disk,
     json_object,
     lock,
@@ -255,21 +256,29 @@ def run_step(study: Study, name: str, *, keep_code: bool = False) -> None:
     steps = plan.plan(study)
     if name not in steps:
         raise UserError(f"no step {name!r} in this study; steps are {', '.join(steps)}")
-    step, status, note = steps[name], Status(study, name), ""
-    status.progress.unlink(missing_ok=True)
-    status.set("waiting")
+    step, status = steps[name], Status(study, name)
     try:
-        with lock(step.home / ".locks" / name), gpu_slot(step, study) as gpu:
-            status.set("running")
-            sweep_left_over(step)
-            if not freshness.is_fresh(step, steps, study, keep_code):
-                note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
-        status.set("done", note)
+        with full_disk_message(step.home):
+            _run_alone(steps, step, study, status, keep_code)
     except (Exception, KeyboardInterrupt) as error:
         is_final = isinstance(error, UserError) or getattr(error, "is_final", False)
         told = str(error) if isinstance(error, UserError | NotebookFailed) else repr(error)
-        status.set("failed", told, is_final)
+        with contextlib.suppress(OSError):  # of a full disk
+            status.set("failed", told, is_final)
         raise
+
+
+def _run_alone(steps: dict[str, Step], step: Step, study: Study, status: Status, keep_code: bool) -> None:
+    """Make a step that is not up to date, when nobody else is at it and what it computes on is free."""
+    status.progress.unlink(missing_ok=True)
+    status.set("waiting")
+    note = ""
+    with lock(step.home / ".locks" / step.name), gpu_slot(step, study) as gpu:
+        status.set("running")
+        sweep_left_over(step)
+        if not freshness.is_fresh(step, steps, study, keep_code):
+            note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
+    status.set("done", note)
 
 
 def sweep_left_over(step: Step) -> None:

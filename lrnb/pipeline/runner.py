@@ -51,9 +51,9 @@ def run_studies(
 ) -> list[str]:
     """Bring every step of all studies up to date, as one graph; returns the nodes that did not succeed.
 
-    studies: languages of one folder; what they share is made once. `jobs` notebooks run at once (default:
-    as many as the cores allow). `keep_code`: finished steps count as up to date although lrnb's own code
-    changed. `warm`: where that is safe and pays, kernels are forked from one process that has imported.
+    studies: languages, and seeds, of one folder; what they share is made once. `jobs` notebooks run at once
+    (default: as many as the cores allow). `keep_code`: finished steps count as up to date although lrnb's own
+    code changed. `warm`: where that is safe and pays, kernels are forked from one process that has imported.
     UserError when another run is at work in a folder, when one cannot be written, or when the data folder,
     disk space or what the profile needs is missing.
     """
@@ -89,8 +89,8 @@ def run_studies(
 
 def _where(studies: Sequence[Study]) -> Path:
     """The folder of one study, or the one around those of several."""
-    paths = RunPaths(studies[0])
-    return paths.root if len(studies) > 1 else paths.lang
+    roots = {(paths := RunPaths(study)).root for study in studies}
+    return paths.root.parent if len(roots) > 1 else paths.root if len(studies) > 1 else paths.lang
 
 
 def require_disk(nodes: Sequence[graph.Node]) -> None:

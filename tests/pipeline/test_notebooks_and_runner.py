@@ -746,6 +746,18 @@ def two_studies(**given: object) -> list[Study]:
     return [load_study(ROOT / "params" / f"{lang}.yaml", "nano", given) for lang in BOTH.split()]
 
 
+def test_seeds_of_several_languages_are_one_graph_in_which_each_seed_shares_its_own_base(
+    tmp_path: Path,
+) -> None:
+    both = two_studies(runs=str(tmp_path))
+    studies = [study.model_copy(update={"seed": seed}) for seed in (0, 1) for study in both]
+    nodes = graph.graph(studies)
+    assert len(nodes) == 2 * len(graph.graph(both))
+    assert nodes["nano-seed1/qab/ct"].needs == ("nano-seed1/shared/base", "nano-seed1/qab/corpus")
+    assert [nodes[f"{root}/shared/base"].place for root in ("nano", "nano-seed1")] == [0, 2]
+    assert {*graph.outdated_nodes(studies, nodes)} == {*nodes}
+
+
 def test_the_first_language_is_started_first() -> None:
     urgent = graph.priorities(graph.graph(two_studies()))
     later = max(value for name, value in urgent.items() if name.startswith("qab/"))
