@@ -13,6 +13,10 @@ class UserError(Exception):
         super().__init__(shortened(str(message)))
 
 
+class ProcessKilled(UserError):
+    """A process was ended from outside: another attempt, which a cluster makes by itself, may go well."""
+
+
 def shortened(text: str, lines: int = 20, letters: int = 2000) -> str:
     """A message with its middle left out where it is too long to read, whatever names a file puts into it."""
     if len(text) > letters:

@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
-from lrnb.errors import UserError, did_you_mean
+from lrnb.errors import ProcessKilled, UserError, did_you_mean
 from lrnb.merging.methods import METHODS
 from lrnb.pipeline import freshness, warm
 from lrnb.pipeline import steps as plan
@@ -46,6 +46,7 @@ from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
 from lrnb.tuning.search import check_methods
 
+TOLD = (UserError.__name__, ProcessKilled.__name__)  # errors of cells that are told by their message alone
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 THREAD_VARIABLES: tuple[str, ...] = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
@@ -92,7 +93,7 @@ def exec_notebook(
         kept = _keep(temporary, failed)
         if is_full_disk(error):
             raise NotebookFailed(f"{_shown(notebook)}: {full_disk(out.parent)}\n{kept}") from error
-        is_final = getattr(error, "ename", "") == "UserError"
+        is_final = getattr(error, "ename", "") == UserError.__name__
         raise NotebookFailed(f"{_shown(notebook)}: {_explain(error)}\n{kept}", is_final=is_final) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -229,7 +230,7 @@ def _explain(error: Exception) -> str:
         )
     if kind == "PapermillExecutionError":
         where = f"cell {error.cell_index + 1}"  # type: ignore[attr-defined]
-        if error.ename == "UserError":  # type: ignore[attr-defined]
+        if error.ename in TOLD:  # type: ignore[attr-defined]
             return f"{where}: {error.evalue}"  # type: ignore[attr-defined]
         return f"{where}:\n" + ANSI.sub("", "\n".join(error.traceback))  # type: ignore[attr-defined]
     return f"{kind}: {error}"

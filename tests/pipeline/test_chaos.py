@@ -100,8 +100,8 @@ def family(run: psutil.Popen) -> dict[str, list[psutil.Process]]:
 
 
 def kind(process: psutil.Process, run: psutil.Popen) -> str:
-    if "LOCAL_RANK" in process.environ():
-        return "rank"
+    if any("multiprocessing.forkserver" in word for word in process.cmdline()):
+        return "rank"  # or what forks them
     if process.ppid() == run.pid:
         return "engine"
     return "kernel" if os.getsid(process.pid) == process.pid else "below"

@@ -102,6 +102,17 @@ def test_a_users_mistake_inside_a_notebook_is_told_without_traceback(tmp_path: P
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("kind", "is_final"), [("UserError", True), ("ProcessKilled", False)])
+def test_what_the_user_must_mend_is_final_and_a_killed_process_is_not(
+    tmp_path: Path, kind: str, is_final: bool
+) -> None:
+    body = f"from lrnb import errors\nraise errors.{kind}('process 1 was killed')"
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", body)
+    with pytest.raises(notebooks.NotebookFailed, match="cell 2: process 1 was killed\n") as caught:
+        notebooks.exec_notebook(notebook, {}, tmp_path / "o.ipynb")
+    assert caught.value.is_final is is_final
+
+
 def test_killed_kernel_is_a_failure(tmp_path: Path) -> None:
     notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "import os; os.kill(os.getpid(), 9)", "print(1)")
     with pytest.raises(notebooks.NotebookFailed, match=r"kernel was killed.*smaller batch"):
