@@ -68,7 +68,7 @@ def queued(form: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
-def wait_for(path: Path, run: subprocess.Popen, seconds: int = 300) -> None:
+def wait_for(path: Path, run: subprocess.Popen, seconds: int = 900) -> None:
     """Until a run has made a file."""
     until = time.monotonic() + seconds
     while not path.exists():
@@ -151,11 +151,11 @@ def kernels(runs: Path) -> list[psutil.Process]:
 
 def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_path: Path) -> None:
     """Its job stands still until slurmd ends it; the next attempt begins at the last resume point."""
-    study, paths = trained(tmp_path / "runs", "base", "corpus")
+    study, paths = trained(tmp_path / "runs", "base", "corpus", "sft")
     shutil.copytree(tmp_path / "runs", tmp_path / "whole")
     whole = trained(tmp_path / "whole", "ct")[1].ct()
 
-    name = profile(tmp_path, jobs=1, retries=2, **{"set-resources": {"ct": {"runtime": 1}}})
+    name = profile(tmp_path, retries=3, **{"set-resources": {"ct": {"runtime": 2}}})
     command = [sys.executable, "-m", "lrnb", "run", "params/qaa.yaml", "--profile", name]
     command += tiny_study.options(TRAINED | {"runs": study.runs})
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -167,11 +167,11 @@ def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_p
         process.suspend()
     first = (draft / model / WEIGHTS).stat()
     assert not (draft / last).exists()
-    wait_for(paths.ct() / MANIFEST, run, 400)
+    wait_for(paths.ct() / MANIFEST, run)
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=100) == 130
     log = (paths.lang / "logs" / "snakemake.log").read_text()
-    assert log.count("SLURM status is: 'TIMEOUT'") == 1
+    assert "SLURM status is: 'TIMEOUT'" in log
     again = (paths.ct() / model / WEIGHTS).stat()
     assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)  # not trained again
     assert hashes(paths.ct()) == hashes(whole)
