@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from support.tiny_study import TINY, options
 
 from lrnb.pipeline import outdated
 from lrnb.pipeline.steps import Step, plan, write_stage_params
-from lrnb.study.files import MANIFEST, free_space, hashes
+from lrnb.study.files import MANIFEST, free_space, hashes, visible_files
 from lrnb.study.parameters import ROOT, Study, load_study
 from lrnb.study.stages import RunPaths
 
@@ -56,9 +57,13 @@ class Runs:
             return psutil.Popen(words, cwd=ROOT, stdout=log, stderr=log, env=env)
 
     def made(self) -> dict[str, dict[str, str]]:
-        """sha256 of every file of every stage."""
-        stages = sorted(path.parent for path in self.folder.rglob(MANIFEST))
-        return {str(stage.relative_to(self.folder)): hashes(stage) for stage in stages}
+        """sha256 of every file of every stage, but for the name of the folder, which some of them hold."""
+        own, found = str(self.folder).encode(), {}
+        for stage in sorted(path.parent for path in self.folder.rglob(MANIFEST)):
+            data = {name: path.read_bytes() for name, path in visible_files(stage).items()}
+            told = {name: sha256(text.replace(own, b"runs")).hexdigest() for name, text in data.items()}
+            found[str(stage.relative_to(self.folder))] = told
+        return found
 
     def left_over(self) -> list[Path]:
         return [
