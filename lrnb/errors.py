@@ -13,8 +13,8 @@ class UserError(Exception):
         super().__init__(shortened(str(message)))
 
 
-class ProcessKilled(UserError):
-    """A process was ended from outside: another attempt, which a cluster makes by itself, may go well."""
+class TryAgain(UserError):
+    """What another attempt may not meet, as a cluster makes it by itself: a killed process, a lock in use."""
 
 
 def shortened(text: str, lines: int = 20, letters: int = 2000) -> str:

@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
-from lrnb.errors import ProcessKilled, UserError, did_you_mean
+from lrnb.errors import TryAgain, UserError, did_you_mean
 from lrnb.merging.methods import METHODS
 from lrnb.pipeline import freshness, warm
 from lrnb.pipeline import steps as plan
@@ -46,7 +46,7 @@ from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
 from lrnb.tuning.search import check_methods
 
-TOLD = (UserError.__name__, ProcessKilled.__name__)  # errors of cells that are told by their message alone
+TOLD = (UserError.__name__, TryAgain.__name__)  # errors of cells that are told by their message alone
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 THREAD_VARIABLES: tuple[str, ...] = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
@@ -262,7 +262,8 @@ def run_step(study: Study, name: str, *, keep_code: bool = False) -> None:
         with full_disk_message(step.home):
             _run_alone(steps, step, study, status, keep_code)
     except (Exception, KeyboardInterrupt) as error:
-        is_final = isinstance(error, UserError) or getattr(error, "is_final", False)
+        mistake = isinstance(error, UserError) and not isinstance(error, TryAgain)
+        is_final = mistake or getattr(error, "is_final", False)
         told = str(error) if isinstance(error, UserError | NotebookFailed) else repr(error)
         with contextlib.suppress(OSError):  # of a full disk
             status.set("failed", told, is_final)

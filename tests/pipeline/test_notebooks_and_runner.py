@@ -102,7 +102,7 @@ def test_a_users_mistake_inside_a_notebook_is_told_without_traceback(tmp_path: P
     assert "Traceback" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "is_final"), [("UserError", True), ("ProcessKilled", False)])
+@pytest.mark.parametrize(("kind", "is_final"), [("UserError", True), ("TryAgain", False)])
 def test_what_the_user_must_mend_is_final_and_a_killed_process_is_not(
     tmp_path: Path, kind: str, is_final: bool
 ) -> None:

@@ -150,7 +150,11 @@ def kernels(runs: Path) -> list[psutil.Process]:
 
 
 def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_path: Path) -> None:
-    """Its job stands still until slurmd ends it; the next attempt begins at the last resume point."""
+    """Its job stands still until slurmd ends it; the next attempt begins at the last resume point.
+
+    What trains outlives its job and holds the lock for a while, as on a node that hangs: no mistake of the
+    user, and tried again too.
+    """
     study, paths = trained(tmp_path / "runs", "base", "corpus", "sft")
     shutil.copytree(tmp_path / "runs", tmp_path / "whole")
     whole = trained(tmp_path / "whole", "ct")[1].ct()
@@ -167,11 +171,15 @@ def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_p
         process.suspend()
     first = (draft / model / WEIGHTS).stat()
     assert not (draft / last).exists()
+    log = paths.lang / "logs" / "snakemake.log"
+    while "SLURM status is: 'TIMEOUT'" not in log.read_text():
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(1)
+    for process in kernels(tmp_path / "runs"):
+        process.resume()
     wait_for(paths.ct() / MANIFEST, run)
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=100) == 130
-    log = (paths.lang / "logs" / "snakemake.log").read_text()
-    assert "SLURM status is: 'TIMEOUT'" in log
     again = (paths.ct() / model / WEIGHTS).stat()
     assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)  # not trained again
     assert hashes(paths.ct()) == hashes(whole)
