@@ -159,7 +159,7 @@ def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_p
     shutil.copytree(tmp_path / "runs", tmp_path / "whole")
     whole = trained(tmp_path / "whole", "ct")[1].ct()
 
-    name = profile(tmp_path, retries=3, **{"set-resources": {"ct": {"runtime": 2}}})
+    name = profile(tmp_path, retries=3, **{"set-resources": {"ct": {"runtime": 4}}})
     command = [sys.executable, "-m", "lrnb", "run", "params/qaa.yaml", "--profile", name]
     command += tiny_study.options(TRAINED | {"runs": study.runs})
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
