@@ -54,8 +54,8 @@ def marked_values(marked: pd.DataFrame) -> pd.Series:
 
 def options_text(row: dict[str, Any]) -> str:
     """The options of a row of choices.csv as a reader sees them: "density 0.5, λ 1"."""
-    names = option_labels(row["method"])
-    return ", ".join(f"{label} {row[k]:g}" for k, label in names.items() if k in row and pd.notna(row[k]))
+    named = {x: row[k] for k, x in option_labels(row["method"]).items() if k in row and pd.notna(row[k])}
+    return ", ".join(f"{x} {value if isinstance(value, str) else f'{value:g}'}" for x, value in named.items())
 
 
 def option_labels(method: str) -> dict[str, str]:
