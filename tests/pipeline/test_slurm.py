@@ -178,7 +178,7 @@ def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_p
     for process in kernels(tmp_path / "runs"):
         process.resume()
     wait_for(paths.ct() / MANIFEST, run)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGTERM)
     assert run.wait(timeout=100) == 130
     again = (paths.ct() / model / WEIGHTS).stat()
     assert (again.st_ino, again.st_mtime_ns) == (first.st_ino, first.st_mtime_ns)  # not trained again
