@@ -225,3 +225,8 @@ def test_seeds_are_printed_with_intervals(made: Path, tmp_path: Path, capsys) ->
     assert "2 seeds: merge minus CT-then-SFT, points" in capsys.readouterr().out
     shown = seeds.seeds_summary(studies[0])
     assert shown is not None and shown["interval"] and shown["chance"] == pytest.approx(50 / 3)
+
+
+def test_options_of_a_row_are_told_whether_numbers_or_words() -> None:
+    row = {"method": "ties_sv", "density": 0.5, "slack": 1.0, "reserve_by": "fisher", "seed": float("nan")}
+    assert trust.options_text(row) == "density 0.5, slack ρ 1, reserve_by fisher"
