@@ -166,5 +166,5 @@ def test_processes_end_with_the_one_that_started_them(place: Path) -> None:
     assert len(family) >= 3  # the agent, and what it started
     starter.kill()
     starter.join()
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(family, timeout=200)[1] == []  # one that still imports looks afterwards
     assert not (place / "orphaned" / str(BUDGETS[1])).exists()  # they had not come to the end
