@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -162,7 +163,7 @@ def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_p
     name = profile(tmp_path, retries=3, **{"set-resources": {"ct": {"runtime": 4}}})
     command = [sys.executable, "-m", "lrnb", "run", "params/qaa.yaml", "--profile", name]
     command += tiny_study.options(TRAINED | {"runs": study.runs})
-    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    told: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, **told)
     draft = paths.ct().with_name(".ct.draft")
     model, last = (paths.ct(budget).name for budget in TRAINED["ct_budgets"])
