@@ -13,6 +13,10 @@ class UserError(Exception):
         super().__init__(shortened(str(message)))
 
 
+class TryAgain(UserError):
+    """What another attempt may not meet, as a cluster makes it by itself: a killed process, a lock in use."""
+
+
 def shortened(text: str, lines: int = 20, letters: int = 2000) -> str:
     """A message with its middle left out where it is too long to read, whatever names a file puts into it."""
     if len(text) > letters:

@@ -115,7 +115,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, help="seed of the whole study (default 0)")
     add("--seeds", metavar="N|A-B",
-        help="run seeds 0 to N-1, or A to B, one after the other, and tabulate them")  # fmt: skip
+        help="run seeds 0 to N-1, or A to B, and tabulate them (as one graph on a cluster)")  # fmt: skip
     add("--pool", type=Path, metavar="DIR",
         help="keep what each seed has right in a small file there; seeds it has are not run")  # fmt: skip
     add("--jobs", type=int, metavar="N", help="notebooks at once (default: what the cores allow)")
@@ -128,6 +128,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
+    from lrnb.pipeline import profiles
     from lrnb.pipeline import steps as plan
     from lrnb.study.parameters import default_preset, load_languages, parse_override, require_checkout
     from lrnb.tasks import loading
@@ -157,14 +158,20 @@ def _run(given: argparse.Namespace) -> int:
         print(UNTESTED[device])
     if given.pool:
         return max(_run_into_pool([*studies], given) for studies in zip(*by_seed, strict=True))
+    graphs = by_seed if profiles.read_profile(given.profile).is_local else _one_graph(by_seed)
     if given.dry_run:
-        return _show_plan(by_seed, given.keep_code, given.jobs)
-    failed = [_run_together(studies, given) for studies in by_seed]
+        return _show_plan(graphs, given.keep_code, given.jobs)
+    failed = [_run_together(studies, given) for studies in graphs]
     if given.seeds and not any(failed):
         _after_seeds(by_seed)
     if len(by_seed[0]) > 1:
         _after_languages(by_seed[0][0])
     return 1 if any(failed) else 0
+
+
+def _one_graph(by_seed: list[list[Study]]) -> list[list[Study]]:
+    """All languages of all seeds together: no seed waits for the last step of another."""
+    return [[study for studies in by_seed for study in studies]]
 
 
 def _after_seeds(by_seed: list[list[Study]]) -> None:
@@ -230,17 +237,18 @@ def _run_into_pool(studies: list[Study], given: argparse.Namespace) -> int:
 
 
 def _run_together(studies: list[Study], given: argparse.Namespace) -> bool:
-    """Whether any step of the languages of one seed failed; prints the results of those that are whole."""
-    from lrnb.pipeline import runner
+    """Whether any step of the studies of a graph failed; prints the results of those that are whole."""
+    from lrnb.pipeline import graph, runner
     from lrnb.report import terminal
+    from lrnb.study.stages import RunPaths
 
     options = {key: getattr(given, key) for key in ("jobs", "gpus", "profile", "keep_code", "warm")}
     failed = runner.run_studies(studies, **options)
     for study in studies:
-        of = f"{study.lang}/" if len(studies) > 1 else ""
-        if f"{of}scores" in failed:
+        scores, report = (graph.node_name(RunPaths(study).lang, n, studies) for n in ("scores", "report"))
+        if scores in failed:
             terminal.print_left_alone(study)
-        elif f"{of}report" not in failed:
+        elif report not in failed:
             terminal.print_results(study)
     return bool(failed)
 
@@ -293,22 +301,23 @@ def _check(given: argparse.Namespace) -> int:
     return check_study(study)
 
 
-def _show_plan(by_seed: list[list[Study]], keep_code: bool, jobs: int | None) -> int:
-    """The graph of the first seed, and what all seeds need."""
+def _show_plan(by_graph: list[list[Study]], keep_code: bool, jobs: int | None) -> int:
+    """The first graph, and what all need."""
     from lrnb.pipeline import estimate, graph, monitor, preflight
 
-    if by_seed[0][0].preset != "nano":
+    if by_graph[0][0].preset != "nano":
         print("reading text and rows, counting tokens ...", file=sys.stderr, flush=True)
-    todo, graphs = [], [graph.graph(studies) for studies in by_seed]
-    for studies, nodes in zip(by_seed, graphs, strict=True):
+    todo, graphs = [], [graph.graph(studies) for studies in by_graph]
+    for studies, nodes in zip(by_graph, graphs, strict=True):
         todo.append(graph.outdated_nodes(studies, nodes, keep_code))
     left = [(ns[name].study, ns[name].step) for ns, names in zip(graphs, todo, strict=True) for name in names]
-    every = [study for studies in by_seed for study in studies]
+    every = [study for studies in by_graph for study in studies]
     monitor.print_plan(graphs[0], todo[0], estimate.describe(every, left, jobs))
-    if len(by_seed) > 1:
-        seeds = ", ".join(str(studies[0].seed) for studies in by_seed)
+    if len(by_graph) > 1:
+        seeds = ", ".join(str(studies[0].seed) for studies in by_graph)
         print(f"seeds {seeds}, one after the other; the table is the first one's, the needs are those of all")
-    preflight.refuse_missing(*by_seed[0], hub=False)
+    first = by_graph[0][0].seed
+    preflight.refuse_missing(*(study for study in by_graph[0] if study.seed == first), hub=False)
     return 0
 
 

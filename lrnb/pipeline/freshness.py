@@ -188,7 +188,13 @@ def remember(step: Step, key: dict[str, str]) -> None:
 
 
 def _result_hashes(step: Step) -> dict[str, str]:
-    return {f"{path.parent.name}/{path.name}": sha256(path) for path in step.results}
+    """sha256 of a step's results, and of the manifests of the models below them, which these do not name."""
+    found = {}
+    for result in step.results:
+        for path in sorted(result.parent.rglob(MANIFEST)) if result.name == MANIFEST else [result]:
+            if path.is_file():
+                found[path.relative_to(result.parent.parent).as_posix()] = sha256(path)
+    return found
 
 
 def _outputs(step: Step) -> Iterator[tuple[str, Path, str]]:

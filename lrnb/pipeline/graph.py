@@ -1,6 +1,7 @@
-"""Several studies as one graph: what they share is in it once, all else once for every language.
+"""Several studies as one graph: what they share is in it once, all else once for every language and seed.
 
-`lrnb run` of several languages makes it, the Snakefile turns it into rules. Of one study it is its steps.
+`lrnb run` of several languages makes it, and of several seeds on a cluster; the Snakefile turns it into
+rules. Of one study it is its steps.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from lrnb.study.stages import RunPaths
 class Node:
     """A step in a graph of studies.
 
-    `name`: the step's; in a graph of several studies "<language>/<step>", and "shared/<step>" of one that
-    they share, which belongs to the first of them. `place`: of its study in the command.
+    `name`: see `node_name`; what is shared belongs to the first study. `place`: of its study in the command.
     """
 
     name: str
@@ -55,10 +55,12 @@ def graph(studies: Sequence[Study]) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for place, study in enumerate(studies):
         steps = plan(study)
-        names = {name: node_name(study, step, len(studies) > 1) for name, step in steps.items()}
+        names = {name: node_name(step.home, name, studies) for name, step in steps.items()}
         for step in steps.values():
-            needs = [names[need] for need in step.needs] + [f"{lang}/{need}" for lang, need, _ in step.beside]
-            node = Node(names[step.name], place, study, step, tuple(needs))
+            homes = [(RunPaths(study).root / lang, need) for lang, need, _ in step.beside]
+            beside = [node_name(home, need, studies) for home, need in homes]
+            needs = (*(names[need] for need in step.needs), *beside)
+            node = Node(names[step.name], place, study, step, needs)
             _refuse_other(nodes.setdefault(node.name, node), node)
     return dict(
         sorted(nodes.items(), key=lambda item: bool(item[1].step.beside))
@@ -76,9 +78,14 @@ def _refuse_absent(studies: Sequence[Study]) -> None:
             )
 
 
-def node_name(study: Study, step: Step, several: bool) -> str:
-    """The name of a step in a graph of one study, or of several."""
-    return f"{step.home.name}/{step.name}" if several else step.name
+def node_name(home: Path, step: str, studies: Sequence[Study]) -> str:
+    """The name of a step of the folder `home` in the graph of `studies`.
+
+    Of one: "ct". Of several languages: "bn/ct", and "shared/base". Of several seeds: "paper-seed1/bn/ct".
+    """
+    seeds = len({study.seed for study in studies})
+    parts = home.parts[-2:] if seeds > 1 else home.parts[-1:] if len(studies) > 1 else ()
+    return "/".join((*parts, step))
 
 
 def _refuse_other(first: Node, node: Node) -> None:
@@ -109,7 +116,7 @@ def outdated_nodes(studies: Sequence[Study], nodes: Mapping[str, Node], keep_cod
     for study in studies:
         steps = plan(study)
         names = freshness.outdated(study, steps, keep_code)
-        found |= {node_name(study, steps[name], len(studies) > 1) for name in names}
+        found |= {node_name(steps[name].home, name, studies) for name in names}
     for name, node in nodes.items():  # of other languages
         if name not in found and found & set(node.needs):
             found.add(name)

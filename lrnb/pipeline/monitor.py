@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def clock(seconds: float) -> str:
     """75 -> '1:15', 3700 -> '1:01:40'."""
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(max(int(seconds), 0), 60)  # of a clock that was set back
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
@@ -168,19 +168,19 @@ class Lines:
     def __init__(self, board: Board, console: Any) -> None:
         self.board, self.console = board, console
         self.seen: dict[str, str] = {}
-        self.last = time.time()
+        self.last = time.monotonic()
 
     def changes(self) -> None:
         for name, state in self.board.states().items():
             if state != self.seen.get(name, "pending"):
                 self._print(f"{name}: {state}")
-                self.last = time.time()
+                self.last = time.monotonic()
             self.seen[name] = state
 
     def refresh(self) -> None:
         self.changes()
-        if time.time() - self.last > EVERY:
-            self.last = time.time()
+        if time.monotonic() - self.last > EVERY:
+            self.last = time.monotonic()
             running = [name for name, state in self.seen.items() if state == "running"]
             parts = [f"{name} ({progress_line(self.board.progress(name)) or 'starting'})" for name in running]
             self._print("; ".join([*parts, self.board.headline()]))

@@ -24,7 +24,7 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
-from lrnb.errors import UserError, did_you_mean
+from lrnb.errors import TryAgain, UserError, did_you_mean
 from lrnb.merging.methods import METHODS
 from lrnb.pipeline import freshness, warm
 from lrnb.pipeline import steps as plan
@@ -32,6 +32,7 @@ from lrnb.pipeline.steps import Step
 from lrnb.study.files import (
     default_cache,
     full_disk,
+    full_disk_message,
     is_full_disk,
     json_object,
     lock,
@@ -45,6 +46,7 @@ from lrnb.study.parameters_cell import notebook_params
 from lrnb.study.stages import RunPaths
 from lrnb.tuning.search import check_methods
 
+TOLD = (UserError.__name__, TryAgain.__name__)  # errors of cells that are told by their message alone
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 THREAD_VARIABLES: tuple[str, ...] = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
@@ -92,7 +94,7 @@ def exec_notebook(
         kept = _keep(temporary, failed)
         if is_full_disk(error):
             raise NotebookFailed(f"{_shown(notebook)}: {full_disk(out.parent)}\n{kept}") from error
-        is_final = getattr(error, "ename", "") == "UserError"
+        is_final = getattr(error, "ename", "") == UserError.__name__
         raise NotebookFailed(f"{_shown(notebook)}: {_explain(error)}\n{kept}", is_final=is_final) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -230,7 +232,7 @@ def _explain(error: Exception) -> str:
         )
     if kind == "PapermillExecutionError":
         where = f"cell {error.cell_index + 1}"  # type: ignore[attr-defined]
-        if error.ename == "UserError":  # type: ignore[attr-defined]
+        if error.ename in TOLD:  # type: ignore[attr-defined]
             return f"{where}: {error.evalue}"  # type: ignore[attr-defined]
         return f"{where}:\n" + ANSI.sub("", "\n".join(error.traceback))  # type: ignore[attr-defined]
     return f"{kind}: {error}"
@@ -257,21 +259,30 @@ def run_step(study: Study, name: str, *, keep_code: bool = False) -> None:
     steps = plan.plan(study)
     if name not in steps:
         raise UserError(f"no step {name!r} in this study; steps are {', '.join(steps)}")
-    step, status, note = steps[name], Status(study, name), ""
+    step, status = steps[name], Status(study, name)
+    try:
+        with full_disk_message(step.home):
+            _run_alone(steps, step, study, status, keep_code)
+    except (Exception, KeyboardInterrupt) as error:
+        mistake = isinstance(error, UserError) and not isinstance(error, TryAgain)
+        is_final = mistake or getattr(error, "is_final", False)
+        told = str(error) if isinstance(error, UserError | NotebookFailed) else repr(error)
+        with contextlib.suppress(OSError):  # of a full disk
+            status.set("failed", told, is_final)
+        raise
+
+
+def _run_alone(steps: dict[str, Step], step: Step, study: Study, status: Status, keep_code: bool) -> None:
+    """Make a step that is not up to date, when nobody else is at it and what it computes on is free."""
     status.progress.unlink(missing_ok=True)
     status.set("waiting")
-    try:
-        with lock(step.home / ".locks" / name), gpu_slot(step, study) as gpu:
-            status.set("running")
-            sweep_left_over(step)
-            if not freshness.is_fresh(step, steps, study, keep_code):
-                note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
-        status.set("done", note)
-    except (Exception, KeyboardInterrupt) as error:
-        is_final = isinstance(error, UserError) or getattr(error, "is_final", False)
-        told = str(error) if isinstance(error, UserError | NotebookFailed) else repr(error)
-        status.set("failed", told, is_final)
-        raise
+    note = ""
+    with lock(step.home / ".locks" / step.name), gpu_slot(step, study) as gpu:
+        status.set("running")
+        sweep_left_over(step)
+        if not freshness.is_fresh(step, steps, study, keep_code):
+            note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
+    status.set("done", note)
 
 
 def sweep_left_over(step: Step) -> None:

@@ -47,14 +47,18 @@ def find_profile(name: str) -> Profile:
     UserError for another name, for a config.yaml that holds no options, and where the executor cannot work
     here.
     """
+    refuse_unusable(profile := read_profile(name))
+    return profile
+
+
+def read_profile(name: str) -> Profile:
+    """`find_profile`, whether or not it can work here."""
     if not name:
         return Profile()
     for folder in (ROOT / "profiles" / name, Path(name)):
         if (folder / "config.yaml").is_file():
             options = read_yaml(folder / "config.yaml")
-            profile = Profile(folder, {str(key).replace("_", "-"): value for key, value in options.items()})
-            refuse_unusable(profile)
-            return profile
+            return Profile(folder, {str(key).replace("_", "-"): value for key, value in options.items()})
     known = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
     raise UserError(f"profile {name!r}: no config.yaml in it; known profiles are {', '.join(known)}")
 

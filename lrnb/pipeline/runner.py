@@ -51,9 +51,9 @@ def run_studies(
 ) -> list[str]:
     """Bring every step of all studies up to date, as one graph; returns the nodes that did not succeed.
 
-    studies: languages of one folder; what they share is made once. `jobs` notebooks run at once (default:
-    as many as the cores allow). `keep_code`: finished steps count as up to date although lrnb's own code
-    changed. `warm`: where that is safe and pays, kernels are forked from one process that has imported.
+    studies: languages, and seeds, of one folder; what they share is made once. `jobs` notebooks run at once
+    (default: as many as the cores allow). `keep_code`: finished steps count as up to date although lrnb's own
+    code changed. `warm`: where that is safe and pays, kernels are forked from one process that has imported.
     UserError when another run is at work in a folder, when one cannot be written, or when the data folder,
     disk space or what the profile needs is missing.
     """
@@ -89,8 +89,8 @@ def run_studies(
 
 def _where(studies: Sequence[Study]) -> Path:
     """The folder of one study, or the one around those of several."""
-    paths = RunPaths(studies[0])
-    return paths.root if len(studies) > 1 else paths.lang
+    roots = {(paths := RunPaths(study)).root for study in studies}
+    return paths.root.parent if len(roots) > 1 else paths.root if len(studies) > 1 else paths.lang
 
 
 def require_disk(nodes: Sequence[graph.Node]) -> None:
@@ -229,9 +229,8 @@ def _owner(path: Path) -> dict[str, Any]:
 
 def remember_child(folder: Path, pid: int, executor: str, first: Path) -> None:
     """Note which Snakemake works in a run folder, how, and `first`: the folder that its jobs are named by."""
-    with contextlib.suppress(psutil.Error):
-        facts = {"pid": os.getpid(), "child": pid, "child_started": psutil.Process(pid).create_time()}
-        write_text(folder / OWNER, json.dumps(facts | {"executor": executor, "first": str(first.resolve())}))
+    facts = {"pid": os.getpid(), "child": pid, "executor": executor, "first": str(first.resolve())}
+    write_text(folder / OWNER, json.dumps(facts))
 
 
 def end_left_over(folder: Path) -> None:
@@ -239,10 +238,11 @@ def end_left_over(folder: Path) -> None:
     them, so that two do not collide.
     """
     facts = _owner(folder / OWNER)
-    if not {"child", "child_started", "executor", "first"} <= facts.keys():
+    if not {"child", "executor", "first"} <= facts.keys():
         return
     with contextlib.suppress(psutil.Error):
-        if abs(psutil.Process(facts["child"]).create_time() - facts["child_started"]) >= 1:
+        command = psutil.Process(facts["child"]).cmdline()  # of one that has ended: empty
+        if command and facts["first"] not in command:
             facts["child"] = 0  # another process by now
     end_run(Path(facts["first"]), facts["child"], facts["executor"])
 

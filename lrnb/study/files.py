@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lrnb.errors import UserError
+from lrnb.errors import TryAgain, UserError
 
 MANIFEST = "manifest.json"
 
@@ -85,7 +85,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def lock(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold `path` by a hidden file beside it; waits for `timeout` seconds (-1: for ever), then UserError."""
+    """Hold `path` by a hidden file beside it; waits for `timeout` seconds (-1: for ever), then TryAgain."""
     from filelock import FileLock, Timeout
 
     make_folder(path.parent)
@@ -93,7 +93,7 @@ def lock(path: Path, timeout: float = -1) -> Iterator[None]:
         held = FileLock(path.with_name(f".{path.name}.lock")).acquire(timeout=timeout)
     except Timeout:
         message = f"{path} is in use by another run. Wait for it, or stop it, then start again"
-        raise UserError(message) from None
+        raise TryAgain(message) from None
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise

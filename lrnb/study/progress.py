@@ -37,7 +37,7 @@ class Progress:
 
     def __init__(self, stage: str, total: int, unit: str = "tokens") -> None:
         self.stage, self.total, self.unit, self.done = stage, int(total), unit, 0
-        self.started = self._written = time.time()
+        self.started, self._begun = time.time(), time.monotonic()
         self._part = _PART.get()
         told = os.environ.get("RANK", "0") == "0"
         self._path = os.environ.get("LRNB_PROGRESS") if told else None
@@ -49,7 +49,7 @@ class Progress:
         self.done += int(more)
         if self._bar is not None:
             self._bar.update(int(more))
-        elif time.time() - self._written > EVERY:
+        elif time.monotonic() - self._written > EVERY:
             self._write()
 
     def through(self, items: Iterable[T]) -> Iterator[T]:
@@ -76,16 +76,16 @@ class Progress:
         """What the JSON file holds, of the whole stage: `rate` in units a second, times in seconds since the
         epoch.
         """
-        now, (place, of) = time.time(), self._part
-        rate = self.done / max(now - self.started, 1e-9)
+        place, of = self._part
+        rate = self.done / max(time.monotonic() - self._begun, 1e-9)  # clocks are set back
         whole = {"done": self.done + place * self.total, "total": of * self.total}
         keys = ("stage", "unit", "started")
-        return whole | {key: getattr(self, key) for key in keys} | {"rate": rate, "updated": now}
+        return whole | {key: getattr(self, key) for key in keys} | {"rate": rate, "updated": time.time()}
 
     def _write(self) -> None:
+        self._written = time.monotonic()
         if not self._path:
             return
-        self._written = time.time()
         temporary = f"{self._path}.{os.getpid()}"
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(self.state(), file)

@@ -29,6 +29,7 @@ from lrnb.study.files import (
     full_disk_message,
     hashes,
     is_full_disk,
+    json_object,
     lock,
     make_folder,
     remove,
@@ -227,7 +228,8 @@ class Stage:
         return self.resumes and self.draft.is_dir() and any(self.draft.iterdir())
 
     def _finish(self, manifest: str) -> None:
-        if _stands(self.folder, json.loads(manifest)):  # left as it is, the run it belongs to stays finished
+        if _stands(self.folder, self.draft, json.loads(manifest)):
+            # left as it is, the run it belongs to stays finished
             remove(self.draft)
         else:
             write_text(self.draft / MANIFEST, manifest)
@@ -252,12 +254,14 @@ class Stage:
         }
 
 
-def _stands(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether `folder` holds, whole, what `manifest` says, made from the same: only times may differ."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    old = _read(folder)
-    same = all(old.get(key) == value for key, value in manifest.items() if key not in TIMINGS)
+def _stands(folder: Path, draft: Path, manifest: dict[str, Any]) -> bool:
+    """Whether `folder` holds, whole, what `draft` and its `manifest` do, made from the same: only times may
+    differ.
+    """
+    below = [path.relative_to(draft) for path in draft.rglob(MANIFEST)]  # of the models in a stage
+    pairs = [(json_object(folder / MANIFEST), manifest)]
+    pairs += [(json_object(folder / path), json_object(draft / path)) for path in below]
+    same = all(old.get(key) == new[key] for old, new in pairs for key in new.keys() - {*TIMINGS})
     return same and hashes(folder).items() >= manifest["outputs"].items()
 
 

@@ -28,7 +28,7 @@ from typing import IO, Any
 import psutil
 from pydantic import TypeAdapter, validate_call
 
-from lrnb.errors import UserError
+from lrnb.errors import TryAgain, UserError
 from lrnb.study.files import json_object, make_folder, remove, write_text
 from lrnb.study.progress import EVERY, Progress
 
@@ -143,7 +143,7 @@ def _failure(job: Path, status: int) -> Exception:
     killed = next((rank for rank, code in ended.items() if code == -signal.SIGKILL), None)
     if killed is not None or not errors:
         one = "a process" if killed is None else f"process {killed}"
-        return UserError(
+        return TryAgain(
             f"training on several devices: {one} was killed (out of memory, or by hand; status {status}). "
             "Free memory, or use a smaller micro_batch or sharding=full, then run the same command again: it "
             "goes on from the last resume point"

@@ -376,6 +376,19 @@ def test_several_languages_end_with_a_table_and_the_page_of_all(
     assert (tmp_path / "runs" / "nano.html").is_file()
 
 
+@pytest.mark.parametrize(("profile", "steps"), [("slurm", 68), ("local", 34)])
+def test_on_a_cluster_languages_and_seeds_are_one_graph(
+    profile: str, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files = [str(ROOT / "params" / f"{lang}.yaml") for lang in ("qaa", "qab")]
+    asked = ["--seeds", "2", "--profile", profile, "--dry-run", "--set", f"runs={tmp_path}"]
+    assert run("run", *files, *asked) == 0
+    told = capsys.readouterr().out
+    assert f"nano / qaa, qab: {steps} of {steps} steps to run" in told
+    assert ("nano-seed1/qab/report" in told) is (profile == "slurm")
+    assert ("seeds 0, 1, one after the other" in told) is (profile == "local")
+
+
 def test_a_pool_grows_seed_by_seed_and_goes_on_where_it_was(
     seeds_made: list[int], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -102,6 +102,17 @@ def test_a_users_mistake_inside_a_notebook_is_told_without_traceback(tmp_path: P
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("kind", "is_final"), [("UserError", True), ("TryAgain", False)])
+def test_what_the_user_must_mend_is_final_and_a_killed_process_is_not(
+    tmp_path: Path, kind: str, is_final: bool
+) -> None:
+    body = f"from lrnb import errors\nraise errors.{kind}('process 1 was killed')"
+    notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", body)
+    with pytest.raises(notebooks.NotebookFailed, match="cell 2: process 1 was killed\n") as caught:
+        notebooks.exec_notebook(notebook, {}, tmp_path / "o.ipynb")
+    assert caught.value.is_final is is_final
+
+
 def test_killed_kernel_is_a_failure(tmp_path: Path) -> None:
     notebook = write_notebook(tmp_path / "n.ipynb", "a = 0", "import os; os.kill(os.getpid(), 9)", "print(1)")
     with pytest.raises(notebooks.NotebookFailed, match=r"kernel was killed.*smaller batch"):
@@ -526,6 +537,17 @@ def test_second_run_in_one_folder_is_refused_and_a_killed_run_continues(checkout
     assert gone(child)
 
 
+def test_what_a_killed_run_left_is_known_by_its_command_and_nothing_else_is_ended(tmp_path: Path) -> None:
+    """Not by when it was started: that moves when the clock is set."""
+    sleeping = ["sh", "-c", "while :; do sleep 1; done"]
+    processes = [subprocess.Popen([*sleeping, str(tmp_path)]), subprocess.Popen([*sleeping, "/elsewhere"])]
+    for process in processes:
+        runner.remember_child(tmp_path, process.pid, "local", tmp_path)
+        runner.end_left_over(tmp_path)
+    assert [gone(process.pid) for process in processes] == [True, False]
+    processes[1].kill()
+
+
 @pytest.mark.parametrize(
     "number",
     [signal.SIGTERM, *(pytest.param(x, marks=pytest.mark.slow) for x in (signal.SIGINT, signal.SIGHUP))],
@@ -757,6 +779,18 @@ def test_a_language_that_fails_leaves_the_others_whole(checkout: Checkout) -> No
 
 def two_studies(**given: object) -> list[Study]:
     return [load_study(ROOT / "params" / f"{lang}.yaml", "nano", given) for lang in BOTH.split()]
+
+
+def test_seeds_of_several_languages_are_one_graph_in_which_each_seed_shares_its_own_base(
+    tmp_path: Path,
+) -> None:
+    both = two_studies(runs=str(tmp_path))
+    studies = [study.model_copy(update={"seed": seed}) for seed in (0, 1) for study in both]
+    nodes = graph.graph(studies)
+    assert len(nodes) == 2 * len(graph.graph(both))
+    assert nodes["nano-seed1/qab/ct"].needs == ("nano-seed1/shared/base", "nano-seed1/qab/corpus")
+    assert [nodes[f"{root}/shared/base"].place for root in ("nano", "nano-seed1")] == [0, 2]
+    assert {*graph.outdated_nodes(studies, nodes)} == {*nodes}
 
 
 def test_the_first_language_is_started_first() -> None:

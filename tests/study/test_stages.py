@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -73,6 +74,23 @@ def test_a_stage_made_again_alike_is_left_as_it_is(tmp_path: Path) -> None:
         files.write_text(stage.draft / "1k" / "out", "same")
     assert stages.read_manifest(folder)["params"] == {"text": "other"}
     assert names(tmp_path) == ["ties"]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, f"1k/{MANIFEST}"])
+@pytest.mark.parametrize("text", ["", '{"outputs"', "{}"])
+def test_a_stage_with_a_damaged_manifest_is_made_again(tmp_path: Path, name: str, text: str) -> None:
+    """Its own, or that of a model in it; one that differs in its times alone stays."""
+
+    def make_model(seconds: int) -> bytes:
+        with stages.Stage(tmp_path / "ties", "ties", {}) as stage:
+            files.write_text(stage.draft / "1k" / "model", "weights")
+            files.write_text(stage.draft / "1k" / MANIFEST, f'{{"stage": "merge", "seconds": {seconds}}}')
+        return (tmp_path / "ties" / name).read_bytes()
+
+    whole = make_model(1)
+    assert make_model(2) == whole
+    (tmp_path / "ties" / name).write_text(text)
+    assert json.loads(make_model(3)).keys() == json.loads(whole).keys()
 
 
 def _die(folder: Path, moment: int) -> None:

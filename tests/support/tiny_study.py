@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 TASKS = ["world_topic", "world_sums"]
@@ -27,3 +28,8 @@ TINY: dict[str, Any] = {
     "dev_limit": 5,
     "test_limit": 12,
 }
+
+
+def options(values: dict[str, Any]) -> list[str]:
+    """The values of a study as arguments of `lrnb run`."""
+    return [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]

@@ -18,7 +18,7 @@ from support.devices import BUDGETS, RECIPE, furthest
 from support.pico import save_pico
 
 from lrnb.data import packing
-from lrnb.errors import UserError
+from lrnb.errors import TryAgain, UserError
 from lrnb.study import files
 from lrnb.study.parameters import ROOT
 from lrnb.training import launching, pretraining
@@ -93,7 +93,7 @@ def test_a_killed_process_ends_all_and_training_resumes_to_the_same_bytes(
     place: Path, two: dict[str, Any], sharding: str
 ) -> None:
     recipe, paths = replace(TWO, sharding=sharding), given(place, f"killed-{sharding}")
-    with pytest.raises(UserError, match="process 1 was killed"):
+    with pytest.raises(TryAgain, match="process 1 was killed"):
         devices.killed(recipe, **paths)
     assert pretraining.newest_point(paths["out"] / "work").endswith("checkpoint-4")
     history = devices.pretrain(recipe, **paths)
@@ -166,5 +166,5 @@ def test_processes_end_with_the_one_that_started_them(place: Path) -> None:
     assert len(family) >= 3  # the agent, and what it started
     starter.kill()
     starter.join()
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(family, timeout=200)[1] == []  # one that still imports looks afterwards
     assert not (place / "orphaned" / str(BUDGETS[1])).exists()  # they had not come to the end
