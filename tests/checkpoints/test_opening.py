@@ -771,6 +771,7 @@ def test_a_shard_that_the_cache_does_not_have(tmp_path):
 
 def test_what_is_fetched_of_a_repository():
     texts = ["config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "LICENSE"]
+    texts += ["additional_chat_templates/tool_use.jinja"]
     skipped = [
         "modeling_evil.py",
         "training_args.bin",
@@ -787,6 +788,8 @@ def test_what_is_fetched_of_a_repository():
     assert hub_files("o/m", [*texts, *skipped, *bins]) == sorted([*texts, *bins])
     lora = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
     assert hub_files("o/m", [*lora, *texts]) == sorted([*lora[:2], *texts])
+    with pytest.raises(UserError, match=r"adapter_model.safetensors\) and a whole model \(pytorch"):
+        hub_files("o/m", [lora[1], *texts, *bins])
     with pytest.raises(UserError, match=r"adapter_config.json\) and a whole model \(pytorch_model.bin"):
         hub_files("o/m", [*lora, *texts, *bins])
     with pytest.raises(UserError, match="o/m: no safetensors and no pytorch_model.* It has GGUF files"):
