@@ -38,8 +38,8 @@ def open_source(given: str | Path, *, base: str | Path | None = None, finite: bo
 def _open(given: str | Path, base: str | Path | None, finite: bool) -> Checkpoint:
     folder = _find_folder(given)
     there = [x for x in (SAFETENSORS, BIN) if (folder / x.index).exists() or any(folder.glob(x.pattern))]
-    _refuse_both(str(folder), [path.name for path in folder.iterdir()])
-    if (folder / ADAPTER).is_file():
+    _refuse_both(str(folder), names := [path.name for path in folder.iterdir()])
+    if ADAPTER in names:
         return open_adapter(folder, None if base is None else open_source(base))
     return open_checkpoint(folder, layout=(there or [SAFETENSORS])[0], finite=finite)
 
