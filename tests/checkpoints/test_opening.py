@@ -460,7 +460,7 @@ def test_an_adapter_trained_with_more_tokens_brings_their_rows(tmp_path, again):
     own = load_file(adapter / "adapter_model.safetensors")
     as_peft = {f"base_model.model.{n}.{kind}.weight": own[f"base_model.model.{n}.weight"]
                for n in ("lm_head", "model.embed_tokens") for kind in ("modules_to_save", "original_module")}  # fmt: skip
-    if again:  # what peft 0.19 writes beside them where it resized the model itself
+    if again:  # what peft 0.21 writes beside them where it resized the model itself
         save_file(own | as_peft, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     opened = open_source(adapter, base=base)
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
