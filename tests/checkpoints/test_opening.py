@@ -458,8 +458,9 @@ def test_an_adapter_trained_with_more_tokens_brings_their_rows(tmp_path, again):
     adapter = save_adapter(tmp_path / "adapter", grown, modules_to_save=["embed_tokens", "lm_head"])
     tokenizer.save_pretrained(adapter)
     own = load_file(adapter / "adapter_model.safetensors")
-    as_peft = {f"base_model.model.{n}.{kind}.weight": own[f"base_model.model.{n}.weight"]
-               for n in ("lm_head", "model.embed_tokens") for kind in ("modules_to_save", "original_module")}  # fmt: skip
+    tables, kinds = ("lm_head", "model.embed_tokens"), ("modules_to_save", "original_module")
+    place = "base_model.model.{}.weight"
+    as_peft = {place.format(f"{n}.{kind}"): own[place.format(n)] for n in tables for kind in kinds}
     if again:  # what peft 0.21 writes beside them where it resized the model itself
         save_file(own | as_peft, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     opened = open_source(adapter, base=base)
