@@ -164,7 +164,8 @@ def usable_home() -> None:
     """
     with contextlib.suppress(RuntimeError):
         if _is_writable(Path.home()):
-            return _usable_cache()
+            _usable_cache()
+            return
     own = _private_folder("lrnb-home-")
     token = Path(os.environ.get("HOME", "/")) / ".cache" / "huggingface" / "token"
     if token.is_file():
