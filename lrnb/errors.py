@@ -29,5 +29,6 @@ def shortened(text: str, lines: int = 20, letters: int = 2000) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], spell: Callable[[str], str] = repr) -> str:
     """The end of a message about an unknown name: the nearest known one, as `spell` writes it, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {spell(near[0])}?" if near else ""
+    names = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(name.casefold(), [*names], n=1)
+    return f"; did you mean {spell(names[near[0]])}?" if near else ""

@@ -46,7 +46,9 @@ LORA = tuple(
 REFUSALS = (
     ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, ImportError, Warning,
 )  # what transformers and peft raise where adapter and base do not fit  # fmt: skip
-WHOLE_TABLE = r"\.(embed_tokens|wte|lm_head)(\.modules_to_save(\.\w+)?|\.base_layer)?\.weight$"
+WHOLE_TABLE = (
+    r"\.(embed_tokens|wte|lm_head)(\.modules_to_save(\.\w+)?|\.base_layer|\.original_module)?\.weight$"
+)
 DENSIFIER = 2  # raise it when densifying changes: folders made before are then made again
 
 
@@ -205,7 +207,9 @@ def _check_modules(folder: Path, weights: Checkpoint, ground: Checkpoint, model:
     tables = [model.get_input_embeddings(), model.get_output_embeddings()]
     shared = read_json(folder / ADAPTER).get("ensure_weight_tying", False)
     for name in weights:
-        stem, *inner = re.split(r"\.(?=lora_|modules_to_save|base_layer|token_adapter)", name, maxsplit=1)
+        stem, *inner = re.split(
+            r"\.(?=lora_|modules_to_save|original_module|base_layer|token_adapter)", name, maxsplit=1
+        )
         module = (stem if inner else stem.rpartition(".")[0]).removeprefix("base_model.model.")
         if module not in modules:
             raise UserError(

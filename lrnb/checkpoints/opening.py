@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lrnb.checkpoints.lora import ADAPTER, LORA, open_adapter
 from lrnb.checkpoints.reading import SAFETENSORS, Checkpoint, open_checkpoint, readable
-from lrnb.checkpoints.small_files import TEMPLATES
+from lrnb.checkpoints.small_files import TEMPLATES, refuse_odd_small_files
 from lrnb.checkpoints.torch_bin import BIN
 from lrnb.errors import UserError
 
@@ -38,8 +38,9 @@ def open_source(given: str | Path, *, base: str | Path | None = None, finite: bo
 def _open(given: str | Path, base: str | Path | None, finite: bool) -> Checkpoint:
     folder = _find_folder(given)
     there = [x for x in (SAFETENSORS, BIN) if (folder / x.index).exists() or any(folder.glob(x.pattern))]
-    _refuse_both(str(folder), [path.name for path in folder.iterdir()])
-    if (folder / ADAPTER).is_file():
+    _refuse_both(str(folder), names := [path.name for path in folder.iterdir()])
+    refuse_odd_small_files(folder)
+    if ADAPTER in names:
         return open_adapter(folder, None if base is None else open_source(base))
     return open_checkpoint(folder, layout=(there or [SAFETENSORS])[0], finite=finite)
 

@@ -16,6 +16,7 @@ from lrnb.errors import UserError
 from lrnb.merging.gpu import worker_for
 from lrnb.merging.methods.ties_sv import METHOD
 from lrnb.report.tables import print_table
+from lrnb.study.files import full_disk_message
 
 if TYPE_CHECKING:
     from lrnb.conflicts.atlas import Atlas
@@ -64,12 +65,15 @@ def run_conflicts(given: argparse.Namespace) -> int:
     start = time.perf_counter()
     how: dict[str, Any] = {"method": "conflicts", "threads": threads, "vocabulary": given.vocabulary}
     opened = task_vectors.TaskVectors(given.base, models, **how)
+    for note in opened.notes:
+        print(f"lrnb: {note}", file=sys.stderr)
     for doubt in opened.doubts:
         print(f"lrnb: warning: {doubt}", file=sys.stderr)
     rows = {"vocabulary": opened.alignment.facts} if opened.alignment else {}
     made = atlas.build(opened, **options, facts={"base": given.base, **models, **rows})
     if given.out:
-        atlas.save(made, given.out)
+        with full_disk_message(Path(given.out)):
+            atlas.save(made, given.out)
     if given.json:
         print_json(_whole(made))
     else:

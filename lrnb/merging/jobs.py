@@ -17,7 +17,7 @@ from lrnb.checkpoints.configurations import compare_configs
 from lrnb.checkpoints.opening import open_source
 from lrnb.checkpoints.owner import default_owner, owner_notes, tokenizer_notes
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, readable
-from lrnb.checkpoints.small_files import SmallFiles, refuse_odd_small_files, small_files
+from lrnb.checkpoints.small_files import SmallFiles, small_files
 from lrnb.checkpoints.trial import Trial, trial_opening
 from lrnb.checkpoints.vocabulary_files import fitted_files
 from lrnb.checkpoints.writing import Spec
@@ -110,8 +110,6 @@ def open_job(
         _check_apart(out, {Path(x).resolve() for x in sources.values() if Path(x).is_dir()})
     _check_out(out, force)
     opened = {label: open_source(where, base=base, finite=False) for label, where in sources.items()}
-    for model in opened.values():
-        refuse_odd_small_files(model.folder)
     _check_apart(out, {folder for model in opened.values() for folder in _homes(model)})
     parents = {label: opened[label] for label in models}
     first = "base" if how.base else next(iter(parents))

@@ -159,18 +159,42 @@ def keep_freed_memory() -> None:
 def usable_home() -> None:
     """Where HOME is not there or cannot be written, give libraries a private one until this process ends.
 
-    Snakemake, Jupyter and IPython write there whatever they are told; a Hub token in the old one counts.
+    Snakemake, Jupyter and IPython write there whatever they are told; a Hub token in the old one counts. So
+    with the cache of `datasets`, which it writes to whatever it reads; models are only read from theirs.
     """
-    try:
-        home = Path.home()
-        with tempfile.TemporaryFile(dir=home):
+    with contextlib.suppress(RuntimeError):
+        if _is_writable(Path.home()):
+            _usable_cache()
             return
-    except (OSError, RuntimeError):
-        pass
-    own = tempfile.mkdtemp(prefix="lrnb-home-")
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    own = _private_folder("lrnb-home-")
     token = Path(os.environ.get("HOME", "/")) / ".cache" / "huggingface" / "token"
     if token.is_file():
         os.environ.setdefault("HF_TOKEN_PATH", str(token))
     print(f"lrnb: HOME {os.environ.get('HOME', '')!r} cannot be written; caches go to {own}", file=sys.stderr)
     os.environ["HOME"] = own
+    _usable_cache()
+
+
+def _usable_cache() -> None:
+    """As `usable_home`, for HF_DATASETS_CACHE or HF_HOME, which may be another user's."""
+    given = os.environ.get("HF_DATASETS_CACHE") or os.environ.get("HF_HOME")
+    place = Path(given) if given else Path.home() / ".cache" / "huggingface" / "datasets"
+    nearest = next((folder for folder in (place, *place.parents) if folder.is_dir()), Path("/"))
+    if not _is_writable(nearest):
+        own = _private_folder("lrnb-datasets-")
+        print(f"lrnb: {nearest} cannot be written; the cache of data sets goes to {own}", file=sys.stderr)
+        os.environ["HF_DATASETS_CACHE"] = own
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _private_folder(prefix: str) -> str:
+    own = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return own

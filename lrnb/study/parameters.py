@@ -187,6 +187,19 @@ class Study(BaseModel):
     # saying
     margin: float = Field(2.0, ge=0)  # points: an interval within +-margin is called the same; 0: none is
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_flags(cls, given: Any) -> Any:
+        """true would be taken for 1, and no, the code of Norwegian, is false in YAML."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            field = cls.model_fields.get(name)
+            if field and field.annotation is not bool and _holds_flag(value):
+                raise ValueError(
+                    f"{name}: holds true or false, where a number or a text is expected (YAML reads no, yes, "
+                    "on and off so: quote them)"
+                )
+        return given
+
     @model_validator(mode="after")
     def _check(self) -> Study:
         names = [budget_name(budget) for budget in self.ct_budgets]
@@ -425,6 +438,11 @@ SCRIPTS_OF = {
     **dict.fromkeys(("dzongkha", "ladakhi"), "Tibetan"), **dict.fromkeys(("santali",), "Ol_Chiki"),
 }  # fmt: skip
 NO_SCRIPT = ("zzzz", "unknown", "zyyy", "common", "zinh", "inherited", "qaai")  # of signs, or of nothing
+
+
+def _holds_flag(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(map(_holds_flag, parts))
 
 
 def is_script(name: str) -> bool:

@@ -32,6 +32,7 @@ from lrnb.data.corpus import file_texts
 from lrnb.data.lines import json_lines
 from lrnb.errors import UserError
 from lrnb.study.environment import resolved_device
+from lrnb.study.files import need_space
 from lrnb.training.finetuning import Collator, counted_logits
 from lrnb.training.pretraining import load_model
 
@@ -60,6 +61,7 @@ def importance(
     if kind not in KINDS:
         raise UserError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     source = open_source(model)
+    need_space(Path(out), 4 * sum(x.size for x in source.values()), "choose another folder")
     net, tokenizer = load_model(source.folder)
     net = net.to(resolved_device(device)).eval()
     _refuse_other_names(net, source)

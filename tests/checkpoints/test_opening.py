@@ -446,8 +446,9 @@ def test_adapters_are_the_formula(tmp_path, kind):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_adapter_trained_with_more_tokens_brings_their_rows(tmp_path):
-    from safetensors.numpy import load_file
+@pytest.mark.parametrize("again", [False, True])
+def test_an_adapter_trained_with_more_tokens_brings_their_rows(tmp_path, again):
+    from safetensors.numpy import load_file, save_file
 
     base, grown = save_base(tmp_path / "base"), save_base(tmp_path / "grown")
     tokenizer, model = pico_tokenizer(), open_model(grown)
@@ -456,7 +457,13 @@ def test_an_adapter_trained_with_more_tokens_brings_their_rows(tmp_path):
     model.save_pretrained(grown)
     adapter = save_adapter(tmp_path / "adapter", grown, modules_to_save=["embed_tokens", "lm_head"])
     tokenizer.save_pretrained(adapter)
-    opened, own = open_source(adapter, base=base), load_file(adapter / "adapter_model.safetensors")
+    own = load_file(adapter / "adapter_model.safetensors")
+    tables, kinds = ("lm_head", "model.embed_tokens"), ("modules_to_save", "original_module")
+    place = "base_model.model.{}.weight"
+    as_peft = {place.format(f"{n}.{kind}"): own[place.format(n)] for n in tables for kind in kinds}
+    if again:  # what peft 0.21 writes beside them where it resized the model itself
+        save_file(own | as_peft, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    opened = open_source(adapter, base=base)
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         assert np.array_equal(opened[name], own[f"base_model.model.{name}"]) and len(opened[name]) == 80
     assert opened.config["vocab_size"] == 80 and (opened.folder / "tokenizer.json").is_file()
@@ -771,6 +778,7 @@ def test_a_shard_that_the_cache_does_not_have(tmp_path):
 
 def test_what_is_fetched_of_a_repository():
     texts = ["config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "LICENSE"]
+    texts += ["additional_chat_templates/tool_use.jinja"]
     skipped = [
         "modeling_evil.py",
         "training_args.bin",
@@ -787,6 +795,8 @@ def test_what_is_fetched_of_a_repository():
     assert hub_files("o/m", [*texts, *skipped, *bins]) == sorted([*texts, *bins])
     lora = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
     assert hub_files("o/m", [*lora, *texts]) == sorted([*lora[:2], *texts])
+    with pytest.raises(UserError, match=r"adapter_model.safetensors\) and a whole model \(pytorch"):
+        hub_files("o/m", [lora[1], *texts, *bins])
     with pytest.raises(UserError, match=r"adapter_config.json\) and a whole model \(pytorch_model.bin"):
         hub_files("o/m", [*lora, *texts, *bins])
     with pytest.raises(UserError, match="o/m: no safetensors and no pytorch_model.* It has GGUF files"):

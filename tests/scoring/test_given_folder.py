@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -44,6 +45,11 @@ def edited(name, change):
 
 def written(name, data):
     return lambda folder: (folder / name).write_bytes(data)
+
+
+def pipe(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+    os.mkfifo(folder / "tokenizer_config.json")
 
 
 def weights(change):
@@ -106,6 +112,11 @@ FOLDERS = {
     "a tokenizer without a model": (written("tokenizer.json", b"{}"), "no tokenizer that works .*missing"),
     "a tokenizer in bytes": (written("tokenizer.json", bytes(range(256))), "no tokenizer that works .*UTF-8"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "transformers cannot open it"),
+    "a pipe": (pipe, "tokenizer_config.json: not a file, but a pipe"),
+    "a Git LFS pointer": (
+        written("generation_config.json", b"version https://git-lfs.github.com/spec/v1"),
+        "generation_config.json: a Git LFS pointer",
+    ),
     "settings that are no JSON": (written("tokenizer_config.json", b"{"), "cannot open it .*JSON"),
     "settings that are a list": (written("tokenizer_config.json", b"[]"), "transformers cannot open it"),
     "a pattern that is none": (tokenizer(normalizer=UNCLOSED), "no tokenizer that works .*parenthesis"),

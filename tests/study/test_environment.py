@@ -141,6 +141,26 @@ def test_a_home_that_cannot_be_written_is_replaced(
     own.rmdir()
 
 
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_DATASETS_CACHE"])
+def test_a_cache_of_data_sets_that_cannot_be_written_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    for each in ("HF_HOME", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, str(tmp_path / "not" / "there" / "yet"))
+    environment.usable_home()
+    assert capsys.readouterr().err == "" and not (tmp_path / "not").exists()
+    monkeypatch.setenv("HF_DATASETS_CACHE", "")
+    monkeypatch.setenv(name, "/proc/nowhere/at/all")
+    environment.usable_home()
+    own = Path(os.environ["HF_DATASETS_CACHE"])
+    assert (
+        own.is_dir() and "/proc cannot be written; the cache of data sets goes to" in capsys.readouterr().err
+    )
+    own.rmdir()
+
+
 QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
 

@@ -283,6 +283,17 @@ def test_numbers_are_finite_and_counts_positive(given: dict) -> None:
 
 
 @pytest.mark.parametrize(
+    "given",
+    [{"alphas": [True]}, {"ct_lr": True}, {"search": {"ties": {"lam": [True]}}},
+     {"merge_languages": [[False, "ug"]]}],
+)  # fmt: skip
+def test_true_is_no_number_and_no_is_no_language(given: dict) -> None:
+    with pytest.raises(UserError, match=f"here: {next(iter(given))}: holds true or false.*quote them"):
+        parameters.validate(given, "here")
+    assert not parameters.validate({"activation_checkpointing": False}, "here").activation_checkpointing
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("methods=[ties", r"the value is no YAML .*close brackets"),

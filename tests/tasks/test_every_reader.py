@@ -145,7 +145,7 @@ def test_no_bytes_make_a_reader_fall_over(ending: str, body: bytes) -> None:
         path = Path(folder, name)
         path.write_bytes(body)
         found, said = outcome(lambda: read(path))
-        assert path.name in said or (not said and "\\ud83d" not in repr(found))
+        assert path.name in said or all(is_text(x) for x in single(found) if isinstance(x, str))
 
     readers: list[Callable[[Path], Any]] = [
         lambda p: list(file_texts(p)),
