@@ -123,7 +123,7 @@ def _module_bars(fig: go.Figure, rows: pd.DataFrame) -> None:
     look = {"marker": {"color": colour("sft")}, "showlegend": False}
     fig.add_bar(x=list(total.index), y=share, row=1, col=3, **look)
     fig.update_xaxes(title_text="module", type="category", tickangle=-60, row=1, col=3)
-    fig.update_layout(height=450, legend={"y": -0.36})  # below the slanted names
+    fig.update_layout(height=460, legend={"y": -0.43})  # below the slanted names
     fig.update_yaxes(title_text="SFT: discarded (%)", rangemode="tozero", row=1, col=3)
 
 
