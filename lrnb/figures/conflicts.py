@@ -18,7 +18,7 @@ from lrnb.conflicts.atlas import Atlas, cosine_columns
 from lrnb.conflicts.counts import MODEL
 from lrnb.conflicts.what_ifs import WhatIf
 from lrnb.figures.merging import MODULES
-from lrnb.figures.style import FATES, INK, OUTCOME_NAMES, OUTCOMES, blank, finish
+from lrnb.figures.style import FATES, INK, MARGIN, OUTCOME_NAMES, OUTCOMES, blank, finish
 
 
 def map_columns(atlas: Atlas) -> dict[str, tuple[str, str]]:
@@ -87,7 +87,8 @@ def slack_histogram(found: WhatIf, where: str = MODEL, bars: int = 80) -> go.Fig
     fig.update_yaxes(title_text="entries", row=1, col=1)
     fig.update_xaxes(title_text="share of the kept entries (%)", row=1, col=2, range=[0, 100])
     fig.update_yaxes(title_text="parent", autorange="reversed", row=1, col=2)  # CT above SFT
-    return fig.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"})
+    room = {"t": MARGIN + 16}  # between title and plot, for the name of the threshold
+    return fig.update_layout(barmode="stack", bargap=0, legend={"traceorder": "normal"}, margin=room)
 
 
 def _fate_bars(fig: go.Figure, total: Mapping[str, float], parents: Sequence[str], own: str) -> None:

@@ -28,6 +28,7 @@ from lrnb.figures.style import (
 from lrnb.figures.text import html_cell, html_table, text_html
 from lrnb.study.parameters import budget_name
 
+BESIDE_MARKS = 8  # pixels from a model's name to the axis, where marks stand at zero
 LONGEST = 420  # characters of an example's text that are shown
 
 
@@ -54,7 +55,8 @@ def shares_by_model(table: pd.DataFrame, column: str, title: str, what: str) -> 
     fig, places = panels([_counted_task(rows, task) for task in tasks], 30 + 18 * len(models))
     for task, where in zip(tasks, places, strict=True):
         _share_marks(fig, rows[rows["task"] == task], column, where)
-    fig.update_yaxes(categoryorder="array", categoryarray=models, range=[len(models) - 0.5, -0.5])
+    order = {"categoryorder": "array", "categoryarray": models, "range": [len(models) - 0.5, -0.5]}
+    fig.update_yaxes(**order, ticklabelstandoff=BESIDE_MARKS)
     fig.update_xaxes(rangemode="tozero")
     title = f"{title.capitalize()}, 95% intervals{'. ' if said else ''}{said}"
     return finish_panels(fig, places, title, what, "model").update_layout(showlegend="expected" in rows)
@@ -115,7 +117,7 @@ def shares_across_languages(table: pd.DataFrame, column: str, title: str, what: 
             hovertemplate="%{customdata}: %{x:.1f}%<extra>%{fullData.name}</extra>",
         )
     finish(fig, f"{title} (95% intervals)", what, "language, task", 150 + 110 * len(names), rows=True)
-    ticks = {"tickvals": list(range(len(names))), "ticktext": list(names)}
+    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "ticklabelstandoff": BESIDE_MARKS}
     return fig.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5]).update_xaxes(rangemode="tozero")
 
 

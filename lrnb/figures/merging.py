@@ -23,6 +23,7 @@ from lrnb.figures.style import (
     shade,
     token_axis,
 )
+from lrnb.merging.methods import METHODS
 from lrnb.study.parameters import budget_name
 
 MODULES = ["embed", "q", "k", "v", "o", "gate", "up", "down", "norm", "lm_head", "other"]
@@ -40,11 +41,12 @@ def candidates_on_dev(choices: pd.DataFrame, x: str, title: str, line: str | Non
     told = (lambda value: value) if line and isinstance(values[0], str) else "{:g}".format
     for key, rows in choices.groupby(["ct_tokens"] + ([line] if line else [])):
         rows, ink = rows.sort_values(x), shade(budgets.index(key[0]), len(budgets))
-        name = f"{budget_name(int(key[0]))} CT tokens" + (f", {line} {told(key[1])}" if line else "")
+        beside = f", {_option_name(line)} {told(key[1])}" if line else ""
         dash = DASHES[values.index(key[1]) % len(DASHES)] if line else "solid"
         look: dict[str, Any] = {"line": {"color": ink, "width": 2, "dash": dash}, "marker": {"size": 7}}
         if "dev_error" in rows:
             look["error_y"] = {"array": 1.96 * rows["dev_error"], "color": ink, "thickness": 1, "width": 3}
+        name = f"{budget_name(int(key[0]))} CT tokens{beside}"
         fig.add_scatter(x=rows[x], y=rows["dev_score"], name=name, mode="lines+markers", **look)
         ring = {"size": 16, "symbol": "circle-open", "color": ink, "line": {"width": 3}}
         best = rows[rows["chosen"].astype(bool)]
@@ -52,9 +54,14 @@ def candidates_on_dev(choices: pd.DataFrame, x: str, title: str, line: str | Non
         fig.add_scatter(x=best[x], y=best["dev_score"], marker=ring, **look)
     if len(choices) and "chance" in choices:
         level_line(fig, float(choices["chance"].iloc[0]), "chance", "dash")
-    return finish(
-        fig, f"{title} ({counted(choices, 'dev items')}, 95% intervals, ring: chosen)", x, "dev score (%)"
-    )
+    title = f"{title} ({counted(choices, 'dev items')}, 95% intervals, ring: chosen)"
+    return finish(fig, title, _option_name(x), "dev score (%)")
+
+
+def _option_name(name: str) -> str:
+    """An option as the methods' declarations call it on sliders and axes: alpha -> "α (share of CT)"."""
+    found = (how.fields()[name].label for how in METHODS.values() if name in how.fields())
+    return next(filter(None, found), name)
 
 
 def shares_by_budget(shares: pd.DataFrame) -> go.Figure:
@@ -116,7 +123,7 @@ def _module_bars(fig: go.Figure, rows: pd.DataFrame) -> None:
     look = {"marker": {"color": colour("sft")}, "showlegend": False}
     fig.add_bar(x=list(total.index), y=share, row=1, col=3, **look)
     fig.update_xaxes(title_text="module", type="category", tickangle=-60, row=1, col=3)
-    fig.update_layout(height=450, legend={"y": -0.36})  # below the slanted names
+    fig.update_layout(height=460, legend={"y": -0.43})  # below the slanted names
     fig.update_yaxes(title_text="SFT: discarded (%)", rangemode="tozero", row=1, col=3)
 
 
@@ -146,7 +153,10 @@ def price_of_slack(grid: pd.DataFrame, density: float) -> go.Figure:
             y=100 * part["reserved_mass"] / part["sft_kept_mass"],
             text=[f"ρ {slack:g}" for slack in part["slack"]],
             name=f"{part['budget'].iloc[0]} CT tokens",
-            mode="lines+markers",
+            mode="lines+markers+text",
+            textposition="top left",
+            textfont={"size": 11},
+            cliponaxis=False,
             line={"color": shade(place, rows["ct_tokens"].nunique())},
             hovertemplate="%{text}: CT gives up %{x:.2f}%, SFT regains %{y:.2f}%"
             "<extra>%{fullData.name}</extra>",

@@ -1,6 +1,7 @@
 from .files import atomic_file as atomic_file
 from .files import atomic_folder as atomic_folder
 from .files import write_text as write_text
+from .notebook_errors import fold_tracebacks as fold_tracebacks
 from .parameters import ENGLISH as ENGLISH
 from .parameters import ROOT as ROOT
 from .parameters import SYNTHETIC as SYNTHETIC

@@ -18,7 +18,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lrnb.errors import UserError
-from lrnb.widgets.frame import framed
+from lrnb.widgets.frame import framed, living
 
 
 def headless() -> bool:
@@ -151,13 +151,12 @@ class Explorer:
             self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
 
     def _open_figure(self) -> None:
-        """The figure opens with its first traces: what is sent while its page still loads can be lost."""
+        """The figure opens with its first traces, see `living`."""
         first = go.Figure()
         with self._told():
             first = self._draw(**self.state)
             self._text.value = _numbers(self._numbers(**self.state)) if self._numbers else ""
-        self.figure = go.FigureWidget(first)
-        self.figure.add_class("lrnb-figure")
+        self.figure = living(first)
         self._drawn = first.to_plotly_json()
 
     @contextmanager
@@ -194,10 +193,13 @@ class Explorer:
         self._keep(new)
 
     def _keep(self, drawn: dict[str, Any]) -> None:
-        """What a page draws that comes later or is loaded again: plotly keeps the first figure there."""
+        """What a page draws that comes later or is loaded again: plotly keeps the first figure there.
+
+        Kept for a page that asks, and not sent: pages that are open have the differences already.
+        """
         self._drawn = drawn
-        self.figure._widget_data = deepcopy(self.figure._data)
-        self.figure._widget_layout = deepcopy(self.figure._layout)
+        asked = {"_widget_data": self.figure._data, "_widget_layout": self.figure._layout}
+        self.figure._trait_values |= deepcopy(asked)
 
     def _listen(self) -> None:
         if self._click and self.figure.data:

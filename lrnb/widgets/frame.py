@@ -11,6 +11,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+import plotly.graph_objects as go
+
 from lrnb.figures.theme import theme_style
 
 PUT_THERE = """
@@ -31,11 +33,32 @@ coming.observe(whole, {childList: true, subtree: true});
 """
 
 
+def living(figure: go.Figure) -> Any:
+    """A FigureWidget that holds the whole figure in the message that opens it.
+
+    plotly opens an empty one and sends the figure after it. What comes while a page still loads the code of
+    the widget is lost, and the figure stays blank.
+    """
+
+    class Living(go.FigureWidget):
+        whole = False
+
+        def open(self) -> None:
+            if self.whole:
+                super().open()
+
+    found = Living(figure)
+    found._config = found._config | {"responsive": True, "displaylogo": False}
+    found.add_class("lrnb-figure")
+    found.whole = True
+    found.open()
+    return found
+
+
 def framed(figure: Any) -> Any:
     """A FigureWidget in its place; above it, unseen, the style sheet that looks after the page around it."""
     import ipywidgets as w
 
-    figure._config = figure._config | {"responsive": True, "displaylogo": False}
     style = theme_style().replace("<style>", f'<style onload="{escape(PUT_THERE)}">')
     unseen = w.HTML(style, layout={"width": "100%", "height": "0", "margin": "0"})
     return w.VBox([unseen, figure]).add_class("lrnb-frame")

@@ -58,6 +58,13 @@ def smallest_kept() -> float:
     return float(np.abs(trimmed[trimmed != 0]).min())
 
 
+def merged_p1() -> float:
+    """TIES' merged entry at p1, were CT's entry 0.40 there."""
+    tau = by_hand.TAU_CT.copy()
+    tau[0] = 0.4
+    return float(ties(np.zeros(6), {"ct": tau, "sft": by_hand.TAU_SFT}, density=5 / 6)[0])
+
+
 def won_back_of_five() -> float:
     """How many of five defeats a slack of 0.5 wins back."""
     winner, loser = np.array([0.6, 0.7, 0.8, 0.9, 1.0]), np.full(5, -0.5)
@@ -132,11 +139,11 @@ TASK_VECTORS = {
         ),
     ),
     "average_p2": Exercise(
-        "Six numbers, weight p2: the base has 1.00, CT 0.75, SFT 1.05. What does the average with α = 0.5 "
+        "Six numbers, weight p2: the base has 1.00, CT 0.75, SFT 1.05. What does the average with α = 0.6 "
         "have there?",
-        lambda: entry(average(by_hand.BASE, PARENTS, alpha=0.5), "p2"),
-        "½ · 0.75 + ½ · 1.05. The two moved in opposite directions, and most of it cancels.",
-        ("α is CT's share: α · CT + (1 − α) · SFT.",),
+        lambda: entry(average(by_hand.BASE, PARENTS, alpha=0.6), "p2"),
+        "0.6 · 0.75 + 0.4 · 1.05. The two moved in opposite directions, and a part of it cancels.",
+        ("α is CT's share: α · CT + (1 − α) · SFT.", "SFT's share is 0.4."),
         tolerance=0.005,
     ),
     "added_p3": Exercise(
@@ -171,7 +178,7 @@ TIES_AND_SLACK = {
         "The sum is +0.1, so + wins. SFT's entry is discarded: the merged entry is 0.3, not 0.05.",
         (
             "Two parents, one entry for + and one for −: counting heads decides nothing.",
-            "Look at elect: the sign is that of a sum. What becomes of the entries of the other sign?",
+            "TIES takes the sign of the sum of the two. What becomes of the entry of the other sign?",
         ),
         (
             "The mean of the two: it is 0.05.",
@@ -181,11 +188,11 @@ TIES_AND_SLACK = {
         ),
     ),
     "merged_p1": Exercise(
-        "Six numbers, weight p1: τ CT is 0.80, τ SFT is −0.45, both are kept. What is the entry of the "
-        "merged task vector of TIES there (λ = 1)?",
-        lambda: float(by_hand.steps().tau[0]),
-        "+ wins, and the mean of the winners is CT's entry alone.",
-        ("Which sign has the sum 0.80 − 0.45?", "Only entries of that sign are in the mean."),
+        "Six numbers, weight p1, but suppose that τ CT were 0.40 there; τ SFT is −0.45, both are kept. "
+        "What would the entry of the merged task vector of TIES be (λ = 1)?",
+        merged_p1,
+        "− wins, and the mean of the winners is SFT's entry alone. CT's is discarded.",
+        ("Which sign has the sum 0.40 − 0.45?", "Only entries of that sign are in the mean."),
         tolerance=0.005,
     ),
     "won_back": Exercise(

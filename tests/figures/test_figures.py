@@ -130,6 +130,7 @@ def test_candidates_ring_the_chosen_one() -> None:
     rings = [t for t in fig.data if t.marker.symbol == "circle-open"]
     assert [list(ring.x) for ring in rings] == [[0.7], [0.7]]
     assert "n = 100 dev items" in fig.layout.title.text
+    assert fig.layout.xaxis.title.text == "α (share of CT)"
 
 
 def test_candidates_show_the_chance_level() -> None:

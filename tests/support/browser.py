@@ -136,7 +136,12 @@ class Notebook(Page):
 
     def __init__(self, found: Any, lab: Lab, path: str) -> None:
         super().__init__(found)
-        self.page.goto(f"{lab.url}/lab/tree/{path}?reset&token={lab.token}")
+        self.address = f"{lab.url}/lab/tree/{path}?reset&token={lab.token}"
+        self.load()
+
+    def load(self) -> None:
+        """Load the page, anew where it is loaded: a kernel that runs goes on, what was not saved is lost."""
+        self.page.goto(self.address)
         self.page.wait_for_function(IDLE)
         self.page.evaluate(LISTEN)
 

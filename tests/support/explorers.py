@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import comm
 import plotly.graph_objects as go
+import pytest
+from comm.base_comm import BaseComm
 
 from lrnb import widgets
+
+
+def spoken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any]]]:
+    """(model, kind of message, state) of all that widgets made from now on say to a page."""
+    said: list[tuple[str, str, dict[str, Any]]] = []
+
+    class Heard(BaseComm):
+        def publish_msg(self, msg_type: str, data: Any = None, *_: Any, **__: Any) -> None:
+            said.append((self.comm_id, msg_type, (data or {}).get("state", {})))
+
+    monkeypatch.setattr(comm, "create_comm", Heard)
+    return said
 
 
 def messages(explorer: widgets.Explorer) -> list[dict]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from support.explorers import drawn, kept, messages
+from support.explorers import drawn, kept, messages, spoken
 from support.processes import in_fresh_python
 
 from lrnb import widgets
@@ -58,6 +58,20 @@ def test_a_page_that_loads_later_or_again_finds_the_present_figure() -> None:
     assert "no such" in opened.box.children[2].value
     opened.controls["broken"].value = ""
     assert kept(opened) == bars().to_plotly_json()
+
+
+def test_the_message_that_opens_a_figure_holds_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows it is lost where a page still loads; and only differences are sent later."""
+    said = spoken(monkeypatch)
+    explorer = bar_explorer()
+    own = [(kind, state) for model, kind, state in said if model == explorer.figure.model_id]
+    ((kind, state),) = own
+    assert kind == "comm_open" and len(state["_widget_data"]) == len(bars().data)
+    assert state["_widget_layout"]["title"]["text"] == bars().layout.title.text
+    assert "lrnb-figure" in state["_dom_classes"] and state["_config"]["responsive"]
+    said.clear()
+    explorer.controls["heights"].value = 5
+    assert said and not any("_widget_data" in state for _, _, state in said)
 
 
 def test_other_traces_replace_the_old_ones_and_a_click_is_still_heard() -> None:
