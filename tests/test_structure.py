@@ -20,7 +20,7 @@ HEAVY = {"training", "scoring"}
 # Libraries that take long to load, or that few callers of a module need: these may wait inside a function.
 LATE = {"torch", "transformers", "tokenizers", "peft", "lm_eval", "datasets", "pyarrow", "gguf"}
 LATE |= {"huggingface_hub", "numba", "papermill", "jupyter_client", "ipykernel", "IPython", "rich", "tqdm"}
-LATE |= {"ipywidgets", "anywidget", "traitlets", "filelock", "psutil", "importlib"}
+LATE |= {"ipywidgets", "anywidget", "traitlets", "filelock", "psutil", "importlib", "optuna"}
 LATE_IN_CLI = {"numpy", "pandas", "pydantic"}  # so that --help is instant
 MODULES = sorted((ROOT / "lrnb").rglob("*.py"))
 NOTEBOOKS = sorted(p for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
