@@ -53,14 +53,14 @@ def crossing_of(budgets: Sequence[int], lead: Lead) -> Crossing:
     falls = bool(value[-1] < value[0])
     if (low > 0).all() or (high < 0).all():
         ahead = bool(value[0] > 0)
-        ends = (2 ** fine[-1], np.inf) if ahead == falls else (0.0, 2 ** fine[0])
-        return Crossing(AHEAD if ahead else BEHIND, np.nan, *map(float, ends), falls)
+        first, last = (float(budgets[-1]), np.inf) if ahead == falls else (0.0, float(budgets[0]))
+        return Crossing(AHEAD if ahead else BEHIND, np.nan, first, last, falls)
     open_to = fine[(low <= 0) & (high >= 0)]
-    ends = [0.0 if open_to[0] == fine[0] else 2 ** open_to[0], np.inf]
-    ends[1] = np.inf if open_to[-1] == fine[-1] else 2 ** open_to[-1]
-    says = UNKNOWN if ends == [0.0, np.inf] else CROSSES
+    first = 0.0 if open_to[0] == fine[0] else float(2 ** open_to[0])
+    last = np.inf if open_to[-1] == fine[-1] else float(2 ** open_to[-1])
+    says = UNKNOWN if (first, last) == (0.0, np.inf) else CROSSES
     inside = value[0] * value[-1] <= 0 and value[0] != value[-1]
-    return Crossing(says, _zero(fine, value) if inside else np.nan, *map(float, ends), falls)
+    return Crossing(says, _zero(fine, value) if inside else np.nan, first, last, falls)
 
 
 def _line_weights(logs: np.ndarray, x: float) -> np.ndarray:

@@ -112,6 +112,6 @@ def losses_by_part(losses: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     seeds = int(losses["seeds"].max())
     title = f"Points lost without a part of SFT (n = {seeds} seed{'s' * (seeds != 1)}; * p < 0.05, Holm)"
-    finish(fig, title, "", "left out (share of SFT's entries)", 160 + 26 * len(parts))
+    finish(fig, title, "task", "left out (share of SFT's entries)", 160 + 26 * len(parts))
     fig.update_xaxes(type="category", showgrid=False)
     return fig.update_yaxes(type="category", autorange="reversed", showgrid=False)

@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 from support import made_languages
 from support.atlases import inputs
 from support.made_questions import made_questions_line
+from support.made_retention import made_retention
 from support.made_run import BUDGETS, made_choices, made_study, write_made_run
 
 from lrnb import figures
-from lrnb.analysis import questions, region, versus
+from lrnb.analysis import questions, region, retention, versus
 from lrnb.analysis.answered import Answered
 from lrnb.conflicts import along_budgets
 from lrnb.conflicts import atlas as atlases
@@ -36,6 +37,9 @@ def every_figure(folder: Path) -> dict[str, go.Figure]:
         of_comparisons(),
         of_prompts(),
         of_bits(),
+        of_retention(),
+        of_sizes(),
+        of_sets(),
     ]
     return {name: fig for found in makers for name, fig in found}
 
@@ -128,3 +132,31 @@ def of_bits() -> Iterator[tuple[str, go.Figure]]:
     levels = {"base": {"X": 0.2, "English": 0.4}}
     table = pd.DataFrame({"λ": [0.0, 1.0], "X": [0.2, 0.3], "English": [0.4, 0.5]})
     yield "bits_along", figures.bits_along(table, "λ", levels)
+
+
+def of_retention() -> Iterator[tuple[str, go.Figure]]:
+    run = made_retention({"flat": 0.0, "steep": 0.6, "steep_en": 0.3}, n=60)
+    points, slopes = retention.retention_points(run), retention.retention_slopes([run])
+    yield "score_by_retention", figures.score_by_retention(points, slopes, "steep")
+    yield "losses_by_part", figures.losses_by_part(retention.ablation_losses([run]))
+
+
+def of_sizes() -> Iterator[tuple[str, go.Figure]]:
+    rows = [
+        {"parameters": size, "ct_tokens": budget, "method": method, "difference": 1.0, "ci_low": -1.0}
+        for size in (188_800, 646_144, 3_061_312) for budget in BUDGETS for method in ("average", "ties")
+    ]  # fmt: skip
+    yield "leads_by_model_size", figures.leads_by_model_size(pd.DataFrame(rows).assign(ci_high=3.0, seeds=4))
+
+
+def of_sets() -> Iterator[tuple[str, go.Figure]]:
+    rows = [
+        {"languages": langs, "size": langs.count("+") + 1, "method": "ties", "way": way, "asked": asked}
+        for langs in ("ta+te", "ta+bn", "te+bn", "ta+te+bn") for way in ("one step", "two steps")
+        for asked in ("x", "en")
+    ]  # fmt: skip
+    ends = {"kept": -1.0, "ci_low": -3.0, "ci_high": 1.0, "cosine": 0.2, "conflict_share": 0.4}
+    kept = pd.DataFrame(rows).assign(**ends)
+    kept["family"] = kept["languages"].map({"ta+te": "Dravidian"}).fillna("")
+    yield "kept_by_size", figures.kept_by_size(kept)
+    yield "kept_by_overlap", figures.kept_by_overlap(kept, "cosine")
