@@ -145,20 +145,27 @@ def by_density(grid: pd.DataFrame) -> go.Figure:
 
 
 def price_of_slack(grid: pd.DataFrame, density: float) -> go.Figure:
-    """What SFT regains against what CT gives up, in L1 mass, along slack; one line a budget."""
+    """What SFT regains against what CT gives up, in L1 mass, along slack; one line a budget.
+
+    Slack stands at the points of the last budget, where they lie apart, and at all under the mouse.
+    """
     rows, fig = grid[grid["density"] == density], blank()
+    last = rows["ct_tokens"].nunique() - 1
     for place, (_, part) in enumerate(rows.groupby("ct_tokens")):
+        told = [f"ρ {slack:g}" for slack in part["slack"]]
+        apart = [place == last and slack >= 0.2 for slack in part["slack"]]
         fig.add_scatter(
             x=100 * part["ceded_mass"] / part["ct_kept_mass"],
             y=100 * part["reserved_mass"] / part["sft_kept_mass"],
-            text=[f"ρ {slack:g}" for slack in part["slack"]],
+            customdata=told,
+            text=[name if far else "" for name, far in zip(told, apart, strict=True)],
             name=f"{part['budget'].iloc[0]} CT tokens",
             mode="lines+markers+text",
             textposition="top left",
             textfont={"size": 11},
             cliponaxis=False,
             line={"color": shade(place, rows["ct_tokens"].nunique())},
-            hovertemplate="%{text}: CT gives up %{x:.2f}%, SFT regains %{y:.2f}%"
+            hovertemplate="%{customdata}: CT gives up %{x:.2f}%, SFT regains %{y:.2f}%"
             "<extra>%{fullData.name}</extra>",
         )
     title = f"Density {density:g}: what slack gives to SFT and takes from CT ({counted(rows, 'weights')})"
