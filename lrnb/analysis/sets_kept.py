@@ -55,9 +55,8 @@ def kept_by_sets(runs: Sequence[Answers], foretold: pd.DataFrame, *, shared: boo
     rows = []
     for key in [key for key in runs[0] if "+" in key[0]]:
         langs = key[0].split("+")
-        head: dict[str, Any] = dict(zip(("languages", "method", "way"), key, strict=True)) | {
-            "size": len(langs)
-        }
+        head: dict[str, Any] = dict(zip(("languages", "method", "way"), key, strict=True))
+        head["size"] = len(langs)
         head |= set_predictors(langs, foretold) | {"family": family_of(langs)}
         for asked in ("x", ENGLISH) if ENGLISH in runs[0][key] else ("x",):
             pairs = [_pairs(run, key, langs, asked) for run in runs]

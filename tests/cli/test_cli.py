@@ -169,7 +169,12 @@ def test_estimate_follows_the_formula() -> None:
     assert counts["ct"] == study.ct_budgets[-1]
     trained = 8 * n * (counts["ct"] + counts["sft"]) + 2 * n * counts["scoring"]  # and activations again
     assert estimate.hours([study], 1e15) == pytest.approx(trained / 1e15 / 3600)
-    assert estimate.disk_bytes(study, steps.plan(study).values()) > 20 * 4 * n
+    kept = [study.model_copy(update={"keep": keep}) for keep in ("scores", "chosen", "all")]
+    models = [estimate.disk_bytes(one, steps.plan(one).values()) / (4 * n) for one in kept]
+    assert study.keep == "scores"
+    assert models == pytest.approx(
+        [15, 15 + 4 * 3 - 1, 15 + 4 * 3 - 1 + 6], abs=1
+    )  # four methods, three budgets
     examples = (sum(study.sft_mix.values()) + study.sft_rows) * 256
     assert counts["sft"] == examples * (3 + 3 * 2) * (
         1 + len(study.ct_budgets)
