@@ -124,8 +124,9 @@ class WhatIf:
         """The protected parent's kept entries in some tensors, by magnitude: low, high, and FATES."""
         s = self.atlas.sample
         some = np.flatnonzero(s.of(rows) & (self._decided[1] > 0))
-        lost = self._decided[1][some] == loops.BEATEN
-        fate = self._decided[1][some] - 1 + (lost & ~self._won(some))
+        fate = self._decided[1][some] - 1
+        lost = np.flatnonzero(fate == loops.BEATEN - 1)
+        fate[lost] += ~self._won(some[lost])
         bins = np.abs(s.entries[self.own, some]).view(np.uint32) >> QUARTER
         first, stop = (bins.min(), bins.max() + 1) if len(bins) else (0, 0)
         counts = np.bincount((bins - first) * len(FATES) + fate, s.weights[some], (stop - first) * len(FATES))
