@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from lrnb.errors import UserError
+from lrnb.study.progress import Progress
 
 LETTERS = 0x10000  # from here on a character stands for a piece while merges are learnt
 SLACK = 1.25  # merges that are learnt for each piece that is wanted: some end in a piece that is there
@@ -82,7 +83,8 @@ def _learn_bpe(
     known = Tokenizer.from_str(json.dumps(spec))
     left_out = {number for piece, number in model["vocab"].items() if _is_byte(piece)}
     left_out |= set(known.get_added_tokens_decoder()) | {model["vocab"].get(model.get("unk_token") or "", -1)}
-    lines = list(_letter_lines(known, texts, left_out))
+    with Progress("learning pieces", len(texts), "texts") as progress:
+        lines = list(progress.through(_letter_lines(known, texts, left_out)))
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     alphabet = {letter for line in lines for letter in line} - {" "}
@@ -145,7 +147,9 @@ def _learn_unigram(
     model = spec["model"]
     learner = Tokenizer(models.Unigram())
     learner.normalizer, learner.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    learner.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=2 * size, show_progress=False))
+    with Progress("learning pieces", len(texts), "texts") as progress:
+        read = progress.through(texts)
+        learner.train_from_iterator(read, trainers.UnigramTrainer(vocab_size=2 * size, show_progress=False))
     known, cut = {piece for piece, _ in model["vocab"]}, dict[str, tuple[int, ...]]()
     trained = json.loads(learner.to_str())["model"]["vocab"]
     scores = {piece: round(score, 3) for piece, score in trained}  # threads add up in any order
