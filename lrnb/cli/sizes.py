@@ -17,6 +17,7 @@ from lrnb.analysis.pool import read_pool
 from lrnb.analysis.sizes import best_rate
 from lrnb.cli import main as command_line
 from lrnb.errors import UserError
+from lrnb.merging.methods import METHODS
 from lrnb.pipeline import estimate, speed
 from lrnb.pipeline.steps import plan
 from lrnb.study.files import write_text
@@ -34,8 +35,13 @@ FACTORS = (0.5, 1.0, 2.0)  # on the rates that are foretold
 RATE_SEEDS, SEEDS = "100-101", "0-3"
 LANGUAGE = ROOT / "params" / "qaa.yaml"
 HOME = ROOT / "docs" / "results" / "sizes"
-#: what choosing a rate leaves out, which it does not need
-QUICK: dict[str, Any] = {"methods": ["average"], "alphas": [0.5], "tuning_trials": 1, "test_limit": 20}
+#: what choosing a rate leaves out, which it does not need; one method, since a study has some
+QUICK: dict[str, Any] = {
+    "methods": [next(iter(METHODS))],
+    "alphas": [0.5],
+    "tuning_trials": 1,
+    "test_limit": 20,
+}
 Run = Callable[[list[str]], int]
 
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 EVERY = 0.5  # seconds between writes
+DELAY = 1.0  # seconds before a bar is shown: what is done by then needs none
 SAY = 10.0  # seconds between lines of a log
 T = TypeVar("T")
 _PART = ContextVar("part", default=(0, 1))
@@ -146,4 +147,4 @@ def _watched() -> bool:
 def _bar(label: str, total: int, unit: str) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=total or None, desc=label, unit=unit, unit_scale=True, mininterval=EVERY)
+    return tqdm(total=total or None, desc=label, unit=unit, unit_scale=True, mininterval=EVERY, delay=DELAY)

@@ -24,9 +24,10 @@ from lrnb.merging import cpu, methods
 from lrnb.merging.whole_models import merge_checkpoints, merge_state, plan_merge
 
 
-def required(name: str) -> dict[str, float]:
-    """Every option that a method cannot do without, at 0.5."""
-    return {key: 0.5 for key, spec in methods.find(name).fields().items() if spec.required}
+def required(name: str) -> dict[str, Any]:
+    """Every option that a method cannot do without: a number at 0.5, scores of entries of no tensor."""
+    given = {key: spec.kind for key, spec in methods.find(name).fields().items() if spec.required}
+    return {key: {"ct": {}, "sft": {}} if kind == "folder" else 0.5 for key, kind in given.items()}
 
 
 GIVEN: dict[str, dict[str, Any]] = {

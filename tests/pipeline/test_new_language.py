@@ -23,7 +23,8 @@ from lrnb.training import base
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params/, in which the command is typed; no base of this machine's user is at hand."""
     root = shutil.copytree(parameters.ROOT / "params", tmp_path / "checkout" / "params").parent
-    (root / "params" / "kk.yaml").unlink()  # Kazakh is made anew
+    for code in ("kk", "km"):  # Kazakh and Khmer are made anew
+        (root / "params" / f"{code}.yaml").unlink()
     monkeypatch.setattr(new_language, "ROOT", root)
     monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LRNB_DATA", raising=False)
@@ -169,7 +170,8 @@ def khmer_study(root: Path, model: Path) -> list[str]:
         "".join(f"{sentence} {n} {sentence[n:]}\n" for n in range(30)) + "an English line that came along\n",
     )
     write_text(root / "corpus/en.txt", "".join(f"the river sees the red house {n}\n" for n in range(90)))
-    rows = "".join(json.dumps({"text": f"{sentence} {n}", "label": "travel"}) + "\n" for n in range(12))
+    asked = "តើអ្នកចង់ធ្វើដំណើរទៅណា"
+    rows = "".join(json.dumps({"text": f"{asked} {n}", "label": "travel"}) + "\n" for n in range(12))
     for code in ("km", "en"):
         for split in ("dev", "test"):
             write_text(root / "eval/topic" / code / f"{split}.jsonl", rows)

@@ -365,6 +365,7 @@ def test_what_a_users_task_file_includes_counts(tmp_path: Path) -> None:
 def test_another_name_in_params_for_prompts_counts_where_prompts_are_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    (tmp_path / "eval").mkdir()
     study = load_study(ROOT / "params" / "bn.yaml", "smol", {"data_root": str(tmp_path)})
     steps, names = plan.plan(study), ("base", "corpus", "sft", "eval_merged", "scores")
     before = {name: freshness.input_key(steps[name], steps, study) for name in names}

@@ -48,6 +48,10 @@ def test_a_terminal_gets_a_bar_with_bytes_a_second(monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     with progress.Meter("merge ties", 4_000_000) as meter:
         meter.update(1_000_000)
+    assert screen.getvalue() == ""  # done before one would look
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    with progress.Meter("merge ties", 4_000_000) as meter:
+        meter.update(1_000_000)
     assert "merge ties" in screen.getvalue() and "B/s" in screen.getvalue()
 
 

@@ -59,7 +59,8 @@ def orca(root: Path, rows: list[dict]) -> Path:
 
 
 def test_the_preset_names_flan_and_stops_where_the_paper_did(tmp_path: Path) -> None:
-    study = load_study(ROOT / "params" / "bn.yaml", "paper")
+    (tmp_path / "eval").mkdir()
+    study = load_study(ROOT / "params" / "bn.yaml", "paper", {"data_root": str(tmp_path)})
     rows = study.sft_rows + sum(study.sft_mix.values())
     assert (study.sft_dataset, rows) == ("Muennighoff/flan", 884 * study.sft_batch)
     assert study.sft_horizon == 2048 and notebooks.needs_hub(study)
@@ -140,5 +141,5 @@ def test_what_is_wrong_with_a_set_is_said_before_anything_is_computed(tmp_path: 
     ):
         instruction_examples(paper(**ORCA), tmp_path)
     assert asked == ["hf://datasets/Open-Orca/FLAN/flan_zsopt_data/*.parquet"]
-    checks = [check.func for check in supplies.row_checks(paper(**ORCA), hub=True)]
+    checks = [check.func for check in supplies.row_checks(paper(data_root=str(tmp_path), **ORCA), hub=True)]
     assert refuse_missing_set in checks
