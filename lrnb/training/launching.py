@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -137,11 +138,15 @@ def _counted(path: Path) -> Generator[None]:
 
 
 def _failure(job: Path, status: int) -> Exception:
-    """What the first process to fail says; the others fail as they wait for one that was killed."""
-    errors = sorted(job.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    """What the first process to fail says; the others fail as they wait for one that was killed.
+
+    Which of them the agent sees first is chance: one that only waited is never the cause.
+    """
+    written = sorted(job.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    errors = [path for path in written if not json_object(path).get("waited")]
     ended = json_object(job / "ended.json")
-    killed = next((rank for rank, code in ended.items() if code == -signal.SIGKILL), None)
-    if killed is not None or not errors:
+    killed = next((rank for rank, code in ended.items() if code == -signal.SIGKILL), _silent(job))
+    if -signal.SIGKILL in ended.values() or not errors:
         one = "a process" if killed is None else f"process {killed}"
         return TryAgain(
             f"training on several devices: {one} was killed (out of memory, or by hand; status {status}). "
@@ -151,6 +156,19 @@ def _failure(job: Path, status: int) -> Exception:
     error = json.loads(errors[0].read_text(encoding="utf-8"))
     rank = errors[0].stem.removeprefix("error-")
     return UserError(error["user"]) if error["user"] else RuntimeError(f"process {rank}:\n{error['trace']}")
+
+
+def _silent(job: Path) -> str | None:
+    """The process that ended without a word, where it is one and the others left some."""
+    call = json_object(job / "job.json")
+    ranks = map(str, range(call.get("devices", 0) * call.get("nodes", 1)))
+    silent = [rank for rank in ranks if not (job / f"error-{rank}.json").exists()]
+    return silent[0] if len(silent) == 1 else None
+
+
+def _waited(error: BaseException) -> bool:
+    """Whether it came of another process that had ended; in backward() only the message tells."""
+    return bool(re.search("gloo|NCCL|Connection (closed|reset) by peer", str(error)))
 
 
 def work(job: Path) -> None:
@@ -163,7 +181,7 @@ def work(job: Path) -> None:
         result = validate_call(function.__wrapped__)(**call["arguments"])
     except BaseException as error:
         user = str(error) if isinstance(error, UserError) else ""
-        told = {"user": user, "trace": traceback.format_exc()}
+        told = {"user": user, "trace": traceback.format_exc(), "waited": _waited(error)}
         write_text(job / f"error-{rank}.json", json.dumps(told))
         raise
     if rank == "0":

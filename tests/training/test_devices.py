@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import time
@@ -127,6 +128,21 @@ def test_an_error_of_the_first_process_to_fail_is_told(tmp_path: Path) -> None:
         files.write_text(tmp_path / f"error-{rank}.json", f'{{"user": "{user}", "trace": "Traceback"}}')
     told = launching._failure(tmp_path, 1)
     assert isinstance(told, UserError) and str(told) == "the corpus is empty"
+
+
+def test_a_process_that_ended_without_a_word_is_the_cause_of_what_the_others_say(tmp_path: Path) -> None:
+    """The agent may see first the one that waited for it."""
+    said = {
+        "user": "",
+        "trace": "Traceback",
+        "waited": launching._waited(RuntimeError("gloo: Connection closed")),
+    }
+    files.write_text(tmp_path / "error-0.json", json.dumps(said))
+    files.write_text(tmp_path / "ended.json", '{"0": 1}')
+    files.write_text(tmp_path / "job.json", '{"devices": 2, "nodes": 1}')
+    told = launching._failure(tmp_path, 1)
+    assert isinstance(told, TryAgain) and "process 1 was killed" in str(told)
+    assert not launching._waited(ValueError("a loss that is no number"))
 
 
 SRUN = """#!/bin/sh
