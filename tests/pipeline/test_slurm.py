@@ -23,6 +23,7 @@ from lrnb.pipeline.steps import write_stage_params
 from lrnb.study.files import MANIFEST, hashes, write_text
 from lrnb.study.parameters import ROOT, Study, load_study, read_yaml
 from lrnb.study.stages import RunPaths
+from lrnb.training.pretraining import COMPLETE
 
 pytestmark = [
     pytest.mark.slow,
@@ -150,6 +151,11 @@ def kernels(runs: Path) -> list[psutil.Process]:
     return found
 
 
+def resume_points(draft: Path) -> list[Path]:
+    """The marks of those that are whole."""
+    return [*draft.glob(f"work/checkpoint-*/{COMPLETE}")]
+
+
 def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_path: Path) -> None:
     """Its job stands still until slurmd ends it; the next attempt begins at the last resume point.
 
@@ -168,9 +174,12 @@ def test_training_goes_on_where_its_time_limit_broke_it_off(cluster: None, tmp_p
     draft = paths.ct().with_name(".ct.draft")
     model, last = (paths.ct(budget).name for budget in TRAINED["ct_budgets"])
     wait_for(draft / model / WEIGHTS, run)
+    first = (draft / model / WEIGHTS).stat()
+    while not any(point.stat().st_mtime_ns > first.st_mtime_ns for point in resume_points(draft)):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.01)
     for process in kernels(tmp_path / "runs"):
         process.suspend()
-    first = (draft / model / WEIGHTS).stat()
     assert not (draft / last).exists()
     log = paths.lang / "logs" / "snakemake.log"
     while "SLURM status is: 'TIMEOUT'" not in log.read_text():
