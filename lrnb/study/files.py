@@ -200,8 +200,7 @@ def need_space(place: Path, size: int, otherwise: str) -> None:
     """UserError where less than `size` bytes are free for `place`; `otherwise`: what to do but free some."""
     if (free := free_space(place)) < size:
         raise UserError(
-            f"{place}: needs {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free. "
-            f"Free space, or {otherwise}"
+            f"{place}: needs {size:,} bytes, the disk has {free:,} free. Free space, or {otherwise}"
         )
 
 

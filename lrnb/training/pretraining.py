@@ -46,6 +46,7 @@ HISTORY = ["tokens", "loss", "learning_rate", "bits_per_byte_x", "bits_per_byte_
 
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_torch_8bit"}  # in transformers
+LOGS = 100  # of the loss in a training, beside those at budgets and resume points
 
 
 @dataclass(frozen=True)
@@ -199,13 +200,18 @@ def collate_packed(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Watch(TrainerCallback):
-    """Progress in tokens; marks a resume point as complete once the Trainer has written all of it."""
+    """Progress in tokens; marks a resume point as complete once the Trainer has written all of it.
+
+    At a resume point the loss is logged: it is a mean since the last log, of which a run that resumes there
+    knows nothing.
+    """
 
     def __init__(self, progress: Progress, step_tokens: int) -> None:
         self.progress, self.step_tokens = progress, step_tokens
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.update(state.global_step * self.step_tokens - self.progress.done)
+        control.should_log |= control.should_save
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         wait()  # every process writes a part
@@ -230,6 +236,7 @@ class Budgets(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step in self.steps:
             self._measure(model)
+            control.should_log = True  # the log of bits per byte stands beside that of the loss
             folder = self.out / budget_name(self.steps[state.global_step])
             save_trained(self.trainer, self.tokenizer, folder, self.base)
 
@@ -298,7 +305,7 @@ def continual_pretrain(
         work,
         max_steps=last,
         train_sampling_strategy=IN_ORDER,
-        logging_steps=max(1, last // 100),
+        logging_steps=max(1, last // LOGS),
         save_steps=max(1, save_tokens // step_tokens),
         save_total_limit=2,
     )

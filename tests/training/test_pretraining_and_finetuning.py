@@ -123,11 +123,14 @@ def _pretrain_and_die(base: Path, packed: Path, out: Path) -> None:
         original(self, args, state, control, **kwargs)
         time.sleep(0.05)
 
-    pretraining.Watch.on_step_end = slow
+    pretraining.Watch.on_step_end, pretraining.LOGS = slow, 2
     pretrain(base, packed, out)
 
 
-def test_resume_after_kill_ends_with_the_same_weights(pico_llama: Path, packed: Path, tmp_path: Path) -> None:
+def test_resume_after_kill_ends_with_the_same_weights_and_losses(
+    pico_llama: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretraining, "LOGS", 2)  # seldomer than resume points
     pretrain(pico_llama, packed, tmp_path / "whole")
     out = tmp_path / "killed"
     child = multiprocessing.get_context("spawn").Process(
@@ -146,6 +149,8 @@ def test_resume_after_kill_ends_with_the_same_weights(pico_llama: Path, packed: 
         whole, resumed = (load_file(d / budget / "model.safetensors") for d in (tmp_path / "whole", out))
         assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
     assert [row["tokens"] for row in history if "bits_per_byte_x" in row] == [0, 320, 768]
+    assert [row["tokens"] for row in history if "loss" in row] == [64 * n for n in (2, 4, 5, 6, 8, 10, 12)]
+    assert (out / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
 
 
 def test_an_interrupted_stage_keeps_older_larger_checkpoints_and_goes_on(
