@@ -120,7 +120,7 @@ class Page:
             self.errors.append(f"asked for {request.url}")
 
     def check(self) -> None:
-        assert self.errors == []
+        assert self.errors == [], self.errors
 
     def screenshot(self, name: str) -> Path:
         path = artifacts() / f"{name}.png"
