@@ -23,6 +23,7 @@ from support.lab import WAIT, Lab
 from lrnb.study.parameters import ROOT
 
 WIDE, HIGH = 1280, 900
+LATE = "[anywidget] Failed to initialize model."
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
 LISTEN = """() => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
@@ -146,8 +147,12 @@ class Notebook(Page):
         self.page.evaluate(LISTEN)
 
     def run(self) -> None:
-        """Run all cells; a failed cell, an undrawn figure or an error in the page fails the test."""
+        """Run all cells; a failed cell, an undrawn figure or an error in the page fails the test.
+
+        But for anywidget's complaint where a model takes longer than two seconds: all figures are drawn then.
+        """
         self.run_cells()
+        self.errors[:] = [error for error in self.errors if LATE not in error]
         self.check()
 
     def run_cells(self) -> None:
