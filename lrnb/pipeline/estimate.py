@@ -212,7 +212,7 @@ def _sources(study: Study) -> dict[str, str]:
     mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
     in_x = {f"SFT, {study.lang}, {name}": f"as many of {folder}" for name, folder in study.sft_x.items()}
     if study.sft_dataset:
-        found["SFT, en, instructions"] = f"{study.sft_rows:,} rows of {study.sft_dataset}"
+        found["instructions"] = f"{study.sft_rows:,} rows of {study.sft_dataset}"
     return found | {"SFT, en": f"{mix} (English rows of the data root, or of the Hub)"} | in_x
 
 
