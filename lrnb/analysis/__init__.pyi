@@ -1,4 +1,3 @@
-from .atlases import FIXED_DENSITY as FIXED_DENSITY
 from .atlases import atlas_at as atlas_at
 from .atlases import make_atlases as make_atlases
 from .atlases import study_atlases as study_atlases
@@ -57,6 +56,7 @@ from .region import read_cells as read_cells
 from .region import seed_points as seed_points
 from .region import surface as surface
 from .region import why_no_cell_counts as why_no_cell_counts
+from .results import FIXED_DENSITY as FIXED_DENSITY
 from .results import fallen as fallen
 from .results import finished_stages as finished_stages
 from .results import gather as gather

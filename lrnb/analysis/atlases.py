@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from lrnb.analysis.results import FIXED_DENSITY
 from lrnb.conflicts import atlas as atlases
 from lrnb.conflicts import counts
 from lrnb.conflicts.atlas import Atlas
@@ -16,8 +17,6 @@ from lrnb.study.progress import Progress
 from lrnb.study.stages import RunPaths, current
 from lrnb.tuning import on_dev
 from lrnb.tuning.search import elected
-
-FIXED_DENSITY = 0.5  # the same at every budget, so that only CT differs
 
 
 def make_atlases(study: Study, out: Path) -> pd.DataFrame:

@@ -10,7 +10,16 @@ import numpy as np
 
 from lrnb import statistics
 from lrnb.analysis.comparisons import Right
-from lrnb.analysis.pool_lines import BASELINE, Line, arm_name, contrast, headline_lines, right_of
+from lrnb.analysis.pool_lines import (
+    BASELINE,
+    Line,
+    arm_name,
+    contrast,
+    headline_lines,
+    right_of,
+    seeds_share_items,
+    told_sets,
+)
 from lrnb.merging.methods import METHODS
 
 
@@ -22,12 +31,11 @@ def agreement(lines: Sequence[Line]) -> dict[str, Any]:
     interval, and `agree`: the interval includes zero. {} with fewer than two such seeds.
     """
     counts = Counter(line["isa"] for line in lines)
-    head = headline_lines(lines)
-    said = {"headline_set": head[0]["isa"] if head else "", "seeds": dict(sorted(counts.items()))}
+    said = {"headline_set": told_sets(headline_lines(lines)), "seeds": dict(sorted(counts.items()))}
     first, second = _two_sets(lines)
     both = [(right_of(first[seed]), right_of(second[seed])) for seed in sorted(first.keys() & second.keys())]
     names = tuple(next(iter(own.values()))["isa"] for own in (first, second) if own)
-    rows = _compared(both, names) if len(both) > 1 else []
+    rows = _compared(both, names, seeds_share_items(lines)) if len(both) > 1 else []
     return said | {"sets_agree": _agreed(rows, len(both), names)}
 
 
@@ -39,22 +47,24 @@ def _two_sets(lines: Sequence[Line]) -> list[dict[int, Line]]:
     return [*found, {}, {}][:2]
 
 
-def _compared(both: Sequence[tuple[Right, Right]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _compared(
+    both: Sequence[tuple[Right, Right]], names: Sequence[str], shared: bool
+) -> list[dict[str, Any]]:
     models = [model for model in both[0][0] if all(model in a and model in b for a, b in both)]
-    rows = [_numbers(both, model, None, names) for model in models]
+    rows = [_numbers(both, model, None, names, shared) for model in models]
     leads = [(m, b) for m, b in models if m in METHODS and (BASELINE, b) in models]
-    return rows + [_numbers(both, model, (BASELINE, model[1]), names) for model in leads]
+    return rows + [_numbers(both, model, (BASELINE, model[1]), names, shared) for model in leads]
 
 
 def _numbers(
     both: Sequence[tuple[Right, Right]], model: tuple[str, int], other: tuple[str, int] | None,
-    names: Sequence[str],
+    names: Sequence[str], shared: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """One number of the headline on the two sets, seed by seed on the same items."""
     sides = [[contrast(one, model, other) for one in pair] for pair in both]
     deltas = [[a - b for a, b in zip(*pair, strict=True)] for pair in sides]
     bound = 2.0 if other else 1.0
-    found = statistics.over_seeds(deltas, shared=False, bounds=(-bound, bound))
+    found = statistics.over_seeds(deltas, shared=shared, bounds=(-bound, bound))
     means = [100 * float(np.mean([[x.mean() for x in pair[k]] for pair in sides])) for k in (0, 1)]
     head = {"number": "lead" if other else "score", "model": arm_name(*model)}
     ends = [round(100 * end, 2) for end in (found.value, found.ci_low, found.ci_high)]

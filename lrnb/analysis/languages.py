@@ -36,23 +36,31 @@ SHARES = ("ct_l2", "sft_l2", "cosine", "conflict_share", "sft_discarded_share") 
 
 
 class Run(NamedTuple):
-    """A finished run: one language with one seed."""
+    """A finished run: one language with one seed.
+
+    bits: of a byte of held-out text in X to the base, before CT; shares: ct_tokens and SHARES of the whole
+    model at the fixed density.
+    """
 
     study: Study
     scores: pd.DataFrame
     right: Right
     baselines: tuple[str, ...]
+    bits: float = float("nan")
+    shares: pd.DataFrame = pd.DataFrame()
 
 
 Languages = dict[str, dict[int, Run]]  # language -> seed -> its run
 
 
 def read_run(study: Study) -> Run:
-    """The scores and answers of a finished run."""
+    """What a finished run's folder holds."""
     folder = RunPaths(study).scores
     items = pd.read_parquet(folder / "items.parquet", columns=ITEMS)
     names = comparisons.baselines(items)
-    return Run(study, pd.read_csv(folder / "scores.csv"), comparisons.right_answers(items), names)
+    shares = of_the_model(pd.read_csv(RunPaths(study).conflicts / "shares.csv"), "fixed")
+    right = comparisons.right_answers(items)
+    return Run(study, pd.read_csv(folder / "scores.csv"), right, names, _base_bits(study), shares)
 
 
 def common_parameters(study: Study) -> dict[str, Any]:
@@ -310,7 +318,7 @@ def known_by_base(languages: Languages) -> pd.DataFrame:
     """lang, bits_per_byte: of the base on held-out text in X, before CT; mean over the seeds."""
     rows = []
     for lang, own in languages.items():
-        found = [_base_bits(run.study) for run in own.values()]
+        found = [run.bits for run in own.values()]
         rows.append({"lang": lang, "bits_per_byte": float(np.mean(found))})
     return pd.DataFrame(rows)
 
@@ -349,8 +357,7 @@ def shares_by_language(languages: Languages) -> pd.DataFrame:
     tables = []
     for lang, own in languages.items():
         for run in own.values():
-            rows = of_the_model(pd.read_csv(RunPaths(run.study).conflicts / "shares.csv"), "fixed")
-            tables.append(rows[["ct_tokens", "density", *SHARES]].assign(lang=lang))
+            tables.append(run.shares[["ct_tokens", *SHARES]].assign(lang=lang))
     every = pd.concat(tables, ignore_index=True)
     grouped = every.groupby(["lang", "ct_tokens"], sort=False)
     return grouped.mean().assign(seeds=grouped.size()).reset_index()

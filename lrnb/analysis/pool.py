@@ -2,15 +2,17 @@
 
 A line a run: a seed on one instruction set, with what it was made from. The first line is no run: it counts
 them, and says for every number of the headline whether two instruction sets agree. Runs are pooled where
-three things are equal: the parameters that results depend on, the world (`world_hash`), and the recipe's
-number (lrnb/study/recipe.py).
+three things are equal: the parameters that results depend on, text and items (`source_hash`), and the
+recipe's number (lrnb/study/recipe.py).
 """
 
 from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +22,13 @@ import pandas as pd
 
 from lrnb.analysis import comparisons, results
 from lrnb.analysis.instruction_sets import agreement
-from lrnb.analysis.pool_lines import Line, arm_name, arms, key, packed
+from lrnb.analysis.pool_lines import Line, arm_name, arms, drawn_rows, key, packed
 from lrnb.data import microworld
 from lrnb.data.lines import json_lines
 from lrnb.errors import UserError
 from lrnb.study.environment import UNTESTED, instruction_set
 from lrnb.study.files import digest, lock, make_folder, write_text
-from lrnb.study.parameters import SYNTHETIC, Study
+from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
 from lrnb.study.recipe import RECIPE, counted_parameters, searches, with_defaults
 from lrnb.study.stages import RunPaths, read_manifest
 
@@ -65,10 +67,12 @@ def run_line(study: Study) -> Line:
     )
     right = comparisons.right_answers(items)
     own = {arm_name(*model): tasks for model, tasks in right.items() if arm_name(*model) in arms(study)}
+    first = next(iter(own.values()))
     return run_head(study, read_manifest(paths.scores)) | {
         "search": searches(study),
-        "n": {task: len(values) for task, values in next(iter(own.values())).items()},
-        "chance": _chance(paths),
+        "n": {task: len(values) for task, values in first.items()},
+        "rows": drawn_rows(first),
+        **_levels(paths),
         "items": {
             name: {task: packed(values) for task, values in tasks.items()} for name, tasks in own.items()
         },
@@ -84,16 +88,19 @@ def run_head(study: Study, made: Mapping[str, Any]) -> Line:
         "isa": made_on(study),
         "processor": made.get("processor", ""),
         "recipe": made.get("recipe", RECIPE),
-        "world": world_hash(),
+        "world": source_hash(study),
         "versions": made["versions"],
         "parameters": counted_parameters(study),
     }
 
 
-def _chance(paths: RunPaths) -> dict[str, float]:
-    """The chance level of every task in percent."""
-    rows = pd.read_csv(paths.scores / "scores.csv").drop_duplicates("task").set_index("task")
-    return {task: rows.loc[task, "chance"] for task in rows.index if task not in results.means_of(rows.index)}
+def _levels(paths: RunPaths) -> dict[str, dict[str, Any]]:
+    """Of every task the chance level and, where it has one, the majority level in percent; and its family."""
+    table = pd.read_csv(paths.scores / "scores.csv").drop_duplicates("task").set_index("task")
+    own = table.drop(index=[mean for mean in (results.MEAN, results.MEAN_EN) if mean in table.index])
+    return {
+        name: own[name].dropna().to_dict() for name in ("chance", "majority", "family") if name in own.columns
+    }
 
 
 def _bits(study: Study) -> dict[str, dict[str, float]]:
@@ -216,6 +223,36 @@ def _moved(new: Line, old: Line) -> list[str]:
     return sorted(a for a in old["items"].keys() & new["items"].keys() if old["items"][a] != new["items"][a])
 
 
+def source_hash(study: Study) -> str:
+    """Hash of the text and items that a study is made from.
+
+    The micro-world's; else of the data root's files in its language and in English, where it is there: their
+    content, whatever the compression, and of every task, since text that holds items is dropped. Data sets of
+    the Hub count by the parameters that name them.
+    """
+    if study.lang in SYNTHETIC:
+        return world_hash()
+    root = Path(study.data_root or os.environ.get("LRNB_DATA", ""))
+    return _files_hash(root, (study.lang, ENGLISH))
+
+
+@functools.cache
+def _files_hash(root: Path, langs: tuple[str, ...]) -> str:
+    names = ["sft/*", *(f"{kind}/{lang}*" for kind in ("corpus", "eval/*") for lang in langs)]
+    return digest(
+        {
+            path.relative_to(root).as_posix().removesuffix(".gz"): _content_hash(path)
+            for name in names for start in root.glob(name) for path in [start, *start.rglob("*")]
+            if path.is_file()
+        }
+    )[:16]  # fmt: skip
+
+
+def _content_hash(path: Path) -> str:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
 @functools.cache
 def world_hash() -> str:
     """Hash of the text and items of a small micro-world of seed 0, as the code makes it now.
@@ -239,7 +276,7 @@ def misfits(study: Study, lines: Sequence[Line], recipe: int | None = RECIPE) ->
     if not lines:
         return []
     made = {"parameters": counted_parameters(study), "search": searches(study)}
-    return mismatches(made | {"world": world_hash(), "recipe": recipe}, lines)
+    return mismatches(made | {"world": source_hash(study), "recipe": recipe}, lines)
 
 
 def mismatches(own: Line, lines: Sequence[Line]) -> list[str]:
@@ -250,7 +287,7 @@ def mismatches(own: Line, lines: Sequence[Line]) -> list[str]:
         names = [name for name in here | line["parameters"] if here.get(name) != there.get(name)]
         found += [f"{name} ({here.get(name)} here, {there.get(name)} in the pool)" for name in names]
         if line["world"] != own["world"]:
-            found.append("text and items of the world")
+            found.append("text and items")
         if line["recipe"] != (recipe := own["recipe"]):
             told = "not recorded" if recipe is None else recipe
             found.append(
@@ -266,8 +303,6 @@ def mismatches(own: Line, lines: Sequence[Line]) -> list[str]:
 def refuse_misfit(study: Study, path: Path) -> list[Line]:
     """The runs of a pool that `study` may join; UserError with what differs, and what to do."""
     lines = read_pool(path)
-    if study.lang not in SYNTHETIC:
-        raise UserError(f"--pool keeps the micro-world (preset nano); {study.lang} of {study.preset} is none")
     if study.device in UNTESTED:
         raise UserError(f"--pool takes no runs of device {study.device}, which is untested: --set device=cpu")
     if why := misfits(study, lines):

@@ -15,10 +15,19 @@ from lrnb.analysis.comparisons import Right
 from lrnb.analysis.instruction_sets import agreement
 from lrnb.analysis.kinds import KINDS, label
 from lrnb.analysis.pool import misfits, read_pool, recipe_of
-from lrnb.analysis.pool_lines import BASELINE, Line, arm_name, contrast, headline_lines, right_of
+from lrnb.analysis.pool_lines import (
+    BASELINE,
+    Line,
+    arm_name,
+    contrast,
+    headline_lines,
+    right_of,
+    seeds_share_items,
+    told_sets,
+)
 from lrnb.analysis.seeds import mean_intervals, own_of_a_seed, seed_cells
 from lrnb.merging.methods import METHODS
-from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study, budget_name
+from lrnb.study.parameters import ENGLISH, Study, budget_name
 from lrnb.study.recipe import stored_pool
 
 KEYS = ["baseline", "method", "ct_tokens", "task"]
@@ -75,7 +84,7 @@ def pooled_leads(lines: Sequence[Line], task: str = "") -> pd.DataFrame:
         for method in methods:
             own = [one for one in rights if any(method == name for name, _ in one)]
             if len(own) > 1:
-                rows += comparisons.paired_rows(own, {baseline: [method]})
+                rows += comparisons.paired_rows(own, {baseline: [method]}, shared=seeds_share_items(lines))
     table = comparisons.with_holm(rows)
     return table[table["task"] == (task or results.headline(table))] if len(table) else table
 
@@ -84,13 +93,16 @@ class Pool(NamedTuple):
     """The stored pool as one run sees it."""
 
     lines: list[Line]  # of the headline: each seed once
-    isa: str
     why: list[str]  # in what the run differs from it; [] where it fits
     agreed: dict[str, Any] = {}  # `sets_agree` of `agreement`
 
     @property
     def seeds(self) -> int:
         return len(self.lines)
+
+    @property
+    def isa(self) -> str:
+        return told_sets(self.lines)
 
 
 def pool_for(study: Study, path: Path | None = None) -> Pool | None:
@@ -102,7 +114,7 @@ def pool_for(study: Study, path: Path | None = None) -> Pool | None:
     own = headline_lines(lines)
     if len(own) < 2:
         return None
-    return Pool(own, own[0]["isa"], misfits(study, lines, recipe_of(study)), agreement(lines)["sets_agree"])
+    return Pool(own, misfits(study, lines, recipe_of(study)), agreement(lines)["sets_agree"])
 
 
 def about(study: Study, pool: Pool | None) -> str:
@@ -110,7 +122,7 @@ def about(study: Study, pool: Pool | None) -> str:
     alone = "Shown is this run alone; its intervals hold the noise of its items only, not that of training."
     if pool is None:
         lacking = f"No pool of seeds is stored for {study.lang_name or study.lang}, preset {study.preset}. "
-        return f"{lacking if study.lang in SYNTHETIC else ''}{alone}"  # of real languages there is none
+        return f"{lacking}{alone}"
     if pool.why:
         more = f" and {len(pool.why) - 2} more" if len(pool.why) > 3 else ""
         why = "; ".join(pool.why[: 2 if more else 3])
@@ -158,7 +170,7 @@ def pooled_fades(lines: Sequence[Line]) -> pd.DataFrame:
         if len(own) > 1:
             leads = [[contrast(one, (m, b), other) for m, b, other in ends] for one in own]
             shrinks = [[a - b for a, b in zip(*pair, strict=True)] for pair in leads]
-            found = statistics.over_seeds(shrinks, shared=False, bounds=(-2.0, 2.0))
+            found = statistics.over_seeds(shrinks, shared=seeds_share_items(lines), bounds=(-2.0, 2.0))
             ends_of = {"difference": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high}
             head = {"method": method, "first": budgets[0], "last": budgets[-1], "seeds": len(own)}
             first, last = (np.mean([[x.mean() for x in pair[i]] for pair in leads]) for i in (0, 1))
@@ -240,7 +252,8 @@ def pooled_scores(pool: Pool) -> pd.DataFrame:
     values, rights = seed_values(pool.lines), [right_of(line) for line in pool.lines]
     keys = ["method", "ct_tokens", "task"]
     table = values.groupby(keys, sort=False)["value"].agg(seeds="count", mean="mean", sd="std").reset_index()
-    ends = [_ends([one for one in rights if method in {name for name, _ in one}], method)
+    shared = seeds_share_items(pool.lines)
+    ends = [_ends([one for one in rights if method in {name for name, _ in one}], method, shared)
             for method in KINDS if method in set(table["method"])]  # fmt: skip
     table = table.merge(pd.concat(ends), how="left", on=keys) if ends else table
     return table.assign(chance=table["task"].map(chance_levels(pool.lines)).astype(float))
@@ -253,6 +266,6 @@ def chance_levels(lines: Sequence[Line]) -> dict[str, float]:
     return own | {mean: float(np.mean([own[task] for task in tasks])) for mean, tasks in means}
 
 
-def _ends(rights: list[Right], method: str) -> pd.DataFrame:
+def _ends(rights: list[Right], method: str, shared: bool) -> pd.DataFrame:
     own = [{model: tasks for model, tasks in one.items() if model[0] == method} for one in rights]
-    return mean_intervals(own, shared=False)
+    return mean_intervals(own, shared=shared)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lrnb.analysis.comparisons import Right
 from lrnb.errors import UserError
-from lrnb.study.parameters import Study
+from lrnb.study.parameters import SYNTHETIC, Study
 
 Line = dict[str, Any]
 BASELINE = "ct_then_sft"
@@ -48,26 +48,55 @@ def packed(right: pd.Series) -> str:
     return b64encode(np.packbits(right.to_numpy() > 0).tobytes()).decode("ascii")
 
 
+def drawn_rows(tasks: dict[str, pd.Series]) -> dict[str, str]:
+    """The rows of its file that a task's items are, in bits; of tasks that take all rows nothing is kept."""
+    found = {}
+    for task, right in tasks.items():
+        rows = right.index.to_numpy()
+        if len(rows) != 1 + rows[-1]:
+            found[task] = packed(pd.Series(np.isin(np.arange(1 + rows[-1]), rows).astype(float)))
+    return found
+
+
 def right_of(line: Line) -> Right:
     """What every model of a line has right, as `comparisons.right_answers` gives it of a run."""
     found: Right = {}
+    rows = {task: np.flatnonzero(_bits(text)) for task, text in line.get("rows", {}).items()}
     for name, tasks in line["items"].items():
         method, _, tokens = name.partition("@")
-        answers = {task: _unpacked(text, line["n"][task]) for task, text in tasks.items()}
+        answers = {
+            task: pd.Series(_bits(text, line["n"][task]), rows.get(task), dtype=float)
+            for task, text in tasks.items()
+        }
         found[method, int(tokens or 0)] = answers
     return found
 
 
-def _unpacked(text: str, n: int) -> pd.Series:
-    bits = np.unpackbits(np.frombuffer(b64decode(text), np.uint8), count=n)
-    return pd.Series(bits, dtype=float)
+def _bits(text: str, n: int | None = None) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(b64decode(text), np.uint8), count=n)
+
+
+def seeds_share_items(lines: Sequence[Line]) -> bool:
+    """Whether the seeds of a pool answer the same items; in the micro-world each has its own."""
+    return any(line.get("parameters", {}).get("lang", SYNTHETIC[0]) not in SYNTHETIC for line in lines[:1])
 
 
 def headline_lines(lines: Sequence[Line]) -> list[Line]:
-    """The runs of the instruction set that has most seeds (of equals the first by name): each seed once."""
+    """Each seed once, by seed: on the instruction set that has most seeds (of equals the first by name), and
+    the seeds that it lacks on the next.
+    """
     counts = Counter(line["isa"] for line in lines)
-    isa = min(counts, key=lambda name: (-counts[name], name), default="")
-    return [line for line in lines if line["isa"] == isa]
+    ranked = sorted(lines, key=lambda line: (-counts[line["isa"]], line["isa"]))
+    found: dict[int, Line] = {}
+    for line in ranked:
+        found.setdefault(line["seed"], line)
+    return [found[seed] for seed in sorted(found)]
+
+
+def told_sets(lines: Sequence[Line]) -> str:
+    """The instruction sets of runs: avx512, or with their numbers avx512 (15) and avx2 (17)."""
+    counts = Counter(line["isa"] for line in lines).most_common()
+    return " and ".join(isa if len(counts) == 1 else f"{isa} ({n})" for isa, n in counts)
 
 
 def contrast(right: Right, model: tuple[str, int], other: tuple[str, int] | None) -> list[pd.Series]:

@@ -15,7 +15,7 @@ from lrnb import statistics
 from lrnb.analysis import results
 from lrnb.analysis.kinds import label
 from lrnb.analysis.pool_answers import pooled_leads
-from lrnb.analysis.pool_lines import BASELINE, Line, contrast, right_of
+from lrnb.analysis.pool_lines import BASELINE, Line, contrast, right_of, seeds_share_items
 from lrnb.study.parameters import budget_name
 
 LARGEST_LEAD = 4.69  # points; the largest mean lead over CT-then-SFT, below 10B CT tokens
@@ -74,7 +74,7 @@ def _of_scores(what: str, paper: float, row: pd.Series, lines: Sequence[Line]) -
     model, other = ((row[key], row["ct_tokens"]) for key in ("method", "baseline"))
     rights = [right for line in lines if model in (right := right_of(line))]
     samples = [contrast(right, model, other) for right in rights]
-    least = 100 * statistics.detectable_over_seeds(samples, shared=False)
+    least = 100 * statistics.detectable_over_seeds(samples, shared=seeds_share_items(lines))
     discordant = float(np.mean([np.mean(np.concatenate(tasks) != 0) for tasks in samples]))
     needed = items_needed(paper, discordant) if 100 * discordant > paper else None
     told = {"seeds": len(samples), "detectable": least, "items_needed": needed}

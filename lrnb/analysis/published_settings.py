@@ -12,7 +12,7 @@ import pandas as pd
 
 from lrnb import statistics
 from lrnb.analysis.comparisons import Right
-from lrnb.analysis.pool_lines import BASELINE, Line, right_of
+from lrnb.analysis.pool_lines import BASELINE, Line, right_of, seeds_share_items
 from lrnb.analysis.question_merges import Asked, published_merges
 from lrnb.analysis.ranking import over_budgets
 from lrnb.merging.methods import METHODS
@@ -27,15 +27,16 @@ def against_published(lines: Sequence[Line]) -> pd.DataFrame:
     rights = [right_of(line) for line in lines]
     budgets = sorted({tokens for method, tokens in rights[0] if method == BASELINE}) if rights else []
     asked = dict.fromkeys(one for one, _ in published_merges(METHODS, budgets))
-    table = pd.DataFrame([row for one in asked if (row := _row(one, rights, budgets))])
+    shared = seeds_share_items(lines)
+    table = pd.DataFrame([row for one in asked if (row := _row(one, rights, budgets, shared))])
     return table.assign(p_holm=statistics.holm(table["p"].to_numpy())) if len(table) else table
 
 
-def _row(one: Asked, rights: Sequence[Right], budgets: Sequence[int]) -> dict[str, Any]:
+def _row(one: Asked, rights: Sequence[Right], budgets: Sequence[int], shared: bool) -> dict[str, Any]:
     both = [r for r in rights if all({(one.method, b), (one.name, b)} <= r.keys() for b in budgets)]
     if len(both) < 2:
         return {}
-    found = statistics.over_seeds(over_budgets(both, one.method, budgets, one.name), shared=False)
+    found = statistics.over_seeds(over_budgets(both, one.method, budgets, one.name), shared=shared)
     ends = {"difference": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high}
     levels = {"tuned": _level(both, one.method, budgets), "published": _level(both, one.name, budgets)}
     return {

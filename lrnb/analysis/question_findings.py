@@ -12,7 +12,7 @@ from lrnb.analysis.comparisons import WITH_TRAINING
 from lrnb.analysis.findings import FAILS, HOLDS, OPEN, Finding, verdict, verdict_of
 from lrnb.analysis.no_result import resting_on_scores, why_no_result
 from lrnb.analysis.pool_answers import chance_levels
-from lrnb.analysis.pool_lines import Line, right_of
+from lrnb.analysis.pool_lines import Line, right_of, seeds_share_items
 from lrnb.analysis.question_merges import shown_name
 from lrnb.analysis.questions import EN, X
 from lrnb.analysis.seeds import mean_intervals
@@ -116,9 +116,9 @@ def why_no_merge_counts(lines: Sequence[Line]) -> str:
     are not known, as in pools of earlier versions.
     """
     levels, rights = chance_levels(lines), [right_of(line) for line in lines]
-    why = ""
+    why, shared = "", seeds_share_items(lines)
     for model in rights[0] if levels else ():  # the first one ends it nearly always
-        table = mean_intervals([{model: one[model]} for one in rights if model in one], shared=False)
+        table = mean_intervals([{model: one[model]} for one in rights if model in one], shared=shared)
         why = why_no_result(table.assign(chance=table["task"].map(levels).astype(float)))
         if not why:
             break

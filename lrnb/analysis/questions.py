@@ -16,7 +16,7 @@ import pandas as pd
 from lrnb import statistics
 from lrnb.analysis import pool
 from lrnb.analysis.comparisons import ModelKey
-from lrnb.analysis.pool_lines import Line, arm_name, headline_lines, right_of
+from lrnb.analysis.pool_lines import Line, arm_name, headline_lines, right_of, seeds_share_items
 from lrnb.analysis.question_merges import (
     DENSITIES,
     EVENED,
@@ -130,7 +130,7 @@ class Answers:
             return statistics.over_runs([self._number(line, terms, measure) for line in self.lines])
         bound = max(sum(w for w in terms.values() if w * sign > 0) * sign for sign in (1, -1))
         samples = [self._items(right, terms, measure == EN) for right in self.rights]
-        found = statistics.over_seeds(samples, shared=False, bounds=(-bound, bound))
+        found = statistics.over_seeds(samples, shared=seeds_share_items(self.lines), bounds=(-bound, bound))
         return found._replace(**{name: 100 * getattr(found, name) for name in ("value", "ci_low", "ci_high")})
 
     def _items(self, right: Any, terms: Terms, english: bool) -> list[pd.Series]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from lrnb import statistics
 from lrnb.analysis.comparisons import Right
-from lrnb.analysis.pool_lines import BASELINE, Line, contrast, right_of
+from lrnb.analysis.pool_lines import BASELINE, Line, contrast, right_of, seeds_share_items
 from lrnb.merging.methods import METHODS
 
 RIVALS = (BASELINE, "task_arithmetic")
@@ -28,7 +28,8 @@ def ranking(lines: Sequence[Line]) -> pd.DataFrame:
     """
     rights = [right_of(line) for line in lines]
     budgets = sorted({tokens for method, tokens in rights[0] if method == BASELINE}) if rights else []
-    rows = [_row(method, rights, budgets) for method in METHODS]
+    shared = seeds_share_items(lines)
+    rows = [_row(method, rights, budgets, shared) for method in METHODS]
     table = pd.DataFrame([row for row in rows if row])
     if not len(table):
         return table
@@ -38,24 +39,26 @@ def ranking(lines: Sequence[Line]) -> pd.DataFrame:
     return table.sort_values("mean", ascending=False, ignore_index=True)
 
 
-def _row(method: str, rights: Sequence[Right], budgets: Sequence[int]) -> dict[str, Any]:
+def _row(method: str, rights: Sequence[Right], budgets: Sequence[int], shared: bool) -> dict[str, Any]:
     own = [one for one in rights if budgets and all((method, b) in one for b in budgets)]
     if len(own) < 2:
         return {}
-    score = statistics.over_seeds(over_budgets(own, method, budgets), shared=False, bounds=(0.0, 1.0))
+    score = statistics.over_seeds(over_budgets(own, method, budgets), shared=shared, bounds=(0.0, 1.0))
     ends = {"mean": score.value, "ci_low": score.ci_low, "ci_high": score.ci_high}
     row = {"method": method, "seeds": len(own)} | {name: 100 * x for name, x in ends.items()}
     for rival in RIVALS:
-        row |= _against(rival, method, own, budgets)
+        row |= _against(rival, method, own, budgets, shared)
     return row
 
 
-def _against(rival: str, method: str, own: Sequence[Right], budgets: Sequence[int]) -> dict[str, Any]:
+def _against(
+    rival: str, method: str, own: Sequence[Right], budgets: Sequence[int], shared: bool
+) -> dict[str, Any]:
     both = [one for one in own if all((rival, b) in one for b in budgets)]
     if rival == method or len(both) < 2:
         names = ("lead", "low", "high", "p")
         return {f"{name}_{rival}": np.nan for name in names} | {f"record_{rival}": None}
-    found = statistics.over_seeds(over_budgets(both, method, budgets, rival), shared=False)
+    found = statistics.over_seeds(over_budgets(both, method, budgets, rival), shared=shared)
     points = {"lead": found.value, "low": found.ci_low, "high": found.ci_high}
     told = {f"{name}_{rival}": 100 * x for name, x in points.items()} | {f"p_{rival}": found.p}
     return told | {f"record_{rival}": _record(both, method, budgets, rival)}

@@ -96,9 +96,7 @@ def cell_leads(cells: Cells) -> pd.DataFrame:
 def why_no_cell_counts(cells: Cells) -> str:
     """Why no cell compares anything (`why_no_result`), "" where one does or chance levels are not known."""
     tables = [
-        pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], []))
-        for lines in cells.values()
-        if len(lines) > 1
+        pool_answers.pooled_scores(pool_answers.Pool(lines, [])) for lines in cells.values() if len(lines) > 1
     ]
     return why_no_result(pd.concat(tables)) if tables else ""
 

@@ -23,6 +23,7 @@ from lrnb.study.stages import RunPaths, current
 from lrnb.tuning.on_dev import chosen_merge
 
 MEAN, MEAN_EN = "mean", "mean_en"
+FIXED_DENSITY = 0.5  # of setting "fixed": the same at every budget, so that only CT differs
 COMPARED, WRITTEN = ("scores.csv", "items.parquet"), ("written.csv", "written.parquet")
 Models = list[dict[str, Any]]
 

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lrnb.analysis.kinds import label, ordered
+from lrnb.analysis.results import FIXED_DENSITY
 from lrnb.figures.region import COLOURS
 from lrnb.figures.style import (
     CLASS_COLOURS,
@@ -143,11 +144,8 @@ def shares_of_languages(shares: pd.DataFrame) -> go.Figure:
                 x=places[own.index], y=values[own.index], mode="lines+markers", name=escape(str(lang)),
                 legendgroup=str(lang), showlegend=col == 1, row=1, col=col, **look,
             )  # fmt: skip
-    density = shares["density"].iloc[0]
-    finish(
-        fig,
-        f"Task vectors and the election at density {density:g} (n = {shares['lang'].nunique()} languages)",
-    )
+    told = f"density {FIXED_DENSITY:g} (n = {shares['lang'].nunique()} languages)"
+    finish(fig, f"Task vectors and the election at {told}")
     for col, (_, name) in enumerate(lines, 1):
         fig.update_yaxes(title_text=name, row=1, col=col)
     return fig.update_xaxes(title_text="CT tokens (log scale)")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from lrnb.analysis.pool_lines import Line
+from lrnb.analysis.pool_lines import Line, told_sets
 
-WORDS = ("model", "verdict", "selector", "against", "weights", "what", "where")  # columns of words
+# columns of words
+WORDS = ("model", "verdict", "selector", "against", "weights", "what", "where", "language", "interval of")
 
 
-def made_with(line: Line) -> str:
-    """Recipe, instruction set and versions of a run."""
-    versions = ", ".join(f"{name} {version}" for name, version in line["versions"].items())
-    return f"Recipe {line['recipe']}, {line['isa']}, {versions}"
+def made_with(lines: Sequence[Line]) -> str:
+    """Recipe, instruction sets and, of the first, versions of runs."""
+    versions = ", ".join(f"{name} {version}" for name, version in lines[0]["versions"].items())
+    return f"Recipe {lines[0]['recipe']}, {told_sets(lines)}, {versions}"
 
 
 def told_ends(table: pd.DataFrame, low: str, high: str, form: str) -> pd.Series:

@@ -44,7 +44,7 @@ def _made(lines: Sequence[Line], path: Path) -> Iterator[str]:
     command = f"lrnb questions params/{lang}.yaml --preset {preset} --seeds A-B"
     yield (
         f"`{command} --pool docs/results/{path.parent.name}` (`make questions`), seeds {seeds}; "
-        f"`notebooks/03_analysis/07_questions.ipynb` draws it. {made_with(lines[0])}. Question 1 in "
+        f"`notebooks/03_analysis/07_questions.ipynb` draws it. {made_with(lines)}. Question 1 in "
         f"{len(cells)} of {planned} planned cells (density, share won back, CT tokens): {places}. In a cell "
         "all selectors win back as many entries. Intervals of scores are over seeds and items, of all else "
         "over seeds; Holm's correction within a question, for each measure.\n"

@@ -1,12 +1,14 @@
 """docs/results.md from the files of docs/results/: what pools of seeds say, what was written of other runs.
 
 `make results` writes it, so that no number is typed by hand. In order of their paths: `<preset>-<lang>.jsonl`
-is a pool (`lrnb.analysis.pool`), a `.md` stands as it is, the folder `map` is one map of pools
-(`lrnb.analysis.region`), and pools in `questions` are of the open questions (`lrnb.analysis.questions`).
+is a pool (`lrnb.analysis.pool`), those of real languages in a folder are told of together, a `.md` stands as
+it is, the folder `map` is one map of pools (`lrnb.analysis.region`), and pools in `questions` are of the open
+questions (`lrnb.analysis.questions`).
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +22,11 @@ from lrnb.analysis.published import beside_the_paper
 from lrnb.analysis.published_settings import against_published
 from lrnb.analysis.ranking import RIVALS, ranking
 from lrnb.merging.methods import METHODS
+from lrnb.report.languages_section import languages_section
 from lrnb.report.markdown import made_with, markdown_table, told_ends, told_p
 from lrnb.report.questions_section import QUESTIONS, questions_section
-from lrnb.study.parameters import Study, budget_name
+from lrnb.study.parameters import ROOT, SYNTHETIC, Study, budget_name, load_study
+from lrnb.study.recipe import counted_parameters, with_defaults
 
 SIZES = "sizes"  # the folder of pools by size of model
 MAP, NAMED = "map", "ties"  # the folder of a map; the method that its claim is about
@@ -43,6 +47,8 @@ def results_page(folder: Path) -> str:
             parts.append("\n".join(_map_section(path)))
         elif path == folder / SIZES and len(list(path.glob("*/*.jsonl"))) > 1:
             parts.append("\n".join(_sizes_section(path)))
+        elif path.is_dir() and (languages := _of_real_languages(path)):
+            parts.append("\n".join(languages_section(languages, MARGIN)))
         elif path.suffix == ".md":
             parts.append(path.read_text(encoding="utf-8").strip() + "\n")
         elif path.suffix == ".jsonl" and path.parent == folder / QUESTIONS:
@@ -50,6 +56,12 @@ def results_page(folder: Path) -> str:
         elif path.suffix == ".jsonl" and not {folder / MAP, folder / SIZES} & {*path.parents}:
             parts.append("\n".join(_pool_section(path)))
     return "\n".join(parts)
+
+
+def _of_real_languages(folder: Path) -> list[Path]:
+    """The pools in a folder whose languages are no invented ones."""
+    found = [path for path in sorted(folder.glob("*.jsonl")) if folder.name != QUESTIONS]
+    return [path for path in found if path.stem.partition("-")[2] not in SYNTHETIC]
 
 
 def _sizes_section(folder: Path) -> Iterator[str]:
@@ -109,17 +121,17 @@ def _pool_section(path: Path) -> Iterator[str]:
     stored = pool.read_pool(path)
     lines = pool_lines.headline_lines(stored)
     preset, _, lang = path.stem.partition("-")
-    yield f"## Preset {preset}, {lang}, {len(lines)} seeds\n"
+    yield f"## Preset {preset}, {lang}, {len(lines)} seed{'s' * (len(lines) != 1)}\n"
     asked = [name for name in METHODS if any(arm.startswith(f"{name}@") for arm in lines[0]["items"])]
     more = f" --set 'methods=[{', '.join(asked)}]'" if set(asked) != set(FOUR) else ""
-    command = f"lrnb run params/{lang}.yaml --preset {preset}{more}"
+    command = f"lrnb run params/{lang}.yaml --preset {preset}{_settings(lines[0])}{more}"
     yield from _made_from(lines, command, f"docs/results/{path.parent.name}")
-    if len(lines) < 2:
-        yield "A single seed is no pool yet.\n"
-        return
-    scored = pool_answers.pooled_scores(pool_answers.Pool(lines, lines[0]["isa"], []))
+    scored = pool_answers.pooled_scores(pool_answers.Pool(lines, []))
     why = why_no_result(scored)
     yield from markdown_table(_scores(scored))
+    if len(lines) < 2:
+        yield "A single seed is no pool yet: the intervals are over its items only.\n"
+        return
     table = ranking(lines)
     if len(table) > len(FOUR):  # the tables below are of the paper's four
         yield "All methods, best mean over the tasks in X and the CT budgets first. Leads in points; wins,"
@@ -139,6 +151,15 @@ def _pool_section(path: Path) -> Iterator[str]:
     yield ""
     if set(asked) == set(FOUR):
         yield from _beside_the_paper(lines)
+
+
+def _settings(line: pool_lines.Line) -> str:
+    """The parameters of a run that its preset and language have otherwise, as options of `lrnb run`."""
+    own = with_defaults(line["parameters"])
+    file = ROOT / "params" / f"{own['lang']}.yaml"
+    usual = counted_parameters(load_study(file, own["preset"])) if file.is_file() else own
+    changed = [f"{key}={json.dumps(own[key])}" for key in usual if own[key] != usual[key]]
+    return "".join(f" --set '{text}'" for text in changed)
 
 
 def _beside_the_paper(lines: list[pool_lines.Line]) -> Iterator[str]:
@@ -179,10 +200,12 @@ def _made_from(lines: list[pool_lines.Line], command: str, folder: str) -> Itera
     """The command that makes the pool, and on what it ran."""
     numbers = sorted(line["seed"] for line in lines)
     items = sum(n for task, n in lines[0]["n"].items() if not task.endswith("_en"))
+    shared = pool_lines.seeds_share_items(lines)
+    own = "an order of the text and trainings" if shared else "a world, base and trainings"
     yield (
-        f"`{command} --seeds {numbers[0]}-{numbers[-1]} --pool {folder}`: each seed has a world, base and "
-        f"trainings of its own, {items:,} test items in X. {made_with(lines[0])}. Intervals are of 95%, over "
-        "seeds and items; p after Holm's correction over the merges and budgets.\n"
+        f"`{command} --seeds {numbers[0]}-{numbers[-1]} --pool {folder}`: each seed has {own} of its own, "
+        f"{items:,} test items in X. {made_with(lines)}. Intervals are of 95%, over seeds and items; p after "
+        "Holm's correction over the merges and budgets.\n"
     )
 
 

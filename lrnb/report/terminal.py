@@ -74,9 +74,9 @@ def print_pool(path: Path) -> None:
         return
     leads = pool_answers.pooled_leads(lines)
     own = leads[leads["baseline"] == pool_lines.BASELINE]
-    _print_leads(own, f"{path}: {len(lines)} seeds on {lines[0]['isa']}")
-    if others := sorted({line["isa"] for line in every} - {lines[0]["isa"]}):
-        print(f"not counted: {len(every) - len(lines)} runs on other instruction sets ({', '.join(others)})")
+    _print_leads(own, f"{path}: {len(lines)} seeds on {pool_lines.told_sets(lines)}")
+    if len(every) > len(lines):
+        print(f"not counted: {len(every) - len(lines)} runs of the same seeds on another instruction set")
 
 
 def print_left_alone(study: Study) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.made_languages import write_made_languages
 from support.made_pool import write_made_pool
 from support.made_run import made_study, write_made_run
 
-from lrnb.analysis import pool_answers, pool_lines
+from lrnb.analysis import pool, pool_answers, pool_lines
 from lrnb.errors import UserError
 from lrnb.report.results_page import results_page
 from lrnb.study.parameters import ROOT
@@ -42,3 +43,23 @@ def test_a_pool_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "nano-qaa.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(UserError, match="nano-qaa.jsonl:1: no run of a pool"):
         results_page(tmp_path)
+
+
+def test_pools_of_real_languages_in_a_folder_are_told_of_together(tmp_path: Path) -> None:
+    made = write_made_languages(tmp_path / "runs", seeds=(0,))
+    folder = tmp_path / "results" / "smol"
+    for study, lang in zip(made, ("bn", "mn", "ug"), strict=True):
+        given = {"lang": lang, "preset": "smol"}
+        line = pool.run_line(study)
+        line |= {"parameters": line["parameters"] | given, "bits": {"base": {lang: 1.5}}}
+        pool.write_pool(folder / f"smol-{lang}.jsonl", [line])
+    page = results_page(tmp_path / "results")
+    together, alone = "## Preset smol: Bengali, Mongolian, Uyghur", "## Preset smol, bn, 1 seed\n"
+    assert page.index(together) < page.index(alone)
+    assert "Seeds: Bengali: 0; Mongolian: 0; Uyghur: 0." in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| Bengali | TIES | 16k |")]
+    assert row.endswith("| 1 | items only | above, items only |")
+    assert "Over 3 languages (languages and items, one seed):" in page
+    assert "A single seed is no pool yet: the intervals are over its items only." in page
+    assert "`lrnb run params/bn.yaml --preset smol --set " in page
+    assert " --set 'ct_budgets=[16384, 65536]'" in page  # which preset smol has otherwise
