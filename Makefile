@@ -11,7 +11,7 @@ QUESTION_SEEDS ?= 0-3
 SIZE_SEEDS ?= 0-3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions retention size-rates sizes lesson-run smol-base lock clean
+.PHONY: help setup study lab test test-slow results by-hand parameters bench bench-scoring lint format map questions retention size-rates sizes languages lesson-run smol-base lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -60,6 +60,16 @@ size-rates: setup  ## learning rates of nano at four sizes, chosen on seeds of t
 
 sizes: setup  ## nano at four sizes of model, a pool a size in docs/results/sizes (hours; continues where it was)
 	$(BIN)/python -m lrnb.cli.sizes run --seeds $(SIZE_SEEDS)
+
+FROZEN := docs/results/smol/frozen.yaml
+SEVEN := --preset smol --set 'tasks_written=[]' --set test_limit=204 --set 'methods=[average, task_arithmetic, ties, ties_sv, nuslerp]'
+$(FROZEN):
+	$(BIN)/lrnb run params/bn.yaml params/mn.yaml --seeds 0-0 --pool docs/results/smol-tuned $(SEVEN)
+	$(BIN)/lrnb freeze runs/smol/bn runs/smol/mn --out $@
+
+languages: setup smol-base $(FROZEN)  ## seven languages on a real model, LRNB_DATA=FOLDER: tuned on two, frozen (hours; continues where it was)
+	$(BIN)/lrnb run params/all.yaml --seeds 0-1 --pool docs/results/smol $(SEVEN) --set @$(FROZEN) --set runs=runs/frozen
+	$(BIN)/lrnb run params/mn.yaml params/ug.yaml params/bo.yaml params/or.yaml --seeds 2-2 --pool docs/results/smol $(SEVEN) --set @$(FROZEN) --set runs=runs/frozen
 
 lesson-run: setup  ## make the small run that ships with the lesson, and the lesson's solutions, anew (minutes)
 	$(BIN)/lrnb run params/qaa.yaml --preset nano --set base_width=64 --set runs=runs/lesson

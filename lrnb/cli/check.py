@@ -18,7 +18,7 @@ def check_options(command: argparse.ArgumentParser) -> None:
     add: Any = command.add_argument
     add("params", type=Path, metavar="PARAMS.yaml", help="a language, for example params/bn.yaml")
     add("--preset", help="how big the study is: smol (default), released, paper; nano for the micro-world")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="another value; repeatable")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, or @FILE; repeatable")
 
 
 def check_study(study: Study) -> int:

@@ -18,6 +18,7 @@ from lrnb import __version__
 from lrnb.cli.check import check_options, check_study
 from lrnb.cli.compare import compare_options, run_compare
 from lrnb.cli.evaluate import evaluate_options, run_evaluate
+from lrnb.cli.freeze import freeze_options, run_freeze
 from lrnb.cli.importance import importance_options, run_importance
 from lrnb.cli.new import new_options, run_new
 from lrnb.cli.output import refuse_other
@@ -111,7 +112,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another value for a parameter; repeatable",
+        help="another value for a parameter, or @FILE with such values in YAML; repeatable",
     )
     add("--seed", type=int, help="seed of the whole study (default 0)")
     add("--seeds", metavar="N|A-B",
@@ -130,12 +131,12 @@ def _run_options(command: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace) -> int:
     from lrnb.pipeline import profiles
     from lrnb.pipeline import steps as plan
-    from lrnb.study.parameters import default_preset, load_languages, parse_override, require_checkout
+    from lrnb.study.parameters import default_preset, load_languages, read_overrides, require_checkout
     from lrnb.tasks import loading
 
     require_checkout("run")
     given.preset = given.preset or default_preset(given.params)
-    overrides = dict(parse_override(text) for text in given.set)
+    overrides = read_overrides(given.set)
     if given.seeds is not None and given.seed is not None:
         raise UserError("--seeds goes without --seed")
     if given.pool and given.seeds is None and given.seed is None:
@@ -281,21 +282,21 @@ def _anchored(task: str) -> str:
 
 
 def _questions(given: argparse.Namespace) -> int:
-    from lrnb.study.parameters import load_study, parse_override, require_checkout
+    from lrnb.study.parameters import load_study, read_overrides, require_checkout
 
     require_checkout("questions")
-    overrides = dict(parse_override(text) for text in given.set)
+    overrides = read_overrides(given.set)
     seeds = parse_seeds(given.seeds)
     studies = [anchor(load_study(given.params, given.preset, overrides, seed)) for seed in seeds]
     return run_questions(studies, given.pool, given.published)
 
 
 def _check(given: argparse.Namespace) -> int:
-    from lrnb.study.parameters import default_preset, load_study, parse_override, require_checkout
+    from lrnb.study.parameters import default_preset, load_study, read_overrides, require_checkout
     from lrnb.tasks import loading
 
     require_checkout("check")
-    overrides = dict(parse_override(text) for text in given.set)
+    overrides = read_overrides(given.set)
     study = anchor(load_study(given.params, given.preset or default_preset([given.params]), overrides))
     loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks, *study.sft_mix])
     return check_study(study)
@@ -338,7 +339,7 @@ def _exec(given: argparse.Namespace) -> int:
         return status
     from lrnb.pipeline import notebooks
     from lrnb.pipeline import steps as plan
-    from lrnb.study.parameters import ROOT, parse_override, require_checkout
+    from lrnb.study.parameters import ROOT, read_overrides, require_checkout
 
     require_checkout("exec")
     try:
@@ -349,7 +350,7 @@ def _exec(given: argparse.Namespace) -> int:
             return 0
         notebook = Path(given.notebook)
         out = given.out or ROOT / "runs" / "exec" / notebook.name
-        print(notebooks.exec_notebook(notebook, dict(parse_override(text) for text in given.p), out))
+        print(notebooks.exec_notebook(notebook, read_overrides(given.p), out))
         return 0
     except notebooks.NotebookFailed as error:
         print(f"lrnb: {error}", file=sys.stderr)
@@ -440,6 +441,7 @@ Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.Arg
 COMMANDS: list[Command] = [
     ("run", _run, _run_options, "the whole study of one language, or of several"),
     ("pool", run_pool, pool_options, "what the runs of several people say together"),
+    ("freeze", run_freeze, freeze_options, "what runs have chosen on dev, for others to take as it is"),
     ("new", run_new, new_options, "the files of a new language: params/ and a data folder with examples"),
     ("check", _check, check_options, "what text and tasks a study finds, and what is missing"),
     ("merge", _merge, _merge_options, "merge checkpoints"),

@@ -63,21 +63,24 @@ def _parameters(study: Study) -> str:
 def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
     """Tokens that each kind of work goes through; without those of base and SFT-en where not `shared`."""
     budgets = len(study.ct_budgets)
-    tried = search.sft_candidates(study) if study.trains else []
-    sft = _examples(study) * sum(one.epochs for one in tried)
+    alone, tuned = (
+        search.sft_candidates(study, arm) if study.trains else [] for arm in ("sft", "ct_then_sft")
+    )
+    passes = {"sft": sum(one.epochs for one in alone), "ct_then_sft": sum(one.epochs for one in tuned)}
     arms = len(study.sft_x)  # each with an SFT, CT-then-SFT and merges of its own
     models = 2 + arms + (1 + (1 + arms) * (1 + len(study.methods))) * budgets  # base, SFTs; and a budget's
     tests = models * sum(
         study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.written]
     )
-    scored = len(tried) if len(tried) > 1 else 0  # a single one is not
-    in_x = (search.merges_on_dev(study) + scored) * budgets * (1 + arms) + scored * arms
+    sfts, scored = (len(tried) if len(tried) > 1 else 0 for tried in (alone, tuned))  # a single one is not
+    in_x = (search.merges_on_dev(study) + scored) * budgets * (1 + arms) + sfts * arms
     in_x *= len(study.dev_tasks or study.tasks)
-    dev = study.dev_limit * (in_x + scored * len(study.sft_mix))
+    dev = study.dev_limit * (in_x + sfts * len(study.sft_mix))
     return {
         "base": study.base_tokens if shared and study.base_source == "scratch" else 0,
         "ct": study.ct_budgets[-1] if study.trains else 0,
-        "sft": sft * (shared + budgets + arms * (1 + budgets)),
+        "sft": _examples(study)
+        * (passes["sft"] * (shared + arms) + passes["ct_then_sft"] * budgets * (1 + arms)),
         "scoring": (tests + dev) * min(ITEM_TOKENS, study.seq_len),
     }
 
@@ -117,7 +120,7 @@ def _kinds(step: Step, study: Study) -> list[str]:
 def _written(study: Study, kind: str) -> tuple[int, int]:
     """The models in a folder of that kind that stay, and those that go when its stage is whole."""
     budgets = len(study.ct_budgets) if study.trains else 1
-    spare = int(study.trains and study.tuning_trials > 1)
+    spare = int(study.trains and len(search.sft_candidates(study, kind)) > 1)
     each = {"base": (1, 0), "sft": (1, spare), "ct_then_sft": (1, spare), "ct": (budgets, 0)}
     each |= {"merge": (budgets, 0), "importance": (_scores_written(study), 0)}
     return each.get(kind, (0, 0))
@@ -234,8 +237,8 @@ def _texts(study: Study) -> dict[str, str]:
 def _tried(study: Study) -> str:
     """How many candidates of every arm are tried on dev."""
     merges = {name: len(search.candidate_grid(study, name)) for name in study.methods}
-    trained = len(search.sft_candidates(study))
-    arms = {"sft": trained, "ct_then_sft": trained} if study.trains else {}
+    trained = ("sft", "ct_then_sft") if study.trains else ()
+    arms = {arm: len(search.sft_candidates(study, arm)) for arm in trained}
     return ", ".join(f"{label(arm)} {count}" for arm, count in (arms | merges).items())
 
 

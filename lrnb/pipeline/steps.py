@@ -129,7 +129,9 @@ def _parents(study: Study, budgets: list[int]) -> list[Step]:
     return [
         _shared(paths, "base", "01_ct/00_base", base, (), 60),
         *(corpus if budgets else []),
-        _shared(paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), _sft_cost(study), **alike, **sft),
+        _shared(
+            paths, "sft", "01_ct/03_sft", [paths.sft], ("base",), _sft_cost(study, "sft"), **alike, **sft
+        ),
         _step(paths, "ct", "01_ct/02_ct", [paths.ct()], ct_needs, 35, True, **ct),
         *(_tuned(paths, budget) for budget in budgets),
     ]
@@ -148,7 +150,7 @@ def _fine_tuned(paths: RunPaths, name: str, folder: Path, need: str, parent: str
         "released_sft": "",
         "sft_x": {rows: paths.study.sft_x[rows]} if rows else {},
     }
-    cost = _sft_cost(paths.study)
+    cost = _sft_cost(paths.study, "sft" if parent == "base" else "ct_then_sft")
     return _step(paths, f"{name}{_ending(paths)}", "01_ct/03_sft", [folder], (need,), cost, True, **values)
 
 
@@ -167,9 +169,9 @@ def _on_rows_in_x(study: Study, name: str) -> list[Step]:
     return [*made, _step(paths, f"eval{_ending(paths)}", EVALUATE, scored, needs, cost, True, group="sft_x")]
 
 
-def _sft_cost(study: Study) -> float:
+def _sft_cost(study: Study, arm: str) -> float:
     """Of all candidates, each by its epochs."""
-    return ONE_SFT * sum(one.epochs for one in sft_candidates(study)) / study.sft_epochs
+    return ONE_SFT * sum(one.epochs for one in sft_candidates(study, arm)) / study.sft_epochs
 
 
 def maker(study: Study, method: str) -> str:

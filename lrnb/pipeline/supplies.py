@@ -29,6 +29,7 @@ from lrnb.tasks.sft_rows import rows_in_x
 from lrnb.tasks.task_file import TaskSpec, spec
 from lrnb.tasks.vocabulary_texts import data_texts, row_files
 from lrnb.tuning import on_dev
+from lrnb.tuning.search import sft_candidates
 
 READ = 100_000_000  # characters of a corpus that are looked at, at most
 COUNTED = 4_000_000  # of them those that are cleaned and counted in tokens
@@ -72,7 +73,7 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
         yield partial(_read_task, study, "test", hub, name)
     yield from _dev_checks(study, hub, on_dev.dev_tasks)
     if study.trains:
-        if study.tuning_trials > 1:
+        if len(sft_candidates(study, "sft")) > 1:
             yield from _dev_checks(study, hub, on_dev.dev_tasks_en)
         if hub or instruction_sets.mirror_of(study, RunPaths(study).data_root).is_dir():
             yield partial(instruction_sets.refuse_missing_set, study, RunPaths(study).data_root)

@@ -40,8 +40,17 @@ def _seeds_of(found: languages.Languages, names: dict[str, str]) -> str:
     return (
         f"Seeds: {told}. Percent right, mean of the tasks in X, with 95% intervals: over items where a "
         "language has one seed, over seeds and items where it has several, over languages too under "
-        f"*{EVERY}*. ° not above chance.\n"
+        f"*{EVERY}*. ° not above chance.{_frozen(found)}\n"
     )
+
+
+def _frozen(found: languages.Languages) -> str:
+    """Where every arm had one candidate, given by `search`: that nothing was chosen on these languages."""
+    studies = [run.study for own in found.values() for run in own.values()]
+    lists = [values for s in studies for options in s.search.values() for values in options.values()]
+    given = all(set(study.search) == set(study.methods) for study in studies)
+    alone = given and lists and all(len(values) == 1 for values in lists)
+    return " Hyper-parameters are frozen (`lrnb freeze`): none was chosen on these runs." if alone else ""
 
 
 def _why(scores: pd.DataFrame) -> str:

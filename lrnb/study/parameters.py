@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import regex
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from lrnb.errors import UserError, did_you_mean
 from lrnb.study.languages import known_languages
@@ -29,6 +37,7 @@ LANGUAGES = {
 SYNTHETIC = ("qaa", "qab", "qac", "qad", "qae", "qaf", "qag", "qah")
 ENGLISH = "en"  # the `lang` of stages that all languages share
 GIVEN_WEIGHTS = ("released", "released-qwen", "released-qwen-3b")  # presets that train nothing
+SftLists = dict[Literal["sft", "ct_then_sft"], dict[Literal["lr", "epochs"], list[PositiveFloat]]]
 PRESETS = ("nano", "smol", *GIVEN_WEIGHTS, "paper")
 TASK_LISTS = ("tasks", "tasks_en", "tasks_written", "dev_tasks")  # names of tasks, or paths of task files
 TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
@@ -137,6 +146,7 @@ class Study(BaseModel):
 
     # candidates on dev for every arm: merges and CT-then-SFT in X at each budget, SFT-en in English
     tuning_trials: int = Field(6, ge=1)  # how many an arm, the same for all
+    sft_search: SftLists = {}  # {ct_then_sft: {lr: [1e-4], epochs: [2]}} in place of the usual ones of an arm
     search_by: Literal["grid", "tpe"] = (
         "grid"  # merges of a grid larger than that: spread over it, or proposed by Optuna's TPE
     )
@@ -287,6 +297,18 @@ class Study(BaseModel):
                 raise ValueError(f"sft_x: {name} has no folder; give the one that holds <task>.jsonl in X")
         if self.sft_x and not self.trains:
             raise ValueError("sft_x goes with SFT that is trained; preset released takes it as it is")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sft_search(self) -> Study:
+        for arm, lists in self.sft_search.items():
+            for name, values in lists.items():
+                whole = name == "lr" or all(float(value).is_integer() for value in values)
+                if not values or len(set(values)) < len(values) or not whole:
+                    kind = "rates" if name == "lr" else "whole numbers"
+                    raise ValueError(
+                        f"sft_search: {arm}: {name}: {values}; give one or more {kind}, each once"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -529,11 +551,19 @@ def _meant(path: Path) -> str:
     return f". Found {'beside it' if beside else 'in params/'}: {', '.join(there)}"
 
 
+def read_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """What `--set` gives, later ones over earlier: key=value, or @FILE with such lines in YAML."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        found |= read_yaml(Path(text[1:])) if text.startswith("@") else dict([parse_override(text)])
+    return found
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """`key=value` of the command line; the value is read as YAML."""
     key, sep, value = text.partition("=")
     if not sep or not key.isidentifier():
-        raise UserError(f"--set {text!r}: expected key=value, for example --set ct_lr=1e-4")
+        raise UserError(f"--set {text!r}: expected key=value, for example --set ct_lr=1e-4, or @FILE")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:

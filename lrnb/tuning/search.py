@@ -31,16 +31,25 @@ class SftCandidate(NamedTuple):
     epochs: int
 
 
-def sft_candidates(study: Study) -> list[SftCandidate]:
+def sft_candidates(study: Study, arm: str = "") -> list[SftCandidate]:
     """The first `tuning_trials` of {1, 1/2, 1/4} of `sft_lr` at `sft_epochs`, then the same at twice as many.
 
-    The first one is the fixed default.
+    arm: "sft" or "ct_then_sft" (default: by `sft_parent`); its rates and epochs in `sft_search` are tried in
+    their place, in that order.
     """
+    given = study.sft_search.get(arm or ("sft" if study.sft_parent == "base" else "ct_then_sft"), {})  # type: ignore[call-overload]
+    rates = given.get("lr", [study.sft_lr * rate for rate in RATES])
+    epochs = given.get("epochs", [study.sft_epochs * times for times in EPOCHS])
     made = [
-        SftCandidate(study.sft_lr * rate, study.sft_min_lr * rate, study.sft_epochs * times)
-        for times, rate in product(EPOCHS, RATES)
+        SftCandidate(rate, study.sft_min_lr * (rate / study.sft_lr), int(passes))
+        for passes, rate in product(epochs, rates)
     ]
     return made[: study.tuning_trials]
+
+
+def sft_default(study: Study) -> SftCandidate:
+    """How SFT is trained where nothing is tried."""
+    return SftCandidate(study.sft_lr, study.sft_min_lr, study.sft_epochs)
 
 
 def searched(study: Study, method: str) -> list[str]:

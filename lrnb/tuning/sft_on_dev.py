@@ -21,7 +21,7 @@ from lrnb.study.files import atomic_file, digest, remove, write_text
 from lrnb.study.parameters import Study
 from lrnb.study.stages import Stage, fingerprint
 from lrnb.tuning.on_dev import Dev, dev_items, dev_tasks, dev_tasks_en, mark_chosen, open_scorer, score_on_dev
-from lrnb.tuning.search import SftCandidate, sft_candidates
+from lrnb.tuning.search import SftCandidate, sft_candidates, sft_default
 
 CHOICES, FINGERPRINT = "choices.csv", "fingerprint.json"
 OPTIONS = ["lr", "epochs"]
@@ -46,7 +46,7 @@ class SftDevScorer:
 
     def __init__(self, study: Study) -> None:
         self.study, self.tasks = study, dict[str, Any]()
-        if study.tuning_trials > 1:
+        if len(sft_candidates(study)) > 1:
             english = study.sft_parent == "base" and not study.sft_x_name
             names = dev_tasks_en(study) if english else dev_tasks(study)
             self.tasks = dev_items(study, names)
@@ -71,7 +71,7 @@ def choose_sft(
     Returns choices.csv: a row a candidate with lr (peak learning rate), epochs, dev_score and the like as
     those of merges have, default (the parameters as they stand), tied, chosen.
     """
-    candidates = sft_candidates(study)
+    candidates, usual = sft_candidates(study), sft_default(study)
     known, work, tested = _known(stage, seen), stage.draft / "work", list[Tested]()
     _keep_what_is_of(known, stage.draft)
     for place, candidate in enumerate(candidates):
@@ -85,12 +85,12 @@ def choose_sft(
             write_text(note, json.dumps([facts, dev]))
         facts, dev = json.loads(note.read_text(encoding="utf-8"))
         tested.append(Tested(facts, Dev(*dev)))
-        best = _best(_table(candidates, tested))
+        best = _best(_table(candidates, tested, usual))
         for other in range(place + 1):
             if other != best:
                 remove(work / f"candidate-{other}")
     _move(work / f"candidate-{best}", stage.draft)
-    table = _table(candidates, tested)
+    table = _table(candidates, tested, usual)
     with atomic_file(stage.draft / CHOICES) as temporary:
         table.to_csv(temporary, index=False)
     stage.facts |= tested[best].facts | candidates[best]._asdict() | {"tried": len(candidates)}
@@ -112,14 +112,14 @@ def _keep_what_is_of(known: str, draft: Path) -> None:
             remove(path)
 
 
-def _table(candidates: Sequence[SftCandidate], tested: Sequence[Tested]) -> pd.DataFrame:
+def _table(candidates: Sequence[SftCandidate], tested: Sequence[Tested], usual: SftCandidate) -> pd.DataFrame:
     """choices.csv; candidates that are not tested yet have no score, and are not chosen."""
     devs = [one.dev for one in tested] + [UNSCORED] * (len(candidates) - len(tested))
     rows = pd.DataFrame(
         {"lr": one.lr, "epochs": one.epochs, **dev.columns()}
         for one, dev in zip(candidates, devs, strict=True)
     )
-    rows = rows.assign(default=rows.index == 0)
+    rows = rows.assign(default=[one == usual for one in candidates])
     return mark_chosen(rows, OPTIONS) if len(rows) > 1 else rows.assign(tied=1, chosen=True)
 
 

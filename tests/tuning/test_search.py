@@ -143,3 +143,21 @@ def test_sft_en_is_made_alike_whatever_the_language() -> None:
     assert given[0]["tasks"] == given[0]["dev_tasks"] == []
     baseline = [s for s in steps.plan(studies[0]).values() if s.name.startswith("cts_")]
     assert {tuple(steps.step_params(s, studies[0])["dev_tasks"]) for s in baseline} == {("topic",)}
+
+
+def test_rates_and_epochs_of_an_arm_can_be_given() -> None:
+    given = {"ct_then_sft": {"lr": [2e-4, 1e-4], "epochs": [2]}}
+    study = Study(tuning_trials=3, sft_lr=4e-4, sft_min_lr=1e-4, sft_search=given)
+    assert search.sft_candidates(study, "ct_then_sft") == [(2e-4, 5e-5, 2), (1e-4, 2.5e-5, 2)]
+    assert search.sft_candidates(study.model_copy(update={"sft_parent": "ct/16k"}))[0].lr == 2e-4
+    assert search.sft_candidates(study) == search.sft_candidates(study.model_copy(update={"sft_search": {}}))
+    assert search.sft_candidates(study)[0] == search.sft_default(study)
+
+
+@pytest.mark.parametrize(
+    "given", [{"sft": {"lr": []}}, {"sft": {"epochs": [1.5]}}, {"sft": {"lr": [1e-4, 1e-4]}}, {"cts": {}},
+              {"sft": {"rate": [1e-4]}}, {"sft": {"lr": [-1.0]}}],
+)  # fmt: skip
+def test_rates_and_epochs_that_nobody_can_train_with_are_refused(given: dict) -> None:
+    with pytest.raises(ValueError, match="sft_search"):
+        Study(sft_search=given)
