@@ -57,8 +57,9 @@ def run_conflicts(given: argparse.Namespace) -> int:
     _, threads = worker_for("cpu", given.threads)
     refuse_other(given.out, "atlas.json", "atlas", given.force)
     from lrnb.conflicts import atlas, counts
-    from lrnb.merging import task_vectors
+    from lrnb.merging import bits, task_vectors
 
+    bits.leave_out_blas()
     options = _whose({"density": DENSITY} | values_of(given, ASKED), list(models))
     refuse_forgotten(SPECS, options, models)
     counts.setting(list(models), spell=partial(flag_of, SPECS), **options)  # before any model is opened

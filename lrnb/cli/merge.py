@@ -222,8 +222,9 @@ def run_merge(given: argparse.Namespace) -> int:
     """Run the command; returns the exit status 0."""
     arguments = arguments_of(given)
     with _plain_warnings() as shown:
-        from lrnb.merging import whole_models
+        from lrnb.merging import bits, whole_models
 
+        bits.leave_out_blas()
         check = _check(given.check, arguments) if given.check else None
         start = time.perf_counter()
         if given.dry_run:

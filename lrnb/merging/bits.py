@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         numba.config.CACHE_DIR = before
 
 
+def leave_out_blas() -> None:
+    """Let numba start without scipy's linear algebra, which no loop here calls; a start of 0.1 s and more.
+
+    For a process that ends with its command: numba compiles no product of matrices in it afterwards.
+    """
+    if not {"scipy.linalg", "numba.np.arraymath"} & sys.modules.keys():
+        sys.modules["scipy.linalg"] = None  # what numba looks for
+        try:
+            import numba.np.arraymath  # noqa: F401
+        finally:
+            del sys.modules["scipy.linalg"]
+
+
+@functools.cache
 def _cache_folder(given: str) -> Path:
+    """Once a process: there are many loops, and the files are read for the name."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in _sources())).hexdigest()[:12]
     return (Path(given) if given else HERE / "__pycache__") / f"lrnb-loops-{digest}"
 

@@ -719,3 +719,17 @@ def test_anonymous_memory_stays_below_the_plans(tmp_path):
     for job, (used, planned) in zip(jobs, found, strict=True):
         assert 0 < used < planned + SLACK, job
         assert planned + SLACK < 60_000_000  # the three inputs as float32 are 120 MB
+
+
+def test_a_command_starts_numba_without_scipys_linear_algebra() -> None:
+    said = subprocess.run([sys.executable, "-c", """
+import sys
+import numpy as np
+from lrnb.merging import bits, kernels
+bits.leave_out_blas()
+assert kernels.delta(np.float32(3), np.float32(1)) == 2
+print("scipy.linalg" in sys.modules)
+from scipy import linalg
+print(linalg.norm([3.0, 4.0]))
+"""], capture_output=True, text=True, check=True)  # fmt: skip
+    assert said.stdout.split() == ["False", "5.0"]
