@@ -305,6 +305,17 @@ def test_gguf_becomes_the_model_and_tokenizer_it_was_made_from(tmp_path: Path) -
     assert json.loads((out / "source.json").read_text())["gguf"] == "m.gguf"
 
 
+def test_converting_says_how_far_it_is_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    path = write_gguf(tmp_path / "m.gguf", gemma_model())
+    gguf.convert_gguf(path, tmp_path / "hf")
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["unit"], found["done"]) == ("converting", "bytes", found["total"])
+    assert 0.5 * path.stat().st_size < found["total"] <= path.stat().st_size and found["rate"] > 0
+
+
 def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"not a model" * 100)
     with pytest.raises(UserError, match=r"m\.gguf cannot be read"):
