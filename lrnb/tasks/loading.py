@@ -76,12 +76,10 @@ def load_tasks(
 
 
 def counted_tasks(names: Iterable[str]) -> Iterator[str]:
-    """Each name once; one is counted when the next is asked for, as the progress of reading items."""
+    """Each name once, counted as the progress of reading items."""
     different = list(dict.fromkeys(names))
     with Progress("reading items", len(different), "tasks") as progress:
-        for name in different:
-            yield name
-            progress.update()
+        yield from progress.through(different)
 
 
 def load_study_tasks(study: Study, data_root: str | Path) -> tuple[dict[str, KeptTask], list[str]]:

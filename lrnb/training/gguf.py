@@ -256,7 +256,7 @@ def _counted_tensors() -> Iterator[None]:
 
 
 def _converted(tensors: Sequence[Any]) -> Iterator[Any]:
-    """The tensors of a GGUF as they are asked for; the bytes of one count when the next is."""
+    """The tensors of a GGUF; the bytes of one count when the next is asked for."""
     with Progress("converting", sum(int(one.n_bytes) for one in tensors), "bytes") as progress:
         for one in tensors:
             yield one
