@@ -21,23 +21,20 @@ if sys.argv[4]:
     from lrnb.data import language_checks
     options["language"] = language_checks(sys.argv[4], {"bn": "Bengali"})["bn"]
 list(clean(["নদীর ধারে একটি ছোট গ্রাম " * 20], *rule, Counter(), **options))
-kinds, kept, read = Counter(), Counter(), deque()
-def texts():
-    for line in open(sys.argv[1], encoding="utf-8"):
-        row = json.loads(line)
-        kinds[row["kind"]] += 1
-        read.append((hash(normalize("NFC", row["text"]).strip()), row["kind"]))
-        yield row["text"]
-def kind_of(text):
-    while True:  # what was read before it and does not come was dropped
-        own, kind = read.popleft()
-        if own == hash(text):
-            return kind
+def rows():
+    return map(json.loads, open(sys.argv[1], encoding="utf-8"))
 started, clock = time.process_time(), time.perf_counter()
-for text in clean(texts(), *rule, Counter(), **options):
-    kept[kind_of(text)] += 1
+kept = deque(hash(text) for text in clean((row["text"] for row in rows()), *rule, Counter(), **options))
 found = {"cpu_seconds": time.process_time() - started, "clock": time.perf_counter() - clock}
-print(json.dumps(found | {"kept": kept.total(), "dropped": dict(kinds - kept)}))
+found["kept"] = len(kept)
+dropped = Counter()
+for row in rows():  # in their order: what is not the next that was kept was dropped
+    if kept and kept[0] == hash(normalize("NFC", row["text"]).strip()):
+        kept.popleft()
+    else:
+        dropped[row["kind"]] += 1
+assert not kept
+print(json.dumps(found | {"dropped": dropped}))
 """
 #: arguments: file, folder for its output
 DATATROVE = """

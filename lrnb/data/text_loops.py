@@ -255,11 +255,13 @@ def may_hold(points, ends, wanted, width, table, folded, kinds, parts, classes):
 def compared_letters(points, folded, kinds, parts, classes, found):
     """Puts into `found` the COMPARED characters of a text in NFC, case folded, without web addresses, and
     returns how many; -1 where tables do not tell: a fold is longer, or no longer in NFC."""
+    same = True
     for i in range(len(points)):
         found[i] = folded[points[i]]
+        same &= found[i] == points[i]
         if found[i] == LARGEST:
             return -1
-    if not is_settled(found, parts, classes):
+    if not same and not is_settled(found, parts, classes):
         return -1
     count = i = 0
     while i < len(found):
