@@ -13,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 PART = 64  # documents that a thread takes at once
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def parts(items: Iterable[Given], size: int = PART) -> Iterator[list[Given]]:
@@ -38,7 +39,8 @@ def ahead(work: Callable[[Given], Made], items: Iterable[Given], threads: int) -
     if threads == 1:
         yield from map(work, items)
         return
-    stream, waiting, ended = iter(items), deque[Future[Made]](), None
+    stream, waiting = iter(items), deque[Future[Made]]()
+    ended: Exception | None = None
     with ThreadPoolExecutor(threads, initializer=_alone) as pool:
         while waiting or ended is None:
             while ended is None and len(waiting) < threads + 2:

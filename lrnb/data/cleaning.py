@@ -102,7 +102,7 @@ class Cleaner:
 
         if self._language is None:
             return {}
-        found = {place: self._language.label(texts[place]) for place in np.flatnonzero(wanted)}
+        found = {place: self._language.label(texts[place]) for place in np.flatnonzero(wanted).tolist()}
         for place, label in found.items():
             fates[place] = OTHER if self._language.is_other(label) else 0
         return found
@@ -115,7 +115,8 @@ class Cleaner:
 
         if self._items is None:
             return {}
-        places = np.flatnonzero(self._items.may_be_in(points, ends, wanted & (fates == 0)))
+        held = self._items.may_be_in(points, ends, wanted & (fates == 0))
+        places: list[int] = np.flatnonzero(held).tolist()
         found = {place: task for place in places if (task := self._items.held_by(texts[place]))}
         fates[[*found]] = OF_ITEMS
         return found

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class Piece:
         """As a file that is there whole or not at all; `key`: what the ids depend on but the documents."""
         make_folder(path.parent)
         with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, key=np.array(key), **{name: np.array(part) for name, part in vars(self).items()})
+            arrays: dict[str, Any] = {name: np.array(part) for name, part in vars(self).items()}
+            np.savez(file, key=np.array(key), **arrays)
 
     @classmethod
     def read(cls, path: Path, key: str) -> Piece | None:

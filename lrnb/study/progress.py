@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -112,7 +112,7 @@ def told_for_transformers() -> Iterator[None]:
 def _own_bar(_: Any, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
     """What stands for a bar: a Progress, or its items, each counted when the next is asked for."""
     items = given[0] if given else how.get("iterable")
-    total = how.get("total") or (len(items) if hasattr(items, "__len__") else 0)
+    total = how.get("total") or (len(items) if isinstance(items, Sized) else 0)
     progress = Progress(str(how.get("desc", "")).lower(), total, how.get("unit", "tensors").strip())
     return progress if items is None else _counted_through(progress, items)
 
