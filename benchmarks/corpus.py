@@ -4,8 +4,9 @@
 
 The text is made from the sentences of DATA/corpus/bn.*, seeded: documents of 6 to 17 sentences; EXACT of them
 are copies of earlier ones, NEAR are copies with one word replaced, ALIKE share half of their sentences with
-an earlier one, which is no duplicate. Every side runs in a process of its own, in turn. Cleaning: one thread,
-processor seconds without start-up and compiling; then this tree alone on 100 and 300 MB, for its memory.
+an earlier one, which is no duplicate. Every side runs in a process of its own, in turn. Cleaning, with ITEMS
+sentences written backwards in place of evaluation items: processor seconds and seconds of the clock, with
+reading, without start-up and compiling; then this tree alone on 100 and 300 MB, for its memory.
 Tokens: a byte-level BPE of 32,000 pieces learnt on the sentences, seconds of the clock, which others on the
 machine lengthen. Opening: the packed file as training opens it, with 1,000 rows at random.
 Writes results/<date>-corpus.json and .md.
@@ -23,13 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import measure, peer
 from benchmarks.atlas import write
-from benchmarks.corpus_sides import CLEAN, DATATROVE, OPEN, TOKENS
+from benchmarks.corpus_sides import CLEAN, DATATROVE, OPEN, RESUMED, TOKENS
 from benchmarks.merge import RESULTS, ROOT, now
 from lrnb.data.corpus import read_local
 
@@ -37,7 +38,13 @@ EXACT, NEAR, ALIKE = 0.05, 0.10, 0.05  # shares of the documents
 LANG, SCRIPT, THRESHOLD = "bn", "Bengali", 0.8
 AT_ONCE = "after: two processes at once, 1 thread each"
 LARGE = (100, 300)  # megabytes
-THREADS, PIECES = (1, 2), 32_000  # of tokenizing; of its BPE
+THREADS, PIECES = (1, 2), 32_000  # of cleaning and tokenizing; of the tokenizer
+TOKEN_HEAD = (
+    "",
+    "| tokens | MB/s, tokens alone | packed too | opening, ms | memory a row, bytes | a row, ms |",
+    "|---|---|---|---|---|---|",
+)
+ITEMS = 2_000  # that are looked for
 
 
 def sentences(data_root: Path) -> list[str]:
@@ -85,6 +92,11 @@ def write_text(path: Path, known: list[str], megabytes: float) -> dict[str, Any]
     return {"documents": counts, "bytes": size}
 
 
+def write_items(path: Path, known: list[str]) -> None:
+    """Texts that no document holds."""
+    path.write_text(json.dumps([text[::-1] for text in known[:ITEMS]], ensure_ascii=False), encoding="utf-8")
+
+
 def write_tokenizer(path: Path, known: list[str]) -> None:
     """A tokenizer.json: byte-level BPE learnt on the sentences."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -113,28 +125,48 @@ def trees(old: Path | None) -> list[tuple[str, Path]]:
     return [(name, tree) for name, tree in (("before", old), ("after", ROOT)) if tree]
 
 
-def cleaners(
-    old: Path | None, text: Path, trove: Path | None
-) -> dict[str, tuple[str, str, Path, list[Path | str]]]:
-    """name -> (Python, code, tree, arguments)."""
-    found: dict[str, tuple[str, str, Path, list[Path | str]]] = {
-        f"{name}: {what}": (sys.executable, CLEAN, tree, [text, near])
-        for name, tree in trees(old)
-        for what, near in (("cleaning, exact duplicates", "1"), ("and near duplicates", str(THRESHOLD)))
+class Side(NamedTuple):
+    """A process that is measured."""
+
+    python: str
+    code: str
+    tree: Path
+    arguments: list[Path | str]
+    threads: int = 1
+
+    def run(self) -> dict[str, Any]:
+        """What it prints, and its memory."""
+        return run(self.python, self.code, self.tree, *self.arguments, threads=self.threads)
+
+
+def cleaners(old: Path | None, text: Path, trove: Path | None) -> dict[str, Side]:
+    """What is compared, by name. Older trees clean with one thread."""
+    items, near = text.with_name("items.json"), str(THRESHOLD)
+    kinds: dict[str, list[Path | str]] = {
+        "cleaning, exact duplicates": [text, "1", "", ""],
+        "and near duplicates": [text, near, "", ""],
+        "and evaluation items": [text, near, items, ""],
     }
     if find_spec("fasttext"):
-        arguments: list[Path | str] = [text, str(THRESHOLD), "lid.176"]
-        found["after: and the language check"] = (sys.executable, CLEAN, ROOT, arguments)
+        kinds["and the language check"] = [text, near, items, "lid.176"]
+    found = {
+        f"{name}: {what}": Side(sys.executable, CLEAN, tree, own)
+        for name, tree in trees(old)
+        for what, own in kinds.items()
+    }
+    found |= {
+        f"after: {what}, {THREADS[-1]} threads": Side(sys.executable, CLEAN, ROOT, own, THREADS[-1])
+        for what, own in kinds.items()
+    }
     if trove:
         own: list[Path | str] = [text, "signatures"]
-        found["datatrove: MinHash signatures alone"] = (str(trove), DATATROVE, ROOT, own)
+        found["datatrove: MinHash signatures alone"] = Side(str(trove), DATATROVE, ROOT, own)
     return found
 
 
 def judged(row: Mapping[str, Any], kinds: Mapping[str, int]) -> dict[str, float]:
     """Recall and precision of what was dropped, near duplicates counted where they are looked for."""
-    near = row["side"].endswith("exact duplicates")
-    twins = ["exact"] if near else ["exact", "near"]
+    twins = ["exact"] if "exact duplicates" in row["side"] else ["exact", "near"]
     right = sum(row["dropped"].get(kind, 0) for kind in twins)
     there, dropped = sum(kinds[kind] for kind in twins), sum(row["dropped"].values())
     return {"recall": right / there, "precision": right / dropped if dropped else 1.0}
@@ -150,16 +182,14 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"rounds in turn, medians (least to most). {_kinds(kinds)}; "
         f"right is to keep {kinds['new'] + kinds['alike']:,}.",
         "",
-        "| | MB a processor second | kept | recall | precision | peak anonymous memory, MB | files too, MB |",
-        "|---|---|---|---|---|---|---|",
+        "| | MB a processor second | MB a second | kept | recall | precision | peak anonymous memory, MB "
+        "| files too, MB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_cleaned_line(name, own, megabytes) for name, own in _by_side(result["runs"]).items()]
-    lines += [
-        "",
-        "| tokens | MB/s, tokens alone | packed too | opening, ms | memory a row, bytes | a row, ms |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines += [*TOKEN_HEAD] if result["tokens"] else []
     lines += [_token_line(name, own) for name, own in _by_side(result["tokens"]).items()]
+    lines += ["", _kept_line(result["kept"])]
     return "\n".join(lines) + "\n"
 
 
@@ -175,19 +205,35 @@ def _by_side(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _cleaned_line(name: str, own: list[dict[str, Any]], megabytes: float) -> str:
-    rates = sorted(row.get("megabytes", megabytes) / row["cpu_seconds"] for row in own)
-    rate = f"{median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f})"
+    rate, clock = (
+        _spread([row.get("megabytes", megabytes) / row[key] for row in own]) if key in own[0] else ""
+        for key in ("cpu_seconds", "clock")
+    )
     kept, recall, precision = ("", "", "")
     if "kept" in own[0]:
         kept = f"{own[0]['kept']:,}"
         recall, precision = (f"{own[0][key]:.3f}" for key in ("recall", "precision"))
     peaks = [f"{max(row[key] for row in own) / 1e6:.0f}" for key in ("peak_anon_bytes", "peak_rss_bytes")]
-    return f"| {name} | {rate} | {kept} | {recall} | {precision} | {' | '.join(peaks)} |"
+    return f"| {name} | {rate} | {clock} | {kept} | {recall} | {precision} | {' | '.join(peaks)} |"
+
+
+def _spread(rates: list[float]) -> str:
+    return f"{median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
+
+
+def _kept_line(row: Mapping[str, Any]) -> str:
+    """What the ids that an interrupted stage goes on from cost and save."""
+    first, again = (row["bytes"] / 1e6 / row[key] for key in ("first_cpu", "again_cpu"))
+    return (
+        f"Tokens that are kept as they are cut: {first:.1f} MB a processor second, looked up again "
+        f"{again:.1f}, {row['on_disk'] / row['tokens']:.1f} bytes a token."
+    )
 
 
 def _token_line(name: str, own: list[dict[str, Any]]) -> str:
-    rates = [sorted(row["bytes"] / 1e6 / row[key] for row in own) for key in ("cutting", "packing")]
-    cutting, packing = (f"{median(each):.1f} ({each[0]:.1f} to {each[-1]:.1f})" for each in rates)
+    cutting, packing = (
+        _spread([row["bytes"] / 1e6 / row[key] for row in own]) for key in ("cutting", "packing")
+    )
     opened = [row["opened"] for row in own if "opened" in row]
     if not opened:
         return f"| {name} | {cutting} | {packing} |  |  |  |"
@@ -206,6 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--datatrove", action="store_true", help="datatrove too, in an environment of its own")
     add("--megabytes", type=float, default=30)
     add("--rounds", type=int, default=3)
+    add("--tokens", action=argparse.BooleanOptionalAction, default=True, help="cutting and packing too")
     add("--large", action=argparse.BooleanOptionalAction, default=True, help="100 and 300 MB too")
     add("--dir", type=Path, default=Path.home() / ".cache" / "lrnb" / "bench")
     add("--results", type=Path, default=RESULTS)
@@ -221,17 +268,20 @@ def bench(given: argparse.Namespace) -> None:
     result: dict[str, Any] = {"started": now(), "machine": measure.machine(), "commit": measure.commit(ROOT)}
     result |= {"versions": measure.versions(), "rounds": given.rounds, "runs": [], "tokens": []}
     result["text"] = write_text(text, known, given.megabytes)
+    write_items(text.with_name("items.json"), known)
     for number in range(1, given.rounds + 1):
-        for side, (python, code, tree, arguments) in cleaners(given.old, text, trove).items():
-            found = {"round": number, "side": side} | run(python, code, tree, *arguments)
+        for name, side in cleaners(given.old, text, trove).items():
+            found = {"round": number, "side": name} | side.run()
             _add(result["runs"], _with_judgement(found, result["text"]))
     write_tokenizer(place / "bpe.json", known)
-    for number in range(1, given.rounds + 1):
+    for number in range(1, given.rounds + 1) if given.tokens else ():
         for row in token_rows(given.old, text, place):
             _add(result["tokens"], {"round": number} | row)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        result["kept"] = run(sys.executable, RESUMED, ROOT, text, place / "bpe.json", folder)
     for megabytes in LARGE if given.large else ():
         made = write_text(text, known, megabytes)
-        found = run(sys.executable, CLEAN, ROOT, text, str(THRESHOLD))
+        found = run(sys.executable, CLEAN, ROOT, text, str(THRESHOLD), "", "", threads=THREADS[-1])
         found = {"side": f"after: {megabytes} MB", "megabytes": megabytes} | found
         _add(result["runs"], _with_judgement(found, made))
     text.unlink()

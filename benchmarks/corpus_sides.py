@@ -5,29 +5,36 @@ They go with this tree and with older ones: what they call was there from the st
 
 from __future__ import annotations
 
-#: arguments: file, threshold of near duplicates, name of a model of language_check or nothing
+#: arguments: file, threshold of near duplicates, then "" or a file of items, "" or a model of language_check
 CLEAN = """
 import json, sys, time
-from collections import Counter
+from collections import Counter, deque
+from unicodedata import normalize
 from lrnb.data import clean
 rule = ("Bengali", 0.5, float(sys.argv[2]))
 list(clean(["নদীর ধারে একটি ছোট গ্রাম " * 20, "অন্য একটি লেখা " * 20], *rule, Counter()))
 options = {}
-if len(sys.argv) > 3:
+if sys.argv[3]:
+    from lrnb.data.contamination import Items
+    options["items"] = Items({"made": json.load(open(sys.argv[3], encoding="utf-8"))})
+if sys.argv[4]:
     from lrnb.data import language_checks
-    options = {"language": language_checks(sys.argv[3], {"bn": "Bengali"})["bn"]}
-kinds, kept = Counter(), Counter()
-def texts():
-    for line in open(sys.argv[1], encoding="utf-8"):
-        row = json.loads(line)
-        kinds[row["kind"]] += 1
-        texts.kind = row["kind"]
-        yield row["text"]
-started = time.process_time()
-for _ in clean(texts(), *rule, Counter(), **options):
-    kept[texts.kind] += 1
-seconds = time.process_time() - started
-print(json.dumps({"cpu_seconds": seconds, "kept": kept.total(), "dropped": dict(kinds - kept)}))
+    options["language"] = language_checks(sys.argv[4], {"bn": "Bengali"})["bn"]
+list(clean(["নদীর ধারে একটি ছোট গ্রাম " * 20], *rule, Counter(), **options))
+def rows():
+    return map(json.loads, open(sys.argv[1], encoding="utf-8"))
+started, clock = time.process_time(), time.perf_counter()
+kept = deque(hash(text) for text in clean((row["text"] for row in rows()), *rule, Counter(), **options))
+found = {"cpu_seconds": time.process_time() - started, "clock": time.perf_counter() - clock}
+found["kept"] = len(kept)
+dropped = Counter()
+for row in rows():  # in their order: what is not the next that was kept was dropped
+    if kept and kept[0] == hash(normalize("NFC", row["text"]).strip()):
+        kept.popleft()
+    else:
+        dropped[row["kind"]] += 1
+assert not kept
+print(json.dumps(found | {"dropped": dropped}))
 """
 #: arguments: file, folder for its output
 DATATROVE = """
@@ -74,6 +81,28 @@ def least(work):
 (cutting, cutting_cpu), (packing, packing_cpu) = least(tokens), least(packed)
 print(json.dumps({"bytes": size, "cutting": cutting, "cutting_cpu": cutting_cpu,
                   "packing": packing, "packing_cpu": packing_cpu}))
+"""
+#: arguments: file, tokenizer.json, folder; cuts the first 12 MB twice, the second time from what is kept
+RESUMED = """
+import json, sys, time
+from pathlib import Path
+from transformers import PreTrainedTokenizerFast
+from lrnb.data import token_pieces, tokenize
+token_pieces.ENOUGH = 1 << 18
+cut = PreTrainedTokenizerFast(tokenizer_file=sys.argv[2], bos_token="<s>", eos_token="</s>")
+rows, size = [], 0
+for line in open(sys.argv[1], encoding="utf-8"):
+    rows.append(json.loads(line)["text"])
+    size += len(rows[-1].encode())
+    if size > 12e6:
+        break
+found = {"bytes": size}
+for name in ("first_cpu", "again_cpu"):
+    started = time.process_time()
+    found["tokens"] = sum(map(len, tokenize(cut, iter(rows), kept=Path(sys.argv[3]))))
+    found[name] = time.process_time() - started
+found["on_disk"] = sum(path.stat().st_size for path in Path(sys.argv[3]).iterdir())
+print(json.dumps(found))
 """
 #: arguments: a packed file
 OPEN = """

@@ -296,11 +296,12 @@ def test_documents_of_the_corpus_benchmark_have_known_twins() -> None:
 def test_cleaning_is_judged_by_what_is_known_of_the_text(tmp_path: Path) -> None:
     known = [f"নদী{i} ধারে একটি{i} ছোট গ্রাম {i} আছে।" for i in range(500)]
     made = corpus.write_text(tmp_path / "t.jsonl", known, 0.3)
-    cleaner = corpus.cleaners(None, tmp_path / "t.jsonl", None)["after: and near duplicates"]
-    row = {"side": "after: and near duplicates"} | corpus.run(cleaner[0], *cleaner[1:3], *cleaner[3])
-    kinds = made["documents"]
-    assert row["dropped"] == {kind: kinds[kind] for kind in ("exact", "near")}
-    assert corpus.judged(row, kinds) == {"recall": 1.0, "precision": 1.0}
+    corpus.write_items(tmp_path / "items.json", known)
+    sides, kinds = corpus.cleaners(None, tmp_path / "t.jsonl", None), made["documents"]
+    for name in ("after: and near duplicates", "after: and evaluation items, 2 threads"):
+        row = {"side": name} | sides[name].run()
+        assert row["dropped"] == {kind: kinds[kind] for kind in ("exact", "near")}
+        assert corpus.judged(row, kinds) == {"recall": 1.0, "precision": 1.0}
     worse = row | {"dropped": {"exact": kinds["exact"], "alike": kinds["exact"]}}
     found = corpus.judged(worse, kinds)
     assert found == {"recall": kinds["exact"] / (kinds["exact"] + kinds["near"]), "precision": 0.5}

@@ -23,6 +23,7 @@ from typing import Any
 from lrnb.checkpoints.small_files import as_list, is_role
 from lrnb.errors import UserError
 from lrnb.study.files import MANIFEST, atomic_folder
+from lrnb.study.progress import Progress
 
 VOCABULARY = "vocabulary.json"
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -41,7 +42,8 @@ def prune_vocabulary(
     kept tokens stay the same. Adds vocabulary.json (old and new size, kept ids in their new order)
     and returns it without the ids. UserError for a tokenizer that is not BPE.
     """
-    folder, texts = Path(folder), list(texts)
+    with Progress("reading text", 0, "texts") as progress:
+        folder, texts = Path(folder), list(progress.through(texts))
     spec, rows = _read_spec(folder), _embedding_rows(folder)
     used = used_ids(folder / "tokenizer.json", texts)
     kept = _kept_of(folder, used, keep)
@@ -76,7 +78,7 @@ def used_ids(tokenizer_file: Path, texts: Iterable[str]) -> set[int]:
     from tokenizers import Tokenizer
 
     tokenizer, used = Tokenizer.from_file(str(tokenizer_file)), set()
-    for batch in _batches(texts):
+    for batch in _batches("pieces in use", texts):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
             used.update(encoding.ids)
     return used
@@ -193,7 +195,7 @@ def _check_same_cut(old_file: Path, new_spec: dict[str, Any], texts: list[str]) 
     from tokenizers import Tokenizer
 
     old, new = Tokenizer.from_file(str(old_file)), Tokenizer.from_str(json.dumps(new_spec))
-    for batch in _batches(texts):
+    for batch in _batches("checking pieces", texts):
         before = old.encode_batch(batch, add_special_tokens=False)
         after = new.encode_batch(batch, add_special_tokens=False)
         for text, one, other in zip(batch, before, after, strict=True):
@@ -245,7 +247,9 @@ def _is_weights(name: str) -> bool:
     return ".safetensors" in name or name.endswith((".bin", ".bin.index.json")) or name == MANIFEST
 
 
-def _batches(texts: Iterable[str], size: int = 256) -> Iterator[list[str]]:
-    texts = iter(texts)
-    while batch := list(islice(texts, size)):
-        yield batch
+def _batches(stage: str, texts: Iterable[str], size: int = 256) -> Iterator[list[str]]:
+    """The texts in lists, counted as the progress of `stage`."""
+    with Progress(stage, 0, "texts") as progress:
+        counted = progress.through(texts)
+        while batch := list(islice(counted, size)):
+            yield batch

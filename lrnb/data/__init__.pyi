@@ -1,5 +1,5 @@
+from .cleaning import clean as clean
 from .corpus import audit as audit
-from .corpus import clean as clean
 from .corpus import first_documents as first_documents
 from .corpus import held_out as held_out
 from .corpus import hold_out as hold_out

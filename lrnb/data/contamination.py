@@ -12,23 +12,26 @@ are found whole and make up half of the document or more; still shorter ones (la
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 import regex
 
-from lrnb.data.character_kinds import as_text, code_points, members
+from lrnb.data import mongolian
+from lrnb.data.character_kinds import ASSIGNED, CODE_POINTS, as_text, code_points, members
+from lrnb.data.normal_form import nfc_tables
 from lrnb.data.unicode_form import nfc
 
 STRETCH, BLOCK = 50, 25  # letters; a stretch of 2 * BLOCK - 1 holds a whole block of the item's text
 ADDRESS = regex.compile(r"https?://\S+")
-COMPARED = r"(?!\p{Variation_Selector})[\p{L}\p{M}\p{N}]"
+COMPARED_LETTERS = r"(?!\p{Variation_Selector})[\p{L}\p{M}\p{N}]"
 
 
 def letters(text: str) -> str:
     """The letters, vowel signs and digits of a text but of web addresses, case folded, in NFC."""
     points = code_points(ADDRESS.sub("", nfc(nfc(text).casefold())))
-    return as_text(points[members(COMPARED)[points]])
+    return as_text(points[members(COMPARED_LETTERS)[points]])
 
 
 class Items:
@@ -41,15 +44,27 @@ class Items:
             for text in dict.fromkeys(map(letters, own)):
                 for place in range(0, len(text) - BLOCK + 1, BLOCK):
                     self._blocks[text[place : place + BLOCK]].append((task, text, place))
-        self._may_hold = _any_of(self._blocks)
+        self._table = np.zeros(4 << len(self._blocks).bit_length(), np.uint64)  # at least half stays empty
+        _put_blocks(self._blocks, self._table)
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
+    def may_be_in(self, points: np.ndarray, ends: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Which of the wanted texts in NFC, that end at `ends` of the code points, `held_by` has to look at.
+
+        By hashes of their letters, so a rare text that holds no item is among them; by any thread.
+        """
+        from lrnb.data.text_loops import may_hold
+
+        return may_hold(points, ends, wanted, BLOCK, self._table, *_folding(), *nfc_tables())
+
     def held_by(self, document: str) -> str:
         """The first task of which a document holds an item; "" where it holds none."""
+        from lrnb.data.text_loops import holds_any, stretches
+
         found, short = letters(document), {}
-        if not self._may_hold(found):
+        if not self or not found or not holds_any(stretches(code_points(found), BLOCK), self._table):
             return ""
         for start in range(len(found) - BLOCK + 1):
             for task, text, place in self._blocks.get(found[start : start + BLOCK], ()):
@@ -61,14 +76,26 @@ class Items:
         return next(iter(short.values())) if 2 * sum(map(len, short)) >= len(found) > 0 and short else ""
 
 
-def _any_of(blocks: Collection[str]) -> Callable[[str], bool]:
-    """Whether a text holds one of the blocks; by their hashes, so a rare text that holds none passes too."""
-    from lrnb.data.text_loops import holds_any, put_in, stretches
+def _put_blocks(blocks: Collection[str], table: np.ndarray) -> None:
+    """Hashes of the blocks, by which texts that hold none are told at once."""
+    from lrnb.data.text_loops import put_in, stretches
 
-    table = np.zeros(4 << len(blocks).bit_length(), np.uint64)  # at least half of it stays empty
     for block in blocks:
         put_in(stretches(code_points(block), BLOCK), table)
-    return lambda text: bool(holds_any(stretches(code_points(text), BLOCK), table))
+
+
+@lru_cache
+def _folding() -> tuple[np.ndarray, np.ndarray]:
+    """By code point: its case folded, or LARGEST where `letters` has to look; COMPARED and SPACE."""
+    from lrnb.data.text_loops import COMPARED, LARGEST, SPACE
+
+    folded = np.arange(CODE_POINTS, dtype=np.uint32)
+    for point in (x for part in ASSIGNED for x in part):
+        fold = chr(point).casefold()
+        folded[point] = ord(fold) if len(fold) == 1 else LARGEST
+    if mongolian.mongol_norm is not None:
+        folded[0x1800:0x18B0] = LARGEST
+    return folded, members(COMPARED_LETTERS) * np.uint8(COMPARED) + members(r"\s") * np.uint8(SPACE)
 
 
 def _common(a: str, i: int, b: str, j: int) -> int:

@@ -16,11 +16,8 @@ from typing import Any
 import numpy as np
 import regex
 
-from lrnb.data.character_kinds import script_share
-from lrnb.data.contamination import Items
-from lrnb.data.exact_duplicates import ExactDuplicates
+from lrnb.data.cleaning import told_counts
 from lrnb.data.hub_sets import NotOpened, open_text
-from lrnb.data.language_check import LanguageCheck
 from lrnb.data.lines import json_lines, numbered_lines
 from lrnb.data.parquet_column import column_values
 from lrnb.data.placeholders import own_values
@@ -41,7 +38,6 @@ AUDIT_DOCUMENTS, AUDIT_CHARACTERS = 1_000, 1_000  # documents; characters of eac
 WITHOUT_SPACES = regex.compile(
     r"(?=\p{L})[\p{Line_Break=SA}\p{Line_Break=ID}\p{Line_Break=CJ}\p{Script=Tibetan}]"
 )
-OTHER_LANGUAGE = "other language"  # why a document is dropped
 BUFFER = 100_000  # documents that are shuffled at once
 
 
@@ -136,14 +132,10 @@ def _not_empty(values: Iterable[Any], where: str, dropped: Counter[str]) -> Iter
     documents = _texts(values, dropped)
     first = next(documents, None)
     if first is None:
-        there = f"no row of it is text ({_counted(dropped)})" if dropped.total() else "holds no document"
+        there = f"no row of it is text ({told_counts(dropped)})" if dropped.total() else "holds no document"
         raise UserError(f"{where}: {there}. Add text, one document a line or row")
     yield first
     yield from documents
-
-
-def _counted(dropped: Counter[str]) -> str:
-    return ", ".join(f"{reason}: {n:,}" for reason, n in dropped.items() if n)
 
 
 def read_hub(
@@ -194,59 +186,6 @@ def _read_on(rows: Iterable[dict[str, Any]], where: str) -> Iterator[dict[str, A
             ) from None
         number += 1
         yield row
-
-
-def clean(
-    documents: Iterable[str], script: str, min_share: float, near: float, dropped: Counter[str],
-    items: Items | None = None, language: LanguageCheck | None = None,
-) -> Iterator[str]:  # fmt: skip
-    """NFC, script filter, exact deduplication, language, no items of an evaluation, near deduplication.
-
-    What is dropped is counted by reason in `dropped`, of `items` by task. UserError at the end where there
-    were documents and none is left.
-    """
-    from lrnb.data.near_duplicates import NearDuplicates
-
-    seen = ExactDuplicates()
-    known = NearDuplicates(near) if near < 1 else None
-    left = False
-    dropped.update({_of_items(task): 0 for task in items.tasks} if items else {})
-    for raw in documents:
-        text = nfc(raw).strip()
-        reason = _reason(text, script, min_share, seen)
-        if reason is None and language and language.is_other(text):
-            reason = OTHER_LANGUAGE
-        if reason is None and items and (task := items.held_by(text)):
-            reason = _of_items(task)
-        if reason is None and known and known.twin(text):
-            reason = "near duplicate"
-        if reason is None:
-            left = True
-            yield text
-        else:
-            dropped[reason] += 1
-    if dropped.total() and not left:
-        raise UserError(_all_dropped(script, min_share, dropped))
-
-
-def _of_items(task: str) -> str:
-    return f"holds items of {task}"
-
-
-def _all_dropped(script: str, min_share: float, dropped: Counter[str]) -> str:
-    return (
-        f"cleaning left no text ({_counted(dropped)}). Documents need {min_share:.0%} of their letters in "
-        f"the script {script or 'any'}, and hold no item of an evaluation: give such text, or check "
-        "script in the language's file in params/ and script_min_share"
-    )
-
-
-def _reason(text: str, script: str, min_share: float, seen: ExactDuplicates) -> str | None:
-    if not text:
-        return "empty"
-    if script and min_share and script_share(text, script) < min_share:
-        return "other script"
-    return "duplicate" if seen.twin(text) else None
 
 
 def shuffled(documents: Iterable[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:

@@ -43,5 +43,6 @@ def _room(size: int) -> Any:
     except OSError as error:
         raise UserError(
             f"{tempfile.gettempdir()}: no room for a table of {size / 1e6:,.0f} MB, by which duplicates are "
-            f"found ({error.strerror}). Free space there, or set TMPDIR to another folder"
+            f"found or tokens kept for several passes ({error.strerror}). Free space there, or set TMPDIR to "
+            "another folder"
         ) from None

@@ -6,7 +6,7 @@ of 3 kB.
 
 from __future__ import annotations
 
-import hashlib
+import numpy as np
 
 from lrnb.data.disk_table import DiskTable
 
@@ -14,38 +14,32 @@ FIRST = 1 << 12  # places at the start
 
 
 class ExactDuplicates:
-    """Remembers texts, and says of a new one whether it was there."""
+    """Remembers texts by their hashes, and says of new ones whether they were there."""
 
     def __init__(self) -> None:
         self._known = 0
-        self._renew(FIRST)
+        self._places = DiskTable(FIRST, 1, np.uint64).values.ravel()
 
-    def twin(self, text: str) -> bool:
-        """Whether the text is the same as one remembered; it is remembered where it is not."""
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        key = int.from_bytes(digest, "little") or 1  # 0 is an empty place
-        if self._places[place := self._place(key)]:
-            return True
-        self._places[place] = key
-        self._known += 1
-        if 2 * self._known > len(self._places):
+    def mark(self, fates: np.ndarray, hashes: np.ndarray) -> None:
+        """Marks in `fates` (`text_loops`) what is the same as an earlier text, remembers the others."""
+        from lrnb.data.text_loops import mark_exact
+
+        while 2 * (self._known + len(hashes)) > len(self._places):
             self._grow()
-        return False
+        self._known += mark_exact(fates, hashes, self._places)
 
-    def _place(self, key: int) -> int:
-        """Where a key lies, or the empty place that it goes to."""
-        places, last = self._places, len(self._places) - 1
-        place = key & last
-        while places[place] not in (0, key):
-            place = (place + 1) & last
-        return place
+    def known(self, hashes: np.ndarray) -> np.ndarray:
+        """Which hashes are surely remembered; any thread may ask, while another one remembers more."""
+        from lrnb.data.text_loops import are_known
 
-    def _renew(self, size: int) -> None:
-        self._places = DiskTable(size, 1, "uint64").values.ravel().data
+        return are_known(hashes, self._places)
 
     def _grow(self) -> None:
-        before = self._places
-        self._renew(2 * len(before))
-        for key in before:
-            if key:
-                self._places[self._place(key)] = key
+        """Twice the places, so that at least half of them stay empty and a search ends soon."""
+        from lrnb.data.text_loops import put_in
+
+        larger = DiskTable(2 * len(self._places), 1, np.uint64).values.ravel()
+        for start in range(0, len(self._places), FIRST):
+            part = self._places[start : start + FIRST]
+            put_in(part[part > 0], larger)
+        self._places = larger

@@ -48,7 +48,7 @@ def language_checks(model: str, scripts: Mapping[str, str]) -> dict[str, Languag
 
 
 class LanguageCheck:
-    """Tells documents in another language than `lang`, and counts what each was taken for in `found`.
+    """Tells documents in another language than `lang`; who asks counts what each was taken for in `found`.
 
     model: `lid.176`, or the path of a fastText model whose labels are bn or ben_Beng. Where it does not know
     the language in this script, every document passes (`knows` is false). UserError for what is no model.
@@ -66,10 +66,8 @@ class LanguageCheck:
         """Whether the model knows the language in this script."""
         return bool(self._own)
 
-    def is_other(self, text: str) -> bool:
-        """Whether a document is surely in another language."""
-        label = self._label(text)
-        self.found[label] += 1
+    def is_other(self, label: str) -> bool:
+        """Whether a label says that a document is surely in another language."""
         return self.knows and label != UNSURE and label not in self._own
 
     def told(self) -> str:
@@ -77,7 +75,8 @@ class LanguageCheck:
         counted = ", ".join(f"{label} {n:,}" for label, n in self.found.most_common(MOST_TOLD))
         return counted + ("" if self.knows else " (the model does not know the language; all passed)")
 
-    def _label(self, text: str) -> str:
+    def label(self, text: str) -> str:
+        """The language that a document is taken for, UNSURE without a probability of SURE."""
         start = max(0, (len(text) - LOOKED_AT) // 2)
         labels, shares = self._model.predict(" ".join(text[start : start + LOOKED_AT].split()))
         said = _plain(labels[0]) if labels and shares[0] >= SURE else UNSURE

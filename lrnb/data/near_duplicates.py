@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrnb.data.character_kinds import code_points
 from lrnb.data.disk_table import DiskTable
-from lrnb.data.text_loops import enter, has_twin, sketch, stretches
+from lrnb.data.text_loops import enter_all, mark_near, sketches_of
 
 SHINGLE, PERMUTATIONS = 5, 64  # characters a shingle; hash functions of MinHash
 RECALL = 0.95  # least chance that two texts as like as the threshold are compared at all
@@ -45,27 +44,19 @@ class NearDuplicates:
         self._slots = DiskTable(bands, 2 * FIRST, np.int32)
         self._known = 0
 
-    def twin(self, text: str) -> bool:
-        """Whether the text is a near duplicate of one remembered; it is remembered where it is none."""
-        own = self._sketch(text)
-        if has_twin(own, self.rows, self.least, *self._index):
-            return True
-        if self._known == len(self._sketches.values):
+    def sketches(self, points: np.ndarray, ends: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """The sketches of wanted texts among those that end at `ends` of the code points; by any thread."""
+        return sketches_of(points, ends, wanted, SHINGLE, self._factors, self._shifts)
+
+    def mark(self, fates: np.ndarray, sketches: np.ndarray) -> None:
+        """Marks in `fates` (`text_loops`) what is like an earlier text; remembers what is kept."""
+        while self._known + len(fates) > len(self._sketches.values):
             self._grow()
-        self._sketches.values[self._known] = own
-        enter(self._known, self.rows, *self._index)
-        self._known += 1
-        return False
+        self._known = mark_near(fates, sketches, self._known, self.rows, self.least, *self._index)
 
     @property
     def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self._sketches.values, self._slots.values, self._before.values
-
-    def _sketch(self, text: str) -> np.ndarray:
-        """Half of every least value: enough to tell sketches apart."""
-        found = np.empty(PERMUTATIONS, np.uint32)
-        sketch(stretches(code_points(text), SHINGLE), self._factors, self._shifts, found)
-        return found.astype(np.uint16)
 
     def _grow(self) -> None:
         """Room for twice as many; each is put into its bands' places anew."""
@@ -73,5 +64,4 @@ class NearDuplicates:
         for table in (self._sketches, self._before):
             table.grow(2 * len(table.values))
         self._slots = DiskTable(bands, 2 * slots, np.int32)
-        for number in range(self._known):
-            enter(number, self.rows, *self._index)
+        enter_all(self._known, self.rows, *self._index)

@@ -7,10 +7,9 @@ counts its positions from 0, and a model that gets no attention mask keeps such 
 
 from __future__ import annotations
 
-import os
-from collections import Counter, deque
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -18,40 +17,42 @@ from typing import Any
 
 import numpy as np
 
+from lrnb.data.ahead import PART, ahead, parts
+from lrnb.data.disk_table import DiskTable
+from lrnb.data.token_pieces import resumed
 from lrnb.errors import UserError
-from lrnb.study.environment import threads_used
+from lrnb.study.environment import threads_used, versions
+from lrnb.study.files import digest
 from lrnb.study.parameters import whole_steps
 from lrnb.study.progress import Progress
 
-PART = 64  # documents that a thread cuts at once
 ROWS_A_BATCH = 1024  # of an Arrow file: opening it costs time and memory for every batch
 
 
-def tokenize(tokenizer: Any, documents: Iterable[str], batch: int = 256) -> Iterator[list[int]]:
+def tokenize(
+    tokenizer: Any, documents: Iterable[str], batch: int = 256, kept: Path | None = None
+) -> Iterator[list[int]]:
     """Token ids of each document: one beginning mark where the tokenizer has it, the text, one end mark.
 
     Where the study has several `threads`, as many cut PARTs of the text, a few ahead of what is asked for.
+    kept: a folder for ids of large corpora, from which it goes on when it is called again (`token_pieces`).
     """
-    cut, stream = partial(_cut, tokenizer, _cutter(tokenizer)), iter(documents)
+    cut = partial(_cut, tokenizer, _cutter(tokenizer))
     threads = threads_used() if _is_fast(tokenizer) else 1
     size = batch if threads == 1 else PART
-    chunks = iter(lambda: list(islice(stream, size)), [])
-    yield from chain.from_iterable(map(cut, chunks) if threads == 1 else _ahead(cut, chunks, threads))
+
+    def ids_of(texts: Iterable[str]) -> Iterator[list[int]]:
+        yield from chain.from_iterable(ahead(cut, parts(texts, size), threads))
+
+    if kept is None or not _is_fast(tokenizer):
+        return ids_of(documents)
+    return resumed(documents, ids_of, kept, partial(_cutting_key, tokenizer))
 
 
-def _ahead(work: Callable[[Any], Any], items: Iterator[Any], threads: int) -> Iterator[Any]:
-    """What `work` makes of each item, in their order, by several threads that are one item ahead."""
-    with ThreadPoolExecutor(threads, initializer=_alone) as pool:
-        waiting = deque(pool.submit(work, item) for item in islice(items, threads + 1))
-        while waiting:
-            done = waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in islice(items, 1))
-            yield done
-
-
-def _alone() -> None:
-    """From here on this process's tokenizers start no threads of their own: they would wait for ours."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+def _cutting_key(tokenizer: Any) -> str:
+    """What the ids of a text depend on: the tokenizer, its marks, the library that cuts."""
+    marks = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    return digest([tokenizer.backend_tokenizer.to_str(), marks, versions(("tokenizers",))])
 
 
 def _is_fast(tokenizer: Any) -> bool:
@@ -86,17 +87,21 @@ def passes(
 ) -> Iterator[list[int]]:
     """The documents (token ids) up to `epochs` times, from the second pass on in a new order each, by `seed`.
 
-    `unique[name]` receives the tokens of the first pass. With one pass nothing is kept in memory.
+    `unique[name]` receives the tokens of the first pass. For more than one pass they are kept in a table on
+    disk, 4 to 8 bytes a token.
     """
-    kept = []
+    kept, ends = DiskTable(1, 1, np.int32), array("Q", [0])
     for ids in documents:
         unique[name] += len(ids)
         if epochs > 1:
-            kept.append(np.array(ids, np.int32))
+            ends.append(ends[-1] + len(ids))
+            if ends[-1] > len(kept.values):
+                kept.grow(2 * ends[-1])
+            kept.values[ends[-2] : ends[-1], 0] = ids
         yield ids
     for epoch in range(1, epochs):
-        for index in np.random.default_rng([seed, epoch]).permutation(len(kept)):
-            yield kept[index].tolist()
+        for index in np.random.default_rng([seed, epoch]).permutation(len(ends) - 1):
+            yield kept.values[ends[index] : ends[index + 1], 0].tolist()
 
 
 def replay(
@@ -146,7 +151,18 @@ def rows_needed(budgets: list[int], seq_len: int, batch: int) -> int:
 
 
 def write_packed(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limit: int) -> int:
-    """Write rows to an Arrow file that training memory-maps, until `limit` rows; returns how many."""
+    """Write rows to an Arrow file that training memory-maps, until `limit` rows; returns how many.
+
+    After an error (a full disk, say) nothing of it is left.
+    """
+    try:
+        return _write_batches(rows, path, limit)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _write_batches(rows: Iterable[tuple[np.ndarray, np.ndarray]], path: Path, limit: int) -> int:
     import pyarrow as pa
 
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("position_ids", pa.list_(pa.int32()))])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from lrnb.data.mongolian import by_shape
-from lrnb.data.normal_form import to_nfc
+from lrnb.data.normal_form import each_in_nfc, to_nfc
 
 KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", dict: "object"}
 KINDS |= {list: "list", tuple: "list"}
@@ -23,6 +24,11 @@ def nfc(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: nfc(part) for key, part in value.items()}
     return [nfc(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def each_nfc(texts: Sequence[str]) -> list[str]:
+    """`nfc` of many texts at once."""
+    return [by_shape(text) for text in each_in_nfc(texts)]
 
 
 def why_no_text(value: Any) -> str:

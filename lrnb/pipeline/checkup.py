@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.data import corpus, fineweb
+from lrnb.data.character_kinds import script_share
 from lrnb.errors import UserError
 from lrnb.pipeline import supplies
 from lrnb.study.parameters import ENGLISH, SYNTHETIC, Study
@@ -77,9 +78,7 @@ def _other_script(sample: list[str], script: str, study: Study) -> float:
     """Percent of documents that cleaning drops for their script."""
     if not script:
         return 0.0
-    return (
-        100 * sum(corpus.script_share(text, script) < study.script_min_share for text in sample) / len(sample)
-    )
+    return 100 * sum(script_share(text, script) < study.script_min_share for text in sample) / len(sample)
 
 
 def task_table(study: Study) -> list[dict[str, Any]]:

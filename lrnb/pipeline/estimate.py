@@ -15,6 +15,7 @@ from lrnb.analysis.kinds import label
 from lrnb.checkpoints.importance import GRAM
 from lrnb.checkpoints.opening import open_source
 from lrnb.data import fineweb
+from lrnb.data.token_pieces import ENOUGH
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
 from lrnb.pipeline import memory, speed, supplies
@@ -27,7 +28,7 @@ from lrnb.tuning import search
 from lrnb.tuning.entry_scores import scores_wanted
 
 GIB = 1024**3
-PACKED = 8.1  # bytes a token of packed text
+PACKED, KEPT = 8.1, 4.1  # bytes a token of packed text; of what is kept of a large one while it is made
 SFT_TOKENS = 256  # of a usual example, prompt and answer
 ITEM_TOKENS = 300  # of a usual test item with its options
 
@@ -93,7 +94,7 @@ def _examples(study: Study) -> int:
 
 
 def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
-    """The most that `steps` hold of their own: packed text and float32 checkpoints.
+    """The most that `steps` hold of their own: packed text, and float32 checkpoints or tokens of it before.
 
     While CT trains, its two resume points with Adam's moments are there beside it and SFT; they go before
     CT-then-SFT and merges come, unless `keep` is all. Where SFT is chosen on dev, a candidate lies beside the
@@ -102,12 +103,14 @@ def disk_bytes(study: Study, steps: Iterable[Step]) -> int:
     steps = list(steps)
     names = {step.name for step in steps}
     resume = 2 * 3 if "ct" in names and study.trains else 0
-    packed = round(PACKED * study.ct_budgets[-1]) if "corpus" in names else 0
+    budget = study.ct_budgets[-1] if "corpus" in names else 0
+    before = round(KEPT * budget) if budget >= ENOUGH else 0
     found = [(kind, _written(study, kind)) for step in steps for kind in _kinds(step, study)]
     early = sum(sum(pair) for kind, pair in found if kind in ("base", "ct", "sft")) + resume
     late = sum(lasting + (spare if kind == "ct_then_sft" else 0) for kind, (lasting, spare) in found)
     late += resume if study.keep == "all" else 0
-    return round(4 * parameters(study) * max(early, late)) + packed + 50_000_000
+    models = round(4 * parameters(study) * max(early, late))
+    return max(models, before) + round(PACKED * budget) + 50_000_000
 
 
 def _kinds(step: Step, study: Study) -> list[str]:

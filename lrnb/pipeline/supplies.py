@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from lrnb.checkpoints.tokenizer_probe import refuse_endless
 from lrnb.checkpoints.vocabulary import pruned_sizes
-from lrnb.data import corpus, packing
+from lrnb.data import cleaning, corpus, packing
 from lrnb.data.contamination import Items
 from lrnb.data.language_check import language_checks
 from lrnb.errors import UserError
@@ -206,7 +206,7 @@ def _cleaned(study: Study, lang: str, path: Path) -> tuple[list[str], bool]:
     rules = (script, study.script_min_share, study.dedup_threshold)
     check = language_checks(study.language_check, {lang: script}).get(lang)
     texts = corpus.read_local(path.parents[1], lang)
-    documents = corpus.clean(texts, *rules, Counter(), local_items(study), language=check)
+    documents = cleaning.clean(texts, *rules, Counter(), local_items(study), language=check)
     try:
         first, _ = corpus.first_documents(documents, COUNTED)
         return first, next(documents, None) is None

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -54,10 +54,10 @@ class Progress:
             self._write()
 
     def through(self, items: Iterable[T]) -> Iterator[T]:
-        """The items as they come, each counted."""
+        """The items as they come, each counted when the next is asked for."""
         for item in items:
-            self.update()
             yield item
+            self.update()
 
     def close(self) -> None:
         if self._bar is not None:
@@ -91,6 +91,35 @@ class Progress:
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(self.state(), file)
         os.replace(temporary, self._path)
+
+
+@contextlib.contextmanager
+def told_for_transformers() -> Iterator[None]:
+    """In the block the bars of transformers (loading and saving weights) are the study's own where it is
+    headless; elsewhere they stay as they are."""
+    from transformers.utils import logging
+
+    if not os.environ.get("LRNB_PROGRESS"):
+        yield
+        return
+    before = logging.set_tqdm_hook(_own_bar)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+def _own_bar(_: Any, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
+    """What stands for a bar: a Progress, or its items, each counted when the next is asked for."""
+    items = given[0] if given else how.get("iterable")
+    total = how.get("total") or (len(items) if isinstance(items, Sized) else 0)
+    progress = Progress(str(how.get("desc", "")).lower(), total, how.get("unit", "tensors").strip())
+    return progress if items is None else _counted_through(progress, items)
+
+
+def _counted_through(progress: Progress, items: Iterable[T]) -> Iterator[T]:
+    with progress:
+        yield from progress.through(items)
 
 
 class Meter:

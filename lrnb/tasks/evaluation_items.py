@@ -33,7 +33,7 @@ def items_of_study(study: Study, data_root: Path, hub: bool = True) -> Items:
     """
     named = [*study.compared, *study.written, *study.dev_tasks]
     texts: dict[str, list[str]] = {}
-    for task, found in _found(dict.fromkeys(named), study, data_root, hub) if study.preset != "nano" else ():
+    for task, found in _found(named, study, data_root, hub) if study.preset != "nano" else ():
         texts.setdefault(task, []).extend(text for rows in found for text in item_texts(rows))
     return Items(texts)
 
@@ -42,7 +42,7 @@ def _found(names: Iterable[str], study: Study, root: Path, hub: bool) -> Iterato
     """Each task's own name and its rows, split by split; of the harness's own tasks the test rows."""
     scored = {spec(name).name for name in names if name.endswith("_en") and not loading.is_harness(name)}
     seen = set[str]()
-    for name in names:
+    for name in loading.counted_tasks(names):
         if loading.is_harness(name):
             loaded = loading.load_tasks([name], study.lang, root, seed=study.seed) if hub else {}
             yield from ((kept, [[dict(doc) for doc in task.eval_docs]]) for kept, task in loaded.items())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb.errors import UserError
 from lrnb.study.parameters import ENGLISH, Study
+from lrnb.study.progress import Progress
 from lrnb.tasks import rows
 from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, packaged, read_file, spec
 
@@ -63,7 +64,7 @@ def load_tasks(
     _check({**given, "limit": limit})
     given["script"] = script
     loaded: dict[str, KeptTask] = {}
-    for name in dict.fromkeys(names):
+    for name in counted_tasks(names):
         task = _load_one(name, lang, Path(data_root), limits.get(name, limit), given)
         if task.task_name in loaded:
             raise UserError(
@@ -72,6 +73,13 @@ def load_tasks(
         _keep_examples_apart(task)
         loaded[task.task_name] = task
     return loaded
+
+
+def counted_tasks(names: Iterable[str]) -> Iterator[str]:
+    """Each name once, counted as the progress of reading items."""
+    different = list(dict.fromkeys(names))
+    with Progress("reading items", len(different), "tasks") as progress:
+        yield from progress.through(different)
 
 
 def load_study_tasks(study: Study, data_root: str | Path) -> tuple[dict[str, KeptTask], list[str]]:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from lrnb.checkpoints.vocabulary import prune_vocabulary
 from lrnb.errors import UserError
 from lrnb.study.files import atomic_folder, full_disk_message
+from lrnb.study.progress import told_for_transformers
 from lrnb.training.gguf import PACKAGES, SOURCE, cached_base
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def _save_model(source: str, out: Path, revision: str | None, key: str, dtype: s
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, weights_only=True, **options)
+        with told_for_transformers():
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, weights_only=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except UnpicklingError as error:
         raise UserError(
@@ -133,7 +135,7 @@ def _save_model(source: str, out: Path, revision: str | None, key: str, dtype: s
             f"{key} {source!r} cannot be loaded: {reason} Give a folder with config.json and "
             "weights, a Hub id that this machine can reach, or (as base) gguf:gemma3-270m"
         ) from error
-    with atomic_folder(out) as target:
+    with atomic_folder(out) as target, told_for_transformers():
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     return out

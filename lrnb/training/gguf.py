@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -32,6 +33,7 @@ from lrnb.study.files import (
     need_space,
     sha256,
 )
+from lrnb.study.progress import Progress
 
 SOURCE = "source.json"
 CONVERTER = 1  # raise it when the conversion changes: folders made before are then made again
@@ -228,15 +230,37 @@ def _read_model(gguf: Path) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-            trust_remote_code=False,
-        )
+        with _counted_tensors():
+            return AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                trust_remote_code=False,
+            )
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"{gguf} cannot be read: {error}. Use another base") from error
+
+
+@contextlib.contextmanager
+def _counted_tensors() -> Iterator[None]:
+    """The study's own progress in place of the bar of transformers, which nobody sees in a batch run."""
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    bar = reading.tqdm
+    reading.tqdm = lambda tensors, **_: _converted(tensors)
+    try:
+        yield
+    finally:
+        reading.tqdm = bar
+
+
+def _converted(tensors: Sequence[Any]) -> Iterator[Any]:
+    """The tensors of a GGUF; the bytes of one count when the next is asked for."""
+    with Progress("converting", sum(int(one.n_bytes) for one in tensors), "bytes") as progress:
+        for one in tensors:
+            yield one
+            progress.update(int(one.n_bytes))
 
 
 def _read_tokenizer(gguf: Path, config: Any) -> Any:

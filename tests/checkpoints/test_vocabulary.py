@@ -106,6 +106,14 @@ def bpe_model(kind: str, tied: bool):
     return AutoModelForCausalLM.from_config(config)
 
 
+def test_pruning_says_how_far_it_is_without_a_terminal(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    full = save_bpe(tmp_path / "full", SPEC, bpe_model("llama", True), **ROLES)
+    prune_vocabulary(full, iter(TEXTS * 3), tmp_path / "small")
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["done"]) == ("checking pieces", 3 * len(TEXTS)) and found["rate"] > 0
+
+
 @pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("gemma", True)])
 def test_pruned_model_gives_the_same_logits_on_kept_tokens(tmp_path: Path, kind: str, tied: bool) -> None:
     import torch

@@ -5,14 +5,19 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 
+import numpy as np
 import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from support import strategies  # noqa: F401  # its settings
 
-from lrnb.data.contamination import BLOCK, STRETCH, Items, letters
-from lrnb.data.corpus import clean
+from lrnb.data.character_kinds import as_text, code_points
+from lrnb.data.cleaning import clean
+from lrnb.data.contamination import BLOCK, STRETCH, Items, _folding, letters
+from lrnb.data.normal_form import nfc_tables
+from lrnb.data.text_loops import compared_letters
+from lrnb.data.unicode_form import nfc
 from lrnb.errors import UserError
 
 ENGLISH = "The river rose in the night, and by morning the lower field of the village was under water."
@@ -51,6 +56,21 @@ def test_a_short_text_counts_where_it_is_half_of_the_document() -> None:
 def test_web_addresses_are_no_text() -> None:
     address = "http://zw.example.net/news/update/2014-07/30/content_the_same_folder_for_all_pages"
     assert Items({"topic": [f"{ENGLISH} {address}1.htm"]}).held_by(f"{BENGALI} {address}2.htm") == ""
+
+
+odd = st.sampled_from(
+    ["http://", "HTTPS://", "ſ://a", "https", " ", "ß", "İ", "ŉ", "ᾳ\u0345", "K", "a\u0301", "\u2028", "ǅ"]
+)
+
+
+@given(st.lists(odd | st.text(max_size=8)).map("".join))
+def test_compiled_letters_are_those_of_the_slow_way(text: str) -> None:
+    """Where the tables do not tell, they say so; where they do, letter by letter the same."""
+    points = code_points(nfc(text))
+    found = np.empty(len(points), np.uint32)
+    count = compared_letters(points, *_folding(), *nfc_tables(), found)
+    assert count == -1 or as_text(found[:count]) == letters(text)
+    assert count >= 0 or not text.isascii()
 
 
 common = st.text("abক", min_size=STRETCH - 3, max_size=STRETCH + 3)

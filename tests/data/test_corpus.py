@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.pico import pico_tokenizer
 
-from lrnb.data import corpus, packing
+from lrnb.data import ahead, cleaning, corpus, packing
 from lrnb.errors import UserError
 
 
@@ -78,13 +78,13 @@ def test_cleaning_counts_what_it_drops() -> None:
     long = "নদীর ধারে একটি ছোট গ্রাম ছিল, সেখানে অনেক মানুষ বাস করত। " * 5
     dropped: Counter[str] = Counter()
     texts = ["  ", "all in latin script", long, long, long + "শেষ", "অন্য একটি লেখা"]
-    kept = list(corpus.clean(texts, "Bengali", 0.5, 0.8, dropped))
+    kept = list(cleaning.clean(texts, "Bengali", 0.5, 0.8, dropped))
     assert kept == [long.strip(), "অন্য একটি লেখা"]
     assert dropped == {"empty": 1, "other script": 1, "duplicate": 1, "near duplicate": 1}
 
 
 def test_text_is_normalised() -> None:
-    assert list(corpus.clean(["e\u0301"], "", 0, 1, Counter())) == ["é"]
+    assert list(cleaning.clean(["e\u0301"], "", 0, 1, Counter())) == ["é"]
 
 
 def test_the_order_depends_on_the_seed_only() -> None:
@@ -140,7 +140,7 @@ def test_ids_are_those_of_the_tokenizer_whatever_its_file_sets(monkeypatch, thre
     read = iter(texts)
     stream = packing.tokenize(tokenizer, read)
     assert [next(stream) for _ in range(5)] == expected[:5]
-    assert len(list(read)) >= len(texts) - 5 * packing.PART  # no more is read than what is cut ahead
+    assert len(list(read)) >= len(texts) - 5 * ahead.PART  # no more is read than what is cut ahead
     stream.close()
     assert list(packing.tokenize(tokenizer, texts)) == expected
     assert max(map(len, expected)) > 200
@@ -176,6 +176,16 @@ def test_rows_lie_in_batches(tmp_path: Path) -> None:
     with pa.ipc.open_stream(path) as batches:
         assert [batch.num_rows for batch in batches] == [packing.ROWS_A_BATCH] * 3
     assert np.array(packed_rows(path)["input_ids"]).ravel().tolist() == list(range(tokens))
+
+
+def test_what_is_cut_short_by_an_error_is_not_left(tmp_path: Path) -> None:
+    def rows():
+        yield from packing.pack([[1] * 4096], 2)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        packing.write_packed(rows(), tmp_path / "packed.arrow", 10**6)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_budget_above_the_corpus_names_the_remedy() -> None:
@@ -249,7 +259,7 @@ def test_lines_round_trip(tmp_path: Path) -> None:
 )
 def test_real_text_passes_its_own_script_filter(data_root: Path, lang: str, script: str) -> None:
     dropped: Counter[str] = Counter()
-    texts = list(corpus.clean(corpus.read_local(data_root, lang), script, 0.5, 1, dropped))
+    texts = list(cleaning.clean(corpus.read_local(data_root, lang), script, 0.5, 1, dropped))
     packed = (data_root / "corpus" / f"{lang}.jsonl.gz").read_bytes()
     lines = gzip.decompress(packed).decode().splitlines()
     assert len(texts) + dropped.total() == len(lines) and len(texts) > 0.99 * len(lines)

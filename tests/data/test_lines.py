@@ -22,7 +22,7 @@ from pyarrow import parquet
 from support.bad_rows import SEPARATORS, SURROGATE, TYPED, as_bytes, is_nfc, is_text, odd, texts, values
 from support.rights import unreadable
 
-from lrnb.data import corpus, mongolian
+from lrnb.data import cleaning, corpus, mongolian
 from lrnb.data.lines import DEEPEST, json_lines, numbered_lines
 from lrnb.data.unicode_form import nfc, why_no_text
 from lrnb.errors import UserError
@@ -314,7 +314,7 @@ def test_cleaning_gives_nfc_and_counts_into_the_same_table(tmp_path: Path) -> No
     )
     (tmp_path / "corpus" / "bn.jsonl").write_bytes(body)
     dropped: Counter[str] = Counter()
-    kept = list(corpus.clean(corpus.read_local(tmp_path, "bn", dropped), "", 0, 1, dropped))
+    kept = list(cleaning.clean(corpus.read_local(tmp_path, "bn", dropped), "", 0, 1, dropped))
     assert kept == [nfc(TYPED)] and nfc(TYPED) != TYPED
     assert dropped == {"null": 1, "empty": 1, "duplicate": 1}
 

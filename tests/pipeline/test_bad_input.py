@@ -13,7 +13,7 @@ from support.made_run import write_made_run
 from support.pico import save_pico
 from support.pico_run import BUDGET, pico_study
 
-from lrnb.data import corpus, packing
+from lrnb.data import cleaning, corpus, packing
 from lrnb.errors import UserError
 from lrnb.pipeline import notebooks
 from lrnb.study import files, stages
@@ -72,7 +72,7 @@ def test_rows_that_are_no_text_and_items_are_dropped_and_told_in_the_table(tmp_p
     )  # fmt: skip
     kinds = dict.fromkeys(("null", "number", "list", "object", "NaN", "lone surrogate", "other script"), 1)
     facts = stages.read_manifest(runs / "smol/bn/corpus")["facts"]
-    kinds |= {corpus.OTHER_LANGUAGE: 1} if check else {}
+    kinds |= {cleaning.OTHER_LANGUAGE: 1} if check else {}
     assert (counted := facts["dropped"]["bn"]) == kinds | {"holds items of topic": 1}
     assert facts["taken_for"].get("bn", {}) == ({"bn": 31, "as": 1} if check else {})
     assert all(f"<th>{reason}</th>" in out.read_text(encoding="utf-8") for reason in counted)
@@ -156,8 +156,8 @@ def test_cleaning_that_leaves_one_text_is_no_mistake() -> None:
     from collections import Counter
 
     dropped: Counter[str] = Counter()
-    assert list(corpus.clean([CYRILLIC, "", "in Latin"], "Cyrillic", 0.5, 1, dropped)) == [CYRILLIC]
-    assert list(corpus.clean([], "Cyrillic", 0.5, 1, Counter())) == []
+    assert list(cleaning.clean([CYRILLIC, "", "in Latin"], "Cyrillic", 0.5, 1, dropped)) == [CYRILLIC]
+    assert list(cleaning.clean([], "Cyrillic", 0.5, 1, Counter())) == []
 
 
 @pytest.mark.parametrize(

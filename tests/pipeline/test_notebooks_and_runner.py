@@ -647,6 +647,8 @@ def test_disk_is_asked_for_what_is_still_to_be_written() -> None:
     packed = round(8.1 * 2048)
     assert estimate.disk_bytes(study, [steps["corpus"]]) == small + packed
     assert estimate.disk_bytes(study, steps.values()) == small + packed + 16 * model  # 14 that stay
+    large = study.model_copy(update={"ct_budgets": [10**10]})  # and what an interrupted stage goes on from
+    assert estimate.disk_bytes(large, [steps["corpus"]]) == small + round(8.1e10) + round(4.1e10)
     for given, models in {
         ("tuning_trials", 1): 14,
         ("keep", "all"): 22,  # and the resume points of CT

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.task_rows import write_rows, write_task
 
-from lrnb.data import corpus
+from lrnb.data import cleaning, corpus
 from lrnb.errors import UserError
 from lrnb.study.parameters import Study
 from lrnb.tasks import includes
@@ -53,7 +53,7 @@ def test_all_test_texts_in_a_corpus_are_dropped_and_told(root: Path) -> None:
     write_rows(root, texts, "corpus/bn.jsonl")
     dropped: Counter[str] = Counter()
     source, items = corpus.read_local(root, "bn", dropped), items_of_study(study(root), root)
-    assert list(corpus.clean(source, "", 0, 1, dropped, items)) == ["own text"]
+    assert list(cleaning.clean(source, "", 0, 1, dropped, items)) == ["own text"]
     assert dropped == {"holds items of colour": 2}
 
 

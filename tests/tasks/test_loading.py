@@ -63,6 +63,16 @@ def test_english_versions_keep_english_prompts(data_root):
     assert loaded._splits["test"][0]["prompt"].startswith("Text: ")
 
 
+def test_reading_items_says_how_far_it_is_without_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    write_rows(tmp_path, labelled(3), "eval/colour/en/test.jsonl")
+    write_rows(tmp_path, labelled(3), "eval/colour/bn/test.jsonl")
+    name = write_task(tmp_path)
+    loading.load_tasks([name, f"{name}_en", name], "bn", tmp_path)
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["done"], found["total"]) == ("reading items", 2, 2) and found["rate"] > 0
+
+
 def test_a_task_file_has_an_english_version_too(tmp_path):
     write_rows(tmp_path, labelled(3), "eval/colour/en/test.jsonl")
     loaded = loading.load_tasks([write_task(tmp_path) + "_en"], "bn", tmp_path)

@@ -19,6 +19,7 @@ from support.pico import save_pico
 
 from lrnb.errors import UserError
 from lrnb.study import files
+from lrnb.study.progress import Progress
 from lrnb.tasks.rows import documents
 from lrnb.tasks.vocabulary_texts import data_texts, prompt_texts
 from lrnb.training import base, gguf
@@ -303,6 +304,30 @@ def test_gguf_becomes_the_model_and_tokenizer_it_was_made_from(tmp_path: Path) -
     assert {role: getattr(tokenizer, role) for role in ROLES} == ROLES
     assert (out / "NOTICE").read_text() == "terms"
     assert json.loads((out / "source.json").read_text())["gguf"] == "m.gguf"
+
+
+def test_loading_a_base_says_how_far_it_is_without_a_terminal(tmp_path: Path, monkeypatch) -> None:
+    from support.pico import save_pico
+
+    written: list[str] = []
+    original = Progress.close
+    monkeypatch.setattr(Progress, "close", lambda own: (original(own), written.append(told.read_text())))
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    base.real_base(str(save_pico(tmp_path / "base")), tmp_path / "out", prune=False)
+    found = {state["stage"]: state for state in map(json.loads, written)}
+    loading = found["loading weights"]
+    assert 1 < loading["done"] == loading["total"] and loading["rate"] > 0
+
+
+def test_converting_says_how_far_it_is_without_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    path = write_gguf(tmp_path / "m.gguf", gemma_model())
+    gguf.convert_gguf(path, tmp_path / "hf")
+    found = json.loads(told.read_text())
+    assert (found["stage"], found["unit"], found["done"]) == ("converting", "bytes", found["total"])
+    assert 0.5 * path.stat().st_size < found["total"] <= path.stat().st_size and found["rate"] > 0
 
 
 def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
