@@ -60,6 +60,7 @@ from .region import why_no_cell_counts as why_no_cell_counts
 from .results import fallen as fallen
 from .results import finished_stages as finished_stages
 from .results import gather as gather
+from .results import gather_language as gather_language
 from .results import gather_written as gather_written
 from .results import headline as headline
 from .results import joined as joined

@@ -75,17 +75,27 @@ def load_tasks(
 
 
 def load_study_tasks(study: Study, data_root: str | Path) -> tuple[dict[str, KeptTask], list[str]]:
-    """The test tasks of a study by name, and the names of those that are in `tasks_written` alone.
+    """The test tasks of a study by name, and the names of those that are in no mean (`Study.apart`).
 
-    UserError where one of these has options to choose from.
+    UserError for those of `refuse_misplaced`.
     """
     given: dict[str, Any] = {key: getattr(study, key) for key in STUDY}
     given |= {"limit": study.test_limit, "limits": study.test_limits}
-    loaded = load_tasks([*study.compared, *study.written], study.lang, data_root, **given)
-    written = list(loaded)[len(set(study.compared)) :]
-    if odd := [name for name in written if not loaded[name].writes]:
-        raise UserError(f"tasks_written: {odd[0]!r} has options to choose from; name it in tasks")
-    return loaded, written
+    names = list(dict.fromkeys([*study.compared, *study.apart]))
+    loaded = load_tasks(names, study.lang, data_root, **given)
+    for name, task in zip(names, loaded.values(), strict=True):
+        refuse_misplaced(study, name, task)
+    return loaded, list(loaded)[len(set(study.compared)) :]
+
+
+def refuse_misplaced(study: Study, name: str, task: KeptTask) -> None:
+    """UserError for a task of `tasks_written` that has options, or one of `tasks_language` that has none."""
+    if name not in study.apart:
+        return
+    if name in study.tasks_written and not task.writes:
+        raise UserError(f"tasks_written: {task.task_name!r} has options to choose from; name it in tasks")
+    if name in study.tasks_language and task.writes:
+        raise UserError(f"tasks_language: answers to {name!r} are written out; name it in tasks_written")
 
 
 def _check(given: dict[str, Any]) -> None:
