@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Any
 
 from lrnb.data.mongolian import by_shape
@@ -10,6 +11,7 @@ from lrnb.data.normal_form import to_nfc
 
 KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", dict: "object"}
 KINDS |= {list: "list", tuple: "list"}
+UNSEEN = {"Zs", "Zl", "Zp", "Cc", "Cf"}
 
 
 def nfc(value: Any) -> Any:
@@ -41,6 +43,11 @@ def has_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is seen: no character, or only spaces, controls and marks of format."""
+    return all(unicodedata.category(sign) in UNSEEN for sign in text)
 
 
 def is_nan(value: Any) -> bool:
