@@ -140,7 +140,7 @@ def _read_task(study: Study, split: str, hub: bool, name: str) -> None:
     if not (hub or loading.is_local(name, study.lang, root, split, study.script)):
         return
     (task,) = loading.load_tasks([name], study.lang, root, split=split, **given).values()
-    loading.refuse_misplaced(study, name, task)
+    loading.refuse_misplaced(study, name, task.task_name, writes=task.writes)
 
 
 def corpus_supplies(study: Study) -> list[Supply]:

@@ -61,7 +61,7 @@ class Study(BaseModel):
     lang_name: str = ""  # English name of X, as prompts have it
     script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
     seed: int = Field(0, ge=0)  # of everything that is drawn
-    runs: str = "runs"  # folder of all results
+    runs: str = Field("runs", min_length=1)  # folder of all results
     data_root: str = ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
     threads: int = Field(1, ge=1)  # CPU threads of one job
     precision: Literal["fp32", "bf16"] = "fp32"  # of the arithmetic in training; weights stay float32

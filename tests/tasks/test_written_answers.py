@@ -208,3 +208,22 @@ def test_no_written_answers_anywhere_is_said(tmp_path: Path) -> None:
         failures.across_languages(tmp_path, "scripts"), "wrong", "wrong script", "answers (%)"
     )
     assert "no language here has written answers" in fig.layout.annotations[0].text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tasks_written": ["world_topic"]}, "tasks_written: 'world_topic' has options to choose from"),
+        (
+            {"tasks_language": ["world_reading_written"]},
+            "tasks_language: answers to 'world_reading_written' are",
+        ),
+        ({"tasks_language": ["multiblimp"]}, "'multiblimp' is a group of the harness"),
+        ({"test_limits": {"topc": 3}}, "did you mean 'topic'"),
+        ({"sft_mix": {"world_topik": 3}}, "did you mean 'world_topic'"),
+    ],
+)
+def test_names_are_looked_at_before_any_row(given: dict, message: str) -> None:
+    given = {"tasks": ["world_sums"], "tasks_written": [], **given}
+    with pytest.raises(UserError, match=message):
+        loading.require_names(load_study(ROOT / "params" / "qaa.yaml", "nano", given))
