@@ -60,6 +60,7 @@ from .results import FIXED_DENSITY as FIXED_DENSITY
 from .results import fallen as fallen
 from .results import finished_stages as finished_stages
 from .results import gather as gather
+from .results import gather_language as gather_language
 from .results import gather_written as gather_written
 from .results import headline as headline
 from .results import joined as joined

@@ -115,8 +115,8 @@ class Bench:
     def __init__(self, study: Study, scores_of: Callable[[str], str]) -> None:
         root = RunPaths(study).data_root
         self.study, self.scores_of = study, scores_of
-        loaded, written = loading.load_study_tasks(study, root)
-        self.tasks = {name: task for name, task in loaded.items() if name not in written}
+        loaded, apart = loading.load_study_tasks(study, root)
+        self.tasks = {name: task for name, task in loaded.items() if name not in apart}
         self.texts = held_out(current(RunPaths(study).corpus), study.lang)
         self.scorer = on_dev.open_scorer(study, on_dev.merged_like(study))
 

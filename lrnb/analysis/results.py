@@ -24,7 +24,7 @@ from lrnb.tuning.on_dev import chosen_merge
 
 MEAN, MEAN_EN = "mean", "mean_en"
 FIXED_DENSITY = 0.5  # of setting "fixed": the same at every budget, so that only CT differs
-COMPARED, WRITTEN = ("scores.csv", "items.parquet"), ("written.csv", "written.parquet")
+COMPARED, APART = ("scores.csv", "items.parquet"), ("written.csv", "written.parquet")
 Models = list[dict[str, Any]]
 
 
@@ -103,10 +103,11 @@ def finished_stages(paths: RunPaths, budgets: Sequence[int] = ()) -> list[dict[s
     return sorted(found, key=lambda row: (row["finished"], row["stage"]))
 
 
-def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, written: Iterable[str]) -> None:
-    """Write what `gather` reads: of the tasks `written` apart from the others."""
-    for (table, rows), apart in ((COMPARED, False), (WRITTEN, True)):
-        score, item = (part[part["task"].isin(list(written)) == apart] for part in (scores, items))
+def write_group(out: Path, scores: pd.DataFrame, items: pd.DataFrame, apart: Iterable[str]) -> None:
+    """Write what `gather` reads, and beside it the tasks `apart`, which are in no mean."""
+    names = list(apart)
+    for (table, rows), own in ((COMPARED, False), (APART, True)):
+        score, item = (part[part["task"].isin(names) == own] for part in (scores, items))
         score.to_csv(out / table, index=False)
         item.to_parquet(out / rows, index=False)
 
@@ -119,7 +120,18 @@ def gather(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def gather_written(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(scores, items) of `tasks_written`, as `gather`; they are in no mean and in no comparison."""
-    return _both(paths, *WRITTEN)
+    return _apart(paths, written=True)
+
+
+def gather_language(paths: RunPaths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(scores, items) of `tasks_language`, as `gather_written`."""
+    return _apart(paths, written=False)
+
+
+def _apart(paths: RunPaths, *, written: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores, items = _both(paths, *APART)
+    items = items[predictions.generated(items) == written].reset_index(drop=True)
+    return scores[scores["task"].isin(items["task"])].reset_index(drop=True), items
 
 
 def _both(paths: RunPaths, table: str, rows: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -58,8 +58,8 @@ def score_together(study: Study) -> pd.DataFrame:
 
 def _compared(study: Study) -> dict[str, Any]:
     """The test tasks of a language that models are compared by, in it and in English."""
-    tasks, written = load_study_tasks(study, RunPaths(study).data_root)
-    return {name: task for name, task in tasks.items() if name not in written}
+    tasks, apart = load_study_tasks(study, RunPaths(study).data_root)
+    return {name: task for name, task in tasks.items() if name not in apart}
 
 
 def leads_over_own(items: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:

@@ -39,9 +39,7 @@ def under_names_of(
     names = {name: ours.get(bare, name) for bare, name in theirs.items()}
     if not any(name != new for name, new in names.items()):
         return model, ""
-    if not all(
-        _fits(first[new].shape, model[name].shape, new) for name, new in names.items() if new in first
-    ):
+    if not all(fits(first[new].shape, model[name].shape, new) for name, new in names.items() if new in first):
         return model, ""
     return _renamed(model, names), _note(model, names)
 
@@ -51,7 +49,7 @@ def bare_names(names: Iterable[str]) -> dict[str, str]:
     return {PREFIX.sub("", name): name for name in names}
 
 
-def _fits(ours: tuple[int, ...], theirs: tuple[int, ...], name: str) -> bool:
+def fits(ours: tuple[int, ...], theirs: tuple[int, ...], name: str) -> bool:
     return ours == theirs or (name.endswith(TABLES) and ours[1:] == theirs[1:])  # rows are matched by token
 
 

@@ -225,6 +225,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     if not isinstance(config.get("text_config") or {}, dict):
         raise UserError(f"{path}: text_config is no object. {AGAIN}")
+    settings = {**config, **(config.get("text_config") or {})}
+    if wrong := [name for name, value in settings.items() if value != value]:
+        raise UserError(f"{path}: {wrong[0]} is NaN, and so would be all that the model computes. {AGAIN}")
     return config
 
 

@@ -11,7 +11,7 @@ from lrnb.cli.versus_table import print_versus
 from lrnb.errors import UserError
 from lrnb.report.tables import print_table
 from lrnb.study.environment import versions
-from lrnb.study.files import atomic_folder, full_disk_message
+from lrnb.study.files import atomic_folder, from_home, full_disk_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +106,7 @@ def split_name(text: str) -> tuple[str, str]:
         name, source = Path(text).absolute().name, text
     if not (name and source and name.isprintable()):
         raise UserError(f"{text!r}: expected MODEL or NAME=MODEL, such as merged=out/merged")
-    return name, source
+    return name, from_home(source)
 
 
 def _tables(scores: pd.DataFrame, items: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -152,8 +152,7 @@ def _run(given: argparse.Namespace) -> int:
                 f"the authors released no CT weights for {study.lang_name or study.lang}; "
                 "use preset paper or smol"
             )
-        loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks])
-        loading.require_known([*study.sft_mix, *study.test_limits])
+        loading.require_names(study)
         plan.refuse_unused(plan.plan(study).values(), overrides)
     if (device := by_seed[0][0].device) in UNTESTED:
         print(UNTESTED[device])
@@ -298,7 +297,7 @@ def _check(given: argparse.Namespace) -> int:
     require_checkout("check")
     overrides = read_overrides(given.set)
     study = anchor(load_study(given.params, given.preset or default_preset([given.params]), overrides))
-    loading.require_known([*study.compared, *study.tasks_written, *study.dev_tasks, *study.sft_mix])
+    loading.require_names(study)
     return check_study(study)
 
 

@@ -19,6 +19,7 @@ from lrnb.merging.by_tensor import BY_TENSOR
 from lrnb.merging.methods import METHODS, find
 from lrnb.merging.registry import Method, Option, Published
 from lrnb.report.tables import print_facts, print_table
+from lrnb.study.files import from_home
 
 Arguments = Mapping[str, Any]
 RUNNING = ("dtype", "device", "threads", "tokenizer", "vocabulary", "force")  # options of every merge
@@ -65,13 +66,13 @@ def model(text: str) -> tuple[str, str]:
     name, _, folder = text.partition("=")
     if not (name and folder and name.isprintable()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=DIR, such as ct=runs/nano/qaa/ct/65k")
-    return name, folder
+    return name, from_home(folder)
 
 
 def folder(text: str) -> tuple[str, str]:
     """DIR, or NAME=DIR."""
     name, sign, place = text.partition("=")
-    return (name, place) if sign and name.isidentifier() else ("", text)
+    return (name, from_home(place)) if sign and name.isidentifier() else ("", text)
 
 
 def number(text: str) -> tuple[str, float]:

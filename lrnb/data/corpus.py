@@ -101,7 +101,9 @@ def text_file(data_root: Path, lang: str) -> Path:
 def _others(data_root: Path) -> str:
     """What lies beside the texts of languages, for a message."""
     own = {f"{lang}{suffix}" for lang in languages(data_root) for suffix in SUFFIXES}
-    names = [path.name for path in sorted((data_root / "corpus").glob("[!.]*")) if path.name not in own]
+    found = sorted((data_root / "corpus").glob("[!.]*"))
+    names = [path.name for path in found if path.name not in own and path.exists()]
+    names += [f"{path.name} (a link to nothing)" for path in found if not path.exists()]
     return f"; not read: {', '.join(names)}" if names else ""
 
 

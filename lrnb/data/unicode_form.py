@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from lrnb.data.normal_form import each_in_nfc, to_nfc
 
 KINDS = {type(None): "null", bool: "true or false", int: "number", float: "number", dict: "object"}
 KINDS |= {list: "list", tuple: "list"}
+UNSEEN = {"Zs", "Zl", "Zp", "Cc", "Cf"}
 
 
 def nfc(value: Any) -> Any:
@@ -47,6 +49,11 @@ def has_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is seen: no character, or only spaces, controls and marks of format."""
+    return all(unicodedata.category(sign) in UNSEEN for sign in text)
 
 
 def is_nan(value: Any) -> bool:

@@ -64,8 +64,9 @@ def _alike(deltas: Mapping[str, np.ndarray]) -> list[str]:
     found = []
     for one, other in combinations(wide, 2):
         a, b = wide[one], wide[other]
-        lengths = float(np.sqrt((a @ a) * (b @ b)))
-        cosine = float(a @ b) / lengths if lengths else 0.0
+        with np.errstate(invalid="ignore", over="ignore"):  # Inf and NaN are refused where all is read
+            lengths = float(np.sqrt((a @ a) * (b @ b)))
+            cosine = float(a @ b) / lengths if lengths else 0.0
         if cosine > SAME_WAY and not np.array_equal(a, b):
             found.append(ALIKE.format(one=one, other=other, cosine=cosine))
     return found

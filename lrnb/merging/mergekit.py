@@ -5,9 +5,9 @@ sparsify.py, merge_methods/. Which methods and parameters are known, their range
 otherwise than we do is declared by the methods (`registry.Mergekit`). As there: a model's own parameters
 before the top-level ones; the base listed among the models is left out, but linear counts it as a parent,
 listed or not, and slerp as the first of two. Differences: arithmetic in float32, rounded once (there in
-`dtype`); k is round(density * n), there the whole part of it, at least 1; a missing weight is 1, there an
-error. Ours are `merge_method: ties_sv` with slack, slack_threshold and protect, and a model's `name`. What
-cannot keep its meaning is refused by name.
+`dtype`); k is round(density * n), there the whole part of it, at least 1; a missing weight is 1, a missing t
+0.5, there an error. Ours are `merge_method: ties_sv` with slack, slack_threshold and protect, and a model's
+`name`. What cannot keep its meaning is refused by name.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from lrnb.merging.mergekit_settings import Setting, Slice, Sliced, read_setting
 from lrnb.merging.mergekit_stand_ins import stand_in_for
 from lrnb.merging.methods import METHODS
 from lrnb.merging.registry import Method, Option
+from lrnb.study.files import from_home
 from lrnb.study.odd_files import refuse_odd_file
 
 TOP = """
     merge_method base_model models slices parameters dtype out_dtype tokenizer_source tokenizer chat_template
     name
 """.split()
+WANTED = ("weight", "t")  # without a default in mergekit
 SHARES = ("weight", "scale")  # 0 for a model that is not in a slice
 ELSEWHERE = """
     density epsilon eps filter_wise gamma int8_mask lambda max_iter normalize normalize_weights
@@ -176,7 +178,7 @@ class _Config:
         for i, item in enumerate(given):
             at = f"{where}[{i}]"
             block = _mapping(at, item, known, self.keys)
-            reference = _text(f"{at}.model", block.get("model"))
+            reference = from_home(_text(f"{at}.model", block.get("model")))
             name = _text(f"{at}.name", block["name"]) if "name" in block else ""
             if reference in sources:
                 raise UserError(f"{at}: {reference} is listed twice; keep one, with the sum of the weights")
@@ -200,7 +202,8 @@ class _Config:
         """base_model; where it is a parent, the first model may stand in for it."""
         if "base_model" not in self.top and self.kit.base != "apart":
             return listed[0].reference.partition("+")[0]
-        base = _text(f"{self.where}: base_model, needed by {self.kit.name}", self.top.get("base_model"))
+        given = _text(f"{self.where}: base_model, needed by {self.kit.name}", self.top.get("base_model"))
+        base = from_home(given)
         if "+" in base:
             raise UserError(f"{self.where}: base_model {base}: merge the adapter into its model first")
         return base
@@ -265,7 +268,9 @@ class _Config:
 
     def checked_options(self) -> dict[str, Any]:
         """Those of the whole model, or of its first layer; UserError where they contradict each other."""
-        found, who = self.options(place=Place(0, self.values.layers or 1)), f"{self.where}: {self.kit.name}"
+        starts = [one.layers[0] if one.layers else 0 for one in self.values.slices]
+        found, *_ = [self.options(place=Place(start, self.values.layers or 1)) for start in starts]
+        who = f"{self.where}: {self.kit.name}"
         METHODS[self.how.name].settle([*self.parents], found, who=who, spell=self._spelt)
         return found
 
@@ -274,7 +279,11 @@ class _Config:
         return specs[name].mergekit or name if name in specs else name
 
     def _all(self, key: str, name: str, place: Place) -> Any:
-        return self.values.at(place).value(key, self.values.top, name, place) if key else None
+        value = self.values.at(place).value(key, self.values.top, name, place) if key else None
+        if value is None and key in WANTED:
+            usual = self.specs[key].default
+            self._note(f"{key} is not given everywhere: {usual} is taken there (mergekit wants it written)")
+        return value
 
     def _each(self, key: str, name: str, place: Place, usual: float) -> dict[str, float]:
         """{name: number}: the model's own, else the slice's or the top-level one, else the usual one; the
@@ -284,8 +293,8 @@ class _Config:
             value = here.value(key, self.values.top, name, place, model.reference)
             if key in SHARES and self.values.layers and model.reference not in here.sources:
                 value = 0.0
-            if value is None and key == "weight":
-                self._note(f"{label} has no weight: 1 is taken (mergekit wants it written)")
+            if value is None and key in WANTED:
+                self._note(f"{label} has no {key}: 1 is taken (mergekit wants it written)")
             found[label] = usual if value is None else value
         return found
 
@@ -312,14 +321,15 @@ class _Config:
             if "pad_to_multiple_of" in block:
                 self._note("pad_to_multiple_of is ignored: there are as many rows as tokens")
             source = block.get("source", "union")  # mergekit's default
+        source = from_home(str(source))
         known = {model.reference: name for name, model in self.parents.items()}
         first = "base" if self.how.base else next(iter(self.parents))
         known |= {"base": first, self.base: first}
         if source == "union":
             return "", "owner"
-        if str(source) not in known:
+        if source not in known:
             raise UserError(f"{self.where}: tokenizer source {_not_one_of(source, [*known, 'union'])}")
-        name = known[str(source)]
+        name = known[source]
         return name, "base" if name == "base" else "refuse"
 
     def check_template(self) -> None:

@@ -21,6 +21,7 @@ from lrnb.checkpoints.bad_rows import bad_rows
 from lrnb.checkpoints.comparing import compare
 from lrnb.checkpoints.layouts import under_names_of, unwrapped
 from lrnb.checkpoints.opening import open_source
+from lrnb.checkpoints.packed_experts import unpacked
 from lrnb.checkpoints.reading import BFLOAT16, Checkpoint, check_finite, is_float
 from lrnb.checkpoints.rows import GatheredRows, placed
 from lrnb.errors import UserError
@@ -98,12 +99,16 @@ class TaskVectors:
         self.workers = [worker(len(self.parents)) for _ in range(threads or cores())]
 
     def _same_names(self) -> list[str]:
-        """All models under the base's names, where these differ by their prefix alone; notes on those."""
-        self.base, note = unwrapped(self.base)
-        self.aliases = self.base.aliases if note and isinstance(self.base, Checkpoint) else self.aliases
-        found = {label: under_names_of(self.base, model) for label, model in self.models.items()}
-        self.models = {label: model for label, (model, _) in found.items()}
-        return [text for text in (note, *(text for _, text in found.values())) if text]
+        """All models under the base's names, where these differ by prefix or packed experts alone; notes."""
+        self.base, wrapped = unwrapped(self.base)
+        self.base, packed = unpacked(self.base, list(self.models.values()))
+        notes = [wrapped, packed]
+        self.aliases = self.base.aliases if any(notes) and isinstance(self.base, Checkpoint) else self.aliases
+        for label, model in self.models.items():
+            parts, packed = unpacked(model, [self.base])
+            self.models[label], renamed = under_names_of(self.base, parts)
+            notes += [packed, renamed]
+        return [text for text in notes if text]
 
     def alone(self, worker: Worker) -> TaskVectors:
         """The same vectors for one worker, so that others can work on other scopes."""

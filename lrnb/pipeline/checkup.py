@@ -84,7 +84,7 @@ def _other_script(sample: list[str], script: str, study: Study) -> float:
 def task_table(study: Study) -> list[dict[str, Any]]:
     """A row a task and language: items a split, and where they are."""
     own = [_task_row(study, name, task, lang) for name, task, lang in supplies.asked_tasks(study)]
-    named = dict.fromkeys([*study.compared, *study.written, *study.dev_tasks])
+    named = dict.fromkeys([*study.compared, *study.apart, *study.dev_tasks])
     empty = {"family": "", **dict.fromkeys(supplies.SPLITS, ""), "from": "lm-evaluation-harness"}
     return [*own, *({"task": name} | empty for name in filter(loading.is_harness, named))]
 

@@ -70,9 +70,7 @@ def tokens(study: Study, *, shared: bool = True) -> dict[str, int]:
     passes = {"sft": sum(one.epochs for one in alone), "ct_then_sft": sum(one.epochs for one in tuned)}
     arms = len(study.sft_x)  # each with an SFT, CT-then-SFT and merges of its own
     models = 2 + arms + (1 + (1 + arms) * (1 + len(study.methods))) * budgets  # base, SFTs; and a budget's
-    tests = models * sum(
-        study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.written]
-    )
+    tests = models * sum(study.test_limits.get(t, study.test_limit) for t in [*study.compared, *study.apart])
     sfts, scored = (len(tried) if len(tried) > 1 else 0 for tried in (alone, tuned))  # a single one is not
     in_x = (search.merges_on_dev(study) + scored) * budgets * (1 + arms) + sfts * arms
     in_x *= len(study.dev_tasks or study.tasks)
@@ -273,11 +271,11 @@ def describe(
     sources = {name: value for one in languages for name, value in _sources(one).items()}
     asked = [f"{t} ({one.lang})" for one in languages for t in one.tasks]
     asked += dict.fromkeys(f"{t} (en)" for one in languages for t in one.tasks_en)
-    written = dict.fromkeys(t for one in languages for t in one.written)
+    apart = dict.fromkeys(t for one in languages for t in one.apart)
     return [
         *sources.items(),
         ("test tasks", ", ".join(asked)),
-        *([("written answers", ", ".join(written))] if written else []),
+        *([("tasks in no mean", ", ".join(apart))] if apart else []),
         ("CT budgets", "; ".join(dict.fromkeys(map(_budgets, languages)))),
         ("tried on dev", "; ".join(dict.fromkeys(map(_tried, languages)))),
         *((f"tokens, {name}", f"{count:,}") for name, count in counts.items() if count),

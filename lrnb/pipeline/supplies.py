@@ -69,7 +69,7 @@ def row_checks(study: Study, *, hub: bool) -> Iterator[Check]:
 
     hub: also what is not in local files but on the Hub, or of the harness; else that is left out.
     """
-    for name in [*study.compared, *study.written]:
+    for name in [*study.compared, *study.apart]:
         yield partial(_read_task, study, "test", hub, name)
     yield from _dev_checks(study, hub, on_dev.dev_tasks)
     if study.trains:
@@ -101,7 +101,7 @@ def asked_tasks(study: Study) -> Iterator[tuple[str, TaskSpec, str]]:
     Those whose files are wrong are told where their rows are read.
     """
     dev = (name for name in study.dev_tasks if name not in study.tasks)
-    for name in [*study.compared, *study.written, *dev]:
+    for name in [*study.compared, *study.apart, *dev]:
         if loading.is_harness(name):
             continue
         with contextlib.suppress(UserError):
@@ -141,8 +141,7 @@ def _read_task(study: Study, split: str, hub: bool, name: str) -> None:
     if not (hub or loading.is_local(name, study.lang, root, split, study.script)):
         return
     (task,) = loading.load_tasks([name], study.lang, root, split=split, **given).values()
-    if name in study.written and not task.writes:
-        raise UserError(f"tasks_written: {name!r} has options to choose from; name it in tasks")
+    loading.refuse_misplaced(study, name, task.task_name, writes=task.writes)
 
 
 def corpus_supplies(study: Study) -> list[Supply]:

@@ -408,6 +408,13 @@ def _failures_of(paths: RunPaths, tasks: list[str]) -> dict[str, Any]:
     return {"said": said, "figures": [fig for fig in drawn if fig.data], "files": files}
 
 
+def _of_the_language(paths: RunPaths) -> list[go.Figure]:
+    """A figure for each of `tasks_language`; none where the run has none, or is of an earlier version."""
+    file = paths.scores / "language.csv"
+    scores = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["task"])
+    return [scores_by_budget(scores, task) for task in dict.fromkeys(scores["task"])]
+
+
 def _figures_of(
     paths: RunPaths, scores: pd.DataFrame, items: pd.DataFrame, table: pd.DataFrame, shares: pd.DataFrame
 ) -> dict[str, Any]:
@@ -425,6 +432,7 @@ def _figures_of(
         "differences": [differences_to_baseline(table, head, name) for name in comparisons.baselines(items)],
         "predicted": [predicted_classes(predictions.predicted(items, t), t) for t in in_x],
         "training": trained,
+        "language": _of_the_language(paths),
         "shares": shares_by_budget(fixed),
         "fates": fates(fixed),
         "shares_chosen": shares_by_budget(chosen),

@@ -41,6 +41,16 @@ def make_folder(folder: Path) -> Path:
         raise UserError(f"{folder}: cannot write here ({error.strerror}). {remedy}") from None
 
 
+def from_home(path: str) -> str:
+    """A path with its `~/` expanded: a shell leaves that of NAME=~/x. UserError without a home folder."""
+    if path != "~" and not path.startswith("~/"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise UserError(f"{path}: there is no home folder (HOME); give the whole path") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `path` atomically: a temporary file beside it, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

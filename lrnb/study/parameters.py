@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from lrnb.errors import UserError, did_you_mean
+from lrnb.study.files import from_home
 from lrnb.study.languages import known_languages
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout; see `require_checkout`
@@ -39,7 +40,13 @@ ENGLISH = "en"  # the `lang` of stages that all languages share
 GIVEN_WEIGHTS = ("released", "released-qwen", "released-qwen-3b")  # presets that train nothing
 SftLists = dict[Literal["sft", "ct_then_sft"], dict[Literal["lr", "epochs"], list[PositiveFloat]]]
 PRESETS = ("nano", "smol", *GIVEN_WEIGHTS, "paper")
-TASK_LISTS = ("tasks", "tasks_en", "tasks_written", "dev_tasks")  # names of tasks, or paths of task files
+TASK_LISTS = (
+    "tasks",
+    "tasks_en",
+    "tasks_written",
+    "tasks_language",
+    "dev_tasks",
+)  # names, or paths of task files
 TASK_COUNTS = ("sft_mix", "test_limits")  # items of tasks by such names
 MODEL_FOLDERS = (
     "base_source",
@@ -63,7 +70,7 @@ class Study(BaseModel):
     lang_name: str = ""  # English name of X, as prompts have it
     script: str = ""  # Unicode script name of X, as in regex's \p{Script=...}
     seed: int = Field(0, ge=0)  # of everything that is drawn
-    runs: str = "runs"  # folder of all results
+    runs: str = Field("runs", min_length=1)  # folder of all results
     data_root: str = ""  # folder with corpus/, eval/, sft/; "" uses $LRNB_DATA (nano: the micro-world)
     threads: int = Field(1, ge=1)  # CPU threads of one job
     precision: Literal["fp32", "bf16"] = "fp32"  # of the arithmetic in training; weights stay float32
@@ -179,6 +186,9 @@ class Study(BaseModel):
     tasks: list[str] = []  # scored in X
     tasks_en: list[str] = []  # scored in English
     tasks_written: list[str] = []  # answers written out, to see why they fail; in no mean; NAME_en: English
+    tasks_language: list[
+        str
+    ] = []  # minimal pairs, as harness:multiblimp_tam: the language itself; in no mean
     dev_tasks: list[str] = []  # used to choose merges; [] uses every task that has a dev split
     dev_limit: int = Field(100, ge=1)  # items a task
     dev_folds: int = Field(1, ge=1, le=50)  # parts of dev; a merge chosen without one is scored on it; 1: off
@@ -196,6 +206,11 @@ class Study(BaseModel):
 
     # saying
     margin: float = Field(2.0, ge=0)  # points: an interval within +-margin is called the same; 0: none is
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_home(cls, given: Any) -> Any:
+        return {name: _at_home(value) for name, value in given.items()} if isinstance(given, dict) else given
 
     @model_validator(mode="before")
     @classmethod
@@ -374,9 +389,10 @@ class Study(BaseModel):
         return [*self.tasks, *(f"{task}_en" for task in self.tasks_en)]
 
     @property
-    def written(self) -> list[str]:
-        """`tasks_written` without those that are compared anyway."""
-        return [task for task in self.tasks_written if task not in self.compared]
+    def apart(self) -> list[str]:
+        """The tasks that are in no mean and in no comparison: `tasks_written` and `tasks_language`."""
+        named = dict.fromkeys([*self.tasks_written, *self.tasks_language])
+        return [task for task in named if task not in self.compared]
 
     @property
     def trains(self) -> bool:
@@ -465,6 +481,15 @@ NO_SCRIPT = ("zzzz", "unknown", "zyyy", "common", "zinh", "inherited", "qaai")  
 def _holds_flag(value: Any) -> bool:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, bool) or any(map(_holds_flag, parts))
+
+
+def _at_home(value: Any) -> Any:
+    """A value, or what is in it, with every `~/` at the beginning of a path expanded."""
+    if isinstance(value, dict):
+        return {_at_home(key): _at_home(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_at_home(part) for part in value]
+    return from_home(value) if isinstance(value, str) else value
 
 
 def is_script(name: str) -> bool:
@@ -565,7 +590,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sep or not key.isidentifier():
         raise UserError(f"--set {text!r}: expected key=value, for example --set ct_lr=1e-4, or @FILE")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = value if value == "~" else yaml.safe_load(value)  # home, not YAML's null
     except yaml.YAMLError as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(

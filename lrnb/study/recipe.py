@@ -20,8 +20,8 @@ RECIPE = 2
 UNCOUNTED = (
     "seed", "runs", "data_root", "threads", "device", "devices", "nodes", "sharding",
     "activation_checkpointing", "log_to", "lang_name", "eval_batch", "micro_batch", "group",
-    "method", "methods", "search", "tasks_written", "margin", "extra_models", "merge_languages",
-    "keep", "dev_folds", "retention", "set_languages", "sets_each",
+    "method", "methods", "search", "tasks_written", "tasks_language", "margin", "extra_models",
+    "merge_languages", "keep", "dev_folds", "retention", "set_languages", "sets_each",
     "sft_x", "sft_x_name",
 )  # fmt: skip  # methods and search: see `searches`
 

@@ -31,7 +31,7 @@ def items_of_study(study: Study, data_root: Path, hub: bool = True) -> Items:
     None of the micro-world: there every pair of facts is of one part by its meaning, and the few words that
     it has make the same sentences in items and text, as they are meant to.
     """
-    named = [*study.compared, *study.written, *study.dev_tasks]
+    named = [*study.compared, *study.apart, *study.dev_tasks]
     texts: dict[str, list[str]] = {}
     for task, found in _found(named, study, data_root, hub) if study.preset != "nano" else ():
         texts.setdefault(task, []).extend(text for rows in found for text in item_texts(rows))

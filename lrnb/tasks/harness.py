@@ -369,6 +369,7 @@ def _build(config: dict[str, Any], name: str, shots: int, options: dict[str, Any
     config = {key: value for key, value in config.items() if key not in ("tag", "group", "task_list")}
     meta = config.get("metadata")
     config |= {"task": name, "metadata": meta if isinstance(meta, dict) else {}}
+    shots = shots if config.get("doc_to_text") != "" else 0  # minimal pairs: no question to show an answer to
     try:
         with quiet():
             return HarnessTask(config | ({"num_fewshot": shots} if shots else {}), **options)

@@ -83,17 +83,27 @@ def counted_tasks(names: Iterable[str]) -> Iterator[str]:
 
 
 def load_study_tasks(study: Study, data_root: str | Path) -> tuple[dict[str, KeptTask], list[str]]:
-    """The test tasks of a study by name, and the names of those that are in `tasks_written` alone.
+    """The test tasks of a study by name, and the names of those that are in no mean (`Study.apart`).
 
-    UserError where one of these has options to choose from.
+    UserError for those of `refuse_misplaced`.
     """
     given: dict[str, Any] = {key: getattr(study, key) for key in STUDY}
     given |= {"limit": study.test_limit, "limits": study.test_limits}
-    loaded = load_tasks([*study.compared, *study.written], study.lang, data_root, **given)
-    written = list(loaded)[len(set(study.compared)) :]
-    if odd := [name for name in written if not loaded[name].writes]:
-        raise UserError(f"tasks_written: {odd[0]!r} has options to choose from; name it in tasks")
-    return loaded, written
+    names = list(dict.fromkeys([*study.compared, *study.apart]))
+    loaded = load_tasks(names, study.lang, data_root, **given)
+    for name, task in zip(names, loaded.values(), strict=True):
+        refuse_misplaced(study, name, task.task_name, writes=task.writes)
+    return loaded, list(loaded)[len(set(study.compared)) :]
+
+
+def refuse_misplaced(study: Study, name: str, called: str, *, writes: bool) -> None:
+    """UserError for a task of `tasks_written` that has options, or one of `tasks_language` that has none."""
+    if name not in study.apart:
+        return
+    if name in study.tasks_written and not writes:
+        raise UserError(f"tasks_written: {called!r} has options to choose from; name it in tasks")
+    if name in study.tasks_language and writes:
+        raise UserError(f"tasks_language: answers to {called!r} are written out; name it in tasks_written")
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -119,6 +129,15 @@ def _keep_examples_apart(task: KeptTask) -> None:
         raise UserError(
             f"shots {shots} is out of range for task {task.task_name!r}: it has 0 to {there}{besides}"
         )
+
+
+def require_names(study: Study) -> None:
+    """UserError for a name of a study that is no task, or is one of ours in the wrong list; reads no data."""
+    require_known([*study.compared, *study.apart, *study.dev_tasks, *study.sft_mix, *study.test_limits])
+    for name in study.apart:
+        if not is_harness(name):
+            task = spec(name)
+            refuse_misplaced(study, name, task.name, writes=task.kind == "generate_until")
 
 
 def require_known(names: Iterable[str]) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import jinja2
 
+from lrnb.data.unicode_form import is_blank
+
 REMEDY = "give it a text, or remove the row"
 
 
 class Null(jinja2.StrictUndefined):
-    """A null of a row: false in a condition, an error wherever its text is asked for."""
+    """A null of a row, or a text of nothing that is seen: false in a condition, an error where shown."""
 
     def __bool__(self) -> bool:  # type: ignore[override]
         return False
@@ -61,7 +63,12 @@ def printable(value: Any) -> Any:
 
 def guarded(row: Mapping[str, Any], texts: set[str]) -> dict[str, Any]:
     """A row for a template. `texts`: fields that are text in other rows, in which a number is a mistake."""
-    return {key: _guarded(value, key, key in texts) for key, value in row.items()}
+    return {
+        key: Null(f"{key!r} is empty: {REMEDY}")
+        if isinstance(value, str) and is_blank(value)
+        else _guarded(value, key, key in texts)
+        for key, value in row.items()
+    }
 
 
 def _guarded(value: Any, field: str, text: bool = False) -> Any:

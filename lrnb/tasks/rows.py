@@ -19,7 +19,7 @@ import numpy as np
 
 from lrnb.data.character_kinds import script_share
 from lrnb.data.contamination import Items
-from lrnb.data.unicode_form import nfc
+from lrnb.data.unicode_form import is_blank, nfc
 from lrnb.errors import UserError, shortened
 from lrnb.study.languages import cldr_name
 from lrnb.study.parameters import ENGLISH, LANGUAGES, ROOT, read_yaml
@@ -115,6 +115,7 @@ def _document(
     where: str, others: dict[Shape, list[int]], texts: set[str],
 ) -> dict[str, Any]:  # fmt: skip
     where = place_of(where, row)
+    _refuse_other_values(task, row, where)
     doc = {"item": row["item"], "prompt": _prompt(task, prompt, guarded(row, texts), lang, where)}
     if task.kind == "generate_until":
         said = right(row, task.metadata.number, where)
@@ -131,6 +132,15 @@ def _document(
         "answer": order.index(answer),
         "names": [names[i] for i in order],
     }
+
+
+def _refuse_other_values(task: TaskSpec, row: dict[str, Any], where: str) -> None:
+    for field, known in task.metadata.values.items():
+        if row.get(field) not in known:
+            given = shortened(repr(row.get(field)), letters=60)
+            raise UserError(
+                f"{where}: {field!r} is {given}, and must be one of {', '.join(known)}; correct the row"
+            )
 
 
 def _lettered(row: dict[str, Any], where: str) -> dict[str, Any]:
@@ -193,7 +203,7 @@ def _options(
 
 
 def _checked_answer(options: Any, answer: Any, where: str) -> int:
-    good = isinstance(options, list) and all(isinstance(o, str) and o.strip() for o in options)
+    good = isinstance(options, list) and all(isinstance(o, str) and not is_blank(o) for o in options)
     if not good or len(options) < 2:
         raise UserError(f"{where}: 'options' must be two or more texts that are not empty")
     if not _whole(answer) or not 0 <= answer < len(options):

@@ -167,6 +167,7 @@ class Metadata(Strict):
     data: Inside  # the folder under <data root>/eval/
     sft: Inside | None = None  # English training rows under the data root
     labels: Words = []  # class names; without it those of the rows
+    values: dict[Text, Names] = {}  # field of a row -> all that may stand there, where a prompt asks which
     native: dict[str, Native] = {}  # by language, as files/native/
     hub: Hub | None = None
     number: Literal["last", "first", "text"] = "last"  # the answer in a generated text, or all of it

@@ -13,7 +13,7 @@ import pytest
 from support.checkpoints import edit_header, edit_index
 from support.reference import BF16, save_folder
 
-from lrnb.checkpoints.reading import INDEX, open_checkpoint
+from lrnb.checkpoints.reading import INDEX, open_checkpoint, read_config
 from lrnb.checkpoints.small_files import small_files
 from lrnb.checkpoints.writing import new_checkpoint, write_checkpoint
 from lrnb.errors import UserError
@@ -477,3 +477,14 @@ def test_an_input_that_cannot_be_read_is_no_output_that_cannot_be_written(single
     with pytest.raises(UserError, match="out: could not be written"):
         write(None)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_setting_that_is_no_number_is_refused(tmp_path: Path, inside: bool) -> None:
+    settings = '{"rms_norm_eps": NaN}'
+    text = f'{{"text_config": {settings}}}' if inside else settings
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: rms_norm_eps is NaN, and so would be all"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"time_step_limit": [0.0, Infinity]}')  # as Mamba 2 has it
+    assert read_config(tmp_path)["time_step_limit"][0] == 0

@@ -371,3 +371,12 @@ def test_help_takes_a_fraction_of_a_second_and_loads_nothing_big() -> None:
     assert "--at-threshold" in printed and len(printed.splitlines()) < 110
     assert seconds < 8 * cpu_seconds("import numpy")[0]  # torch takes thirty times as much
     assert cpu_seconds(code.format(given=["--help"]))[1].splitlines()[-1] == "[]"
+
+
+def test_the_home_folder_of_a_named_model_is_found(monkeypatch, tmp_path):
+    """A shell expands `--base ~/x`, but not `--model ct=~/x`."""
+    from lrnb.cli import evaluate, merge
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert merge.model("ct=~/x") == merge.folder("ct=~/x") == ("ct", f"{tmp_path}/x")
+    assert evaluate.split_name("ct=~/x") == ("ct", f"{tmp_path}/x")

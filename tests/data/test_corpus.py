@@ -74,6 +74,14 @@ def test_missing_and_broken_sources_are_named(tmp_path: Path) -> None:
         list(corpus.read_hub(str(tmp_path / "nowhere")))
 
 
+@pytest.mark.parametrize("target", ["/nowhere/bn.jsonl", "bn.jsonl"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, target: str) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "bn.jsonl").symlink_to(target)
+    with pytest.raises(UserError, match=r"no text for 'bn'.*not read: bn\.jsonl \(a link to nothing\)"):
+        list(corpus.read_local(tmp_path, "bn"))
+
+
 def test_cleaning_counts_what_it_drops() -> None:
     long = "নদীর ধারে একটি ছোট গ্রাম ছিল, সেখানে অনেক মানুষ বাস করত। " * 5
     dropped: Counter[str] = Counter()

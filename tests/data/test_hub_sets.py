@@ -212,6 +212,43 @@ def test_a_harness_s_task_is_read_from_the_conversion(tmp_path):
     assert len(loading.load_tasks(["harness:xcopa_ta"], "ta", tmp_path)["xcopa_ta"]) == 2
 
 
+PAIRS = (
+    "sen\twrong_sen\tprefix\tlang\tphenomenon\tUD_id\n"
+    "அவள் வந்தாள்\tஅவள் வந்தான்\tஅவள்\ttam\tSV-G\t1\nநான் வந்தேன்\tநான் வந்தாய்\tநான்\ttam\tSV-P\t2\n"
+)
+
+
+@pytest.mark.parametrize("lang", ["ta", "ug", "kk"])
+def test_minimal_pairs_have_no_prompt_and_the_right_sentence_first(tmp_path, lang):
+    study = load_study(ROOT / "params" / f"{lang}.yaml", "paper")
+    (name,) = study.tasks_language
+    code = name.rpartition("_")[2]
+    card = yaml.safe_dump({"configs": [{"config_name": code, "data_files": f"{code}/data.tsv"}]})
+    folder = made(tmp_path / "hub" / "jumelet" / "multiblimp", **{"README.md": f"---\n{card}---\n"})
+    made(folder / code, **{"data.tsv": PAIRS})
+    (task,) = loading.load_tasks(
+        [name], lang, tmp_path, shots=3
+    ).values()  # asked without examples all the same
+    assert (len(task), task.chance, task.metric, task.config.num_fewshot) == (2, 0.5, "acc", 0)
+    doc = task.eval_docs[0]
+    assert (task.doc_to_text(doc), task.doc_to_target(doc)) == ("", 0)
+    assert task.doc_to_choice(doc) == ["அவள் வந்தாள்", "அவள் வந்தான்"]
+
+
+def test_odia_exams_are_those_rows_of_the_set_that_are_odia(tmp_path):
+    row = {"unique_question_id": "1", "subject": "Oriya", "question_text": "ପ୍ରଶ୍ନ?", "correct_answer": "c"}
+    row |= {f"option_{letter}": f"ଉତ୍ତର {letter}" for letter in "abcd"}
+    card = {"config_name": "IndicParam", "data_files": [{"split": "test", "path": "data/test-*.parquet"}]}
+    folder = tmp_path / "hub" / "bharatgenai" / "IndicParam"
+    made(folder, **{"README.md": f"---\n{yaml.safe_dump({'configs': [card]})}---\n"})
+    parquet(folder / "data" / "test-00000-of-00001.parquet", [row, row | {"subject": "Bodo"}])
+    name = load_study(ROOT / "params" / "or.yaml", "paper").tasks[-1]
+    (task,) = loading.load_tasks([name], "or", tmp_path).values()
+    (doc,) = task.eval_docs
+    assert task.doc_to_text(doc).splitlines()[0::4] == ["Question: ପ୍ରଶ୍ନ?", "D. ଉତ୍ତର d"]
+    assert task.doc_to_choice(doc)[task.doc_to_target(doc)] == "C"
+
+
 # from the Hub itself: what would be asked for
 
 
@@ -272,7 +309,7 @@ def test_global_piqa_and_celep_are_read_as_the_harness_reads_them(tmp_path):
 @pytest.mark.parametrize("lang", ["bn", "bo", "mn", "or", "ta", "te", "ug"])
 def test_every_task_of_preset_paper_has_its_rows_on_the_hub(lang):
     study = read_yaml(ROOT / "params" / f"{lang}.yaml")["paper"]
-    for name in study["tasks"]:
-        assert covers(task_file.spec(name), lang, "test")
+    for name in (*study["tasks"], *study.get("tasks_language", ())):
+        assert loading.is_harness(name) or covers(task_file.spec(name), lang, "test")
     for name in study["tasks_en"]:
         assert covers(task_file.spec(name), "en", "test")

@@ -357,3 +357,23 @@ def test_the_merge_is_mergekits(method: str, tmp_path: Path, monkeypatch: pytest
         parents = [x | {"array": states[name][key]} for name, x in given.items()]
         wanted = mergekit(method, states["base"][key], parents, lam, normalize=method != "task_arithmetic")
         np.testing.assert_allclose(merged[key], wanted, rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize("given", ["{}", "{t: [{filter: mlp, value: 0.3}]}"])
+def test_slerp_without_t_says_what_is_taken(tmp_path, given):
+    text = f"merge_method: slerp\nbase_model: a\nmodels: [{{model: a}}, {{model: b}}]\nparameters: {given}\n"
+    found = recipe(tmp_path, text)
+    assert found.notes == ("t is not given everywhere: 0.5 is taken there (mergekit wants it written)",)
+    assert recipe(tmp_path, text.replace(given, "{t: [{filter: mlp, value: 0.3}, {value: 0.5}]}")).notes == ()
+
+
+def test_what_a_later_slice_lacks_is_said(tmp_path):
+    found = recipe(tmp_path, """
+        merge_method: slerp
+        base_model: a
+        slices:
+        - sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 2]}]
+          parameters: {t: 0.3}
+        - sources: [{model: a, layer_range: [2, 4]}, {model: b, layer_range: [2, 4]}]
+    """)  # fmt: skip
+    assert found.notes[0].startswith("t is not given everywhere: 0.5")

@@ -267,7 +267,9 @@ def test_a_disk_that_fills_while_a_study_runs_stops_it_and_the_next_run_goes_on(
             time.sleep(0.05)
         with filled(disk, 0):
             assert run.wait() == 1, runs.printed
-        assert "the disk is full" in runs.printed and "Traceback" not in runs.printed, runs.printed
+        said = " ".join(runs.printed.split())
+        assert re.search(rf"{disk}/\S*: the disk is full \([\d,]+ bytes free\)", said), runs.printed
+        assert "Traceback" not in runs.printed
         assert runs.start().wait() == 0, runs.printed
         assert runs.made() == whole.made
         assert runs.left_over() == []

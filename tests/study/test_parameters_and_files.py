@@ -11,7 +11,7 @@ import yaml
 
 from lrnb.errors import UserError
 from lrnb.study import files, parameters, stages
-from lrnb.study.parameters import ROOT, load_study
+from lrnb.study.parameters import ROOT, Study, load_study, parse_override
 
 REAL = ("ta", "te", "or", "bn", "bo", "ug", "mn")
 
@@ -376,3 +376,34 @@ def test_a_file_of_languages_that_cannot_be_used_is_refused(tmp_path: Path, text
     (tmp_path / "both.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         parameters.load_languages([tmp_path / "both.yaml"], "nano")
+
+
+@pytest.mark.parametrize("name", ["runs", "data_root", "released_ct"])
+def test_a_path_at_home_is_the_one_that_a_shell_would_give(name, monkeypatch, tmp_path):
+    """A shell leaves the ~ of `--set data_root=~/data` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for written, there in (("~/data", tmp_path / "data"), ("~", tmp_path), ("a~/b", "a~/b"), ("~b", "~b")):
+        study = Study(preset="nano", lang="qaa", **dict([parse_override(f"{name}={written}")]))
+        assert getattr(study, name) == str(there)
+
+
+def test_paths_at_home_are_read_in_lists_and_tables_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = Study(
+        preset="nano",
+        lang="qaa",
+        extra_models={"mine": "~/m"},
+        tasks=["~/t.yaml"],
+        test_limits={"~/t.yaml": 3},
+    )
+    assert study.extra_models == {"mine": f"{tmp_path}/m"}
+    assert study.tasks == [*study.test_limits] == [f"{tmp_path}/t.yaml"]
+
+
+def test_without_a_home_it_is_refused(monkeypatch):
+    def nowhere(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    with pytest.raises(UserError, match=r"~/data: there is no home folder \(HOME\); give the whole path"):
+        load_study(ROOT / "params" / "qaa.yaml", "nano", {"data_root": "~/data"})

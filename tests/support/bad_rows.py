@@ -28,6 +28,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not any(0xD800 <= ord(c) <= 0xDFFF for c in value)
 
 
+def is_seen(value: Any) -> bool:
+    """Whether anything of a text is on a page: read from the kinds of characters above."""
+    return is_text(value) and bool(value.strip(f" \t\n\ufeff\u200d\x85{SEPARATORS}"))
+
+
 def as_bytes(rows: list[Any], end: str, mark: bool, ascii_only: bool) -> bytes:
     """JSON Lines; half characters stand as escapes, since UTF-8 cannot hold them."""
     lines = (json.dumps(row, ensure_ascii=ascii_only or "\ud83d" in repr_of(row)) for row in rows)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from support.bad_rows import as_bytes, is_text, is_unfit, odd, single, texts, values
+from support.bad_rows import as_bytes, is_seen, is_text, is_unfit, odd, single, texts, values
 from support.task_rows import TASK, write_task
 
 from lrnb.analysis.harness_samples import read_samples
@@ -101,7 +101,7 @@ def is_item(row: Any, some_text: bool) -> bool:
         row.get("text"),
         isinstance(row.get("text"), int | float) and not isinstance(row["text"], bool),
     )
-    return (is_text(text) or (number and not some_text)) and row.get("label") in LABELS
+    return (is_seen(text) or (number and not some_text)) and row.get("label") in LABELS
 
 
 @pytest.mark.parametrize("form", WRITERS)

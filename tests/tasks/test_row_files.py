@@ -17,6 +17,7 @@ from support.bad_rows import (
     TYPED,
     as_bytes,
     is_nfc,
+    is_seen,
     is_text,
     is_unfit,
     odd,
@@ -52,7 +53,7 @@ def is_bad(row: Any, some_text: bool) -> bool:
         return True
     text, label = row.get("text"), row.get("label")
     number = isinstance(text, int | float) and not isinstance(text, bool)
-    return not (is_text(text) or (number and not some_text)) or label not in LABELS
+    return not (is_seen(text) or (number and not some_text)) or label not in LABELS
 
 
 good_rows = st.fixed_dictionaries({"text": texts, "label": good_labels})
@@ -117,6 +118,38 @@ def prompt_of(folder: Path, template: str, *given_rows: dict[str, Any]) -> str:
 def test_a_null_is_never_shown(tmp_path: Path, template: str) -> None:
     with pytest.raises(UserError, match=r"test\.jsonl:2: 'text' is null: give it a text, or remove the row"):
         prompt_of(tmp_path, template, {"text": "a"}, {"text": None})
+
+
+@pytest.mark.parametrize("text", ["", " \u00a0\u3000", "\u200b\u200d", "\ufeff", "\x00\n", "\u2028"])
+@pytest.mark.parametrize("template", ["{{text}}", "{{ text | trim }}", "{{ text ~ '!' }}"])
+def test_a_text_in_which_nothing_is_seen_is_never_shown(tmp_path: Path, template: str, text: str) -> None:
+    with pytest.raises(UserError, match=r"test\.jsonl:2: 'text' is empty: give it a text, or remove the row"):
+        prompt_of(tmp_path, template, {"text": "a"}, {"text": text})
+    assert prompt_of(tmp_path, "{% if text %}{{ text }}{% endif %}.", {"text": text}) == "."
+
+
+@pytest.mark.parametrize("option", ["", " ", "\u200b", "\u2060\u00a0"])
+def test_an_option_in_which_nothing_is_seen_is_refused(tmp_path: Path, option: str) -> None:
+    row = {"context": "a", "relation": "cause", "options": ["b", option], "answer": 0}
+    path = write_rows(tmp_path, [row])
+    with pytest.raises(
+        UserError, match=r"test\.jsonl:1: 'options' must be two or more texts that are not empty"
+    ):
+        documents(task_file.spec("causal_choice"), path, lang="bn")
+
+
+@pytest.mark.parametrize("relation", ["Cause", "because", "", None, 0, ["cause"]])
+@pytest.mark.parametrize("prompts", ["english", "native"])
+def test_a_relation_that_is_neither_is_not_asked_as_the_other(
+    tmp_path: Path, prompts: str, relation: Any
+) -> None:
+    """Native prompts ask for the effect where the row does not say cause."""
+    row = {"context": "a", "relation": relation, "options": ["b", "c"], "answer": 0}
+    path = write_rows(tmp_path, [row])
+    with pytest.raises(
+        UserError, match=r"test\.jsonl:1: 'relation' is .*must be one of cause, effect; correct"
+    ):
+        documents(task_file.spec("causal_choice"), path, lang="bn", prompts=prompts)
 
 
 @pytest.mark.parametrize(

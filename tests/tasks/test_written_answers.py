@@ -87,8 +87,8 @@ def test_a_written_task_that_is_compared_counts_once() -> None:
     bn = ROOT / "params" / "bn.yaml"
     study = load_study(bn, "smol", {"tasks": ["topic", "math_generate"]}, None)
     assert study.compared[:2] == ["topic", "math_generate"]
-    assert study.written == ["math_generate_en"]
-    assert load_study(bn, "paper", {}, None).written == []
+    assert study.apart == ["math_generate_en"]
+    assert load_study(bn, "paper", {}, None).apart == []
 
 
 def test_a_choice_is_no_written_task_and_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -107,6 +107,11 @@ def test_a_choice_is_no_written_task_and_two_tasks_of_one_name_are_refused(tmp_p
     mine.write_text(text.replace("task: world_reading", "task: other"))
     with pytest.raises(UserError, match=r"tasks_written: 'other' has options to choose from"):
         loading.load_study_tasks(Study(**given, tasks_written=[str(mine)]), tmp_path)
+    assert loading.load_study_tasks(Study(**given, tasks_language=[str(mine)]), tmp_path)[1] == ["other"]
+    with pytest.raises(
+        UserError, match=r"tasks_language: answers to 'world_reading_written' are written out"
+    ):
+        loading.load_study_tasks(Study(**given, tasks_language=["world_reading_written"]), tmp_path)
     mine.write_text(text)
     with pytest.raises(UserError, match="two tasks are called 'world_reading'"):
         loading.load_study_tasks(Study(**given, tasks_written=[str(mine)]), tmp_path)
@@ -129,6 +134,28 @@ def test_written_tasks_are_in_no_mean_and_no_comparison(made: RunPaths) -> None:
     apart, rows = results.gather_written(made)
     assert set(apart["task"]) == set(rows["task"]) == {WRITTEN}
     assert len(apart) == scores["model"].nunique()
+
+
+def test_measures_of_the_language_are_in_no_mean_and_apart_from_what_is_written(tmp_path: Path) -> None:
+    paths = RunPaths(made_study(write_made_run(tmp_path, n=8).parents[1]))
+    before, _ = results.gather(paths)
+    for group in ("parents", "merged"):
+        folder = paths.scored(group)
+        tables = [
+            (folder / "scores.csv", folder / "written.csv"),
+            (folder / "items.parquet", folder / "written.parquet"),
+        ]
+        scores, items = (
+            results.joined([pd.read_csv(p) if p.suffix == ".csv" else pd.read_parquet(p) for p in pair])
+            for pair in tables
+        )
+        results.write_group(folder, scores, items, [WRITTEN, "reading"])
+    after, _ = results.gather(paths)
+    assert set(before["task"]) - set(after["task"]) == {"reading", "mean"}  # a mean needs two
+    language, rows = results.gather_language(paths)
+    assert set(language["task"]) == set(rows["task"]) == {"reading"}
+    assert len(language) == before["model"].nunique()
+    assert set(results.gather_written(paths)[0]["task"]) == {WRITTEN}
 
 
 def test_scores_of_an_earlier_version_say_so(tmp_path: Path) -> None:
@@ -181,3 +208,22 @@ def test_no_written_answers_anywhere_is_said(tmp_path: Path) -> None:
         failures.across_languages(tmp_path, "scripts"), "wrong", "wrong script", "answers (%)"
     )
     assert "no language here has written answers" in fig.layout.annotations[0].text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tasks_written": ["world_topic"]}, "tasks_written: 'world_topic' has options to choose from"),
+        (
+            {"tasks_language": ["world_reading_written"]},
+            "tasks_language: answers to 'world_reading_written' are",
+        ),
+        ({"tasks_language": ["multiblimp"]}, "'multiblimp' is a group of the harness"),
+        ({"test_limits": {"topc": 3}}, "did you mean 'topic'"),
+        ({"sft_mix": {"world_topik": 3}}, "did you mean 'world_topic'"),
+    ],
+)
+def test_names_are_looked_at_before_any_row(given: dict, message: str) -> None:
+    given = {"tasks": ["world_sums"], "tasks_written": [], **given}
+    with pytest.raises(UserError, match=message):
+        loading.require_names(load_study(ROOT / "params" / "qaa.yaml", "nano", given))
