@@ -168,6 +168,8 @@ def _watch(
             for study in studies:
                 remember_child(RunPaths(study).lang, process.pid, profile.executor, folder)
             while process.poll() is None:
+                if profile.executor == "slurm":
+                    board.queued = slurm.submitted(log.read_text(encoding="utf-8", errors="replace"))
                 refresh()
                 time.sleep(0.3)
         except BaseException:
@@ -249,6 +251,11 @@ def end_left_over(folder: Path) -> None:
 
 def end_run(first: Path, pid: int, executor: str) -> None:
     """End a Snakemake (0: none) with all it started, on this machine and on the cluster."""
+    if executor == "slurm":
+        with uninterrupted():
+            told = slurm.cancelling(first)
+        if told:
+            print(f"lrnb: {told}", file=sys.stderr, flush=True)
     if pid:
         stop(pid, 0 if executor in BUILT_IN else PATIENCE)
     if executor == "slurm":

@@ -9,8 +9,11 @@ from typing import Any
 NUMBER = re.compile(r"$|[+-]?\d")
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
-    """Rows with the same keys as a table; fractions with one decimal, counts as they are."""
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", whole: str = "") -> None:
+    """Rows with the same keys as a table; fractions with one decimal, counts as they are.
+
+    whole: a column whose cells are never folded.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -18,7 +21,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     columns = {name: [_cell(row[name]) for row in rows] for name in rows[0]}
     for name, cells in columns.items():
         numbers = all(map(NUMBER.match, cells))
-        grid.add_column(name, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
+        look: dict[str, Any] = {"justify": "right" if numbers else "left", "overflow": "fold"}
+        grid.add_column(name, no_wrap=numbers or name == whole, **look)
     for row in zip(*columns.values(), strict=True):
         grid.add_row(*row)
     Console(markup=False, emoji=False, highlight=False).print(grid)
