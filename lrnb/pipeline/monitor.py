@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from lrnb.pipeline.notebooks import resources_of
 from lrnb.pipeline.profiles import Profile
 from lrnb.pipeline.steps import EVALUATE
 from lrnb.report.tables import print_facts, print_table
+from lrnb.study.files import json_object
 
 MARKS = {
     "pending": " ",
@@ -39,10 +39,10 @@ class Board:
         """{"state", "started", "time", "error"}: state pending, queued, waiting, running, done or failed."""
         state = "queued" if name in self.queued else "pending"
         none: dict[str, Any] = {"state": state, "started": 0.0, "time": 0.0, "error": ""}
-        return _read(self._beside(name, "json")) or none
+        return json_object(self._beside(name, "json")) or none
 
     def progress(self, name: str) -> dict[str, Any]:
-        return _read(self._beside(name, "progress.json"))
+        return json_object(self._beside(name, "progress.json"))
 
     def _beside(self, name: str, ending: str) -> Path:
         status = next(node.status for node in self.todo if node.name == name)
@@ -90,12 +90,6 @@ class Board:
         failures = f", {failed} failed" if failed else ""
         elapsed = clock(time.time() - self.started)
         return f"{done}/{len(states)} steps done{failures}; {elapsed} so far, about {self.left()} left"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}
 
 
 def clock(seconds: float) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NUMBER = re.compile(r"$|[+-]?\d")
 
@@ -26,6 +29,11 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", whole: str =
     for row in zip(*columns.values(), strict=True):
         grid.add_row(*row)
     Console(markup=False, emoji=False, highlight=False).print(grid)
+
+
+def known_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts; what is not known is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _cell(value: Any) -> str:
