@@ -1,7 +1,7 @@
 """Figures of TIES by hand: six entries of CT and SFT, and what each step makes of them.
 
-Numbers come from `lrnb.merging.by_hand`. Left hollow: trimmed away. Hatched: discarded at the election. Framed
-in the colour of slack: won back.
+Numbers come from `lrnb.merging.by_hand`. Left hollow: trimmed away. Hatched: discarded at the election.
+Framed in the colour of slack: won back.
 """
 
 from __future__ import annotations
