@@ -71,6 +71,6 @@ for node in NODES.values():
 ASKED = workflow.resource_settings.overwrite_resources  # a profile's set-resources: gpu, cpu, names of steps
 for node in filter(lambda node: workflow.is_rule(node.name), NODES.values()):  # a job has its own rule only
     made = workflow.get_rule(node.name)
-    for name in ("gpu" if node.step.gpu else "cpu", node.step.name, node.name):
+    for name in node.classes:
         made.resources.update(ASKED.get(name, {}))
     made.restart_times = Retries(lambda: workflow.execution_settings.retries, STATUS[node.name].is_final)

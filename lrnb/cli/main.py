@@ -160,7 +160,7 @@ def _run(given: argparse.Namespace) -> int:
         return max(_run_into_pool([*studies], given) for studies in zip(*by_seed, strict=True))
     graphs = by_seed if profiles.read_profile(given.profile).is_local else _one_graph(by_seed)
     if given.dry_run:
-        return _show_plan(graphs, given.keep_code, given.jobs)
+        return _show_plan(graphs, given)
     failed = [_run_together(studies, given) for studies in graphs]
     if given.seeds and not any(failed):
         _after_seeds(by_seed)
@@ -226,7 +226,7 @@ def _run_into_pool(studies: list[Study], given: argparse.Namespace) -> int:
     for study in left:
         pool.refuse_other_set(study, isa)
     if given.dry_run:
-        return _show_plan([[study] for study in left], given.keep_code, given.jobs) if left else 0
+        return _show_plan([[study] for study in left], given) if left else 0
     failed = []
     for study in left:
         failed.append(_run_together([study], given))
@@ -301,18 +301,20 @@ def _check(given: argparse.Namespace) -> int:
     return check_study(study)
 
 
-def _show_plan(by_graph: list[list[Study]], keep_code: bool, jobs: int | None) -> int:
-    """The first graph, and what all need."""
-    from lrnb.pipeline import estimate, graph, monitor, preflight
+def _show_plan(by_graph: list[list[Study]], given: argparse.Namespace) -> int:
+    """The first graph, what its jobs ask a cluster for, and what all need."""
+    from lrnb.pipeline import estimate, graph, monitor, preflight, profiles
 
     if by_graph[0][0].preset != "nano":
         print("reading text and rows, counting tokens ...", file=sys.stderr, flush=True)
     todo, graphs = [], [graph.graph(studies) for studies in by_graph]
     for studies, nodes in zip(by_graph, graphs, strict=True):
-        todo.append(graph.outdated_nodes(studies, nodes, keep_code))
+        todo.append(graph.outdated_nodes(studies, nodes, given.keep_code))
     left = [(ns[name].study, ns[name].step) for ns, names in zip(graphs, todo, strict=True) for name in names]
     every = [study for studies in by_graph for study in studies]
-    monitor.print_plan(graphs[0], todo[0], estimate.describe(every, left, jobs))
+    monitor.print_plan(graphs[0], todo[0], estimate.describe(every, left, given.jobs))
+    if not (profile := profiles.read_profile(given.profile)).is_local:
+        monitor.print_requests([graphs[0][name] for name in todo[0]], profile)
     if len(by_graph) > 1:
         seeds = ", ".join(str(studies[0].seed) for studies in by_graph)
         print(f"seeds {seeds}, one after the other; the table is the first one's, the needs are those of all")

@@ -1,7 +1,7 @@
 """Figures of TIES by hand: six entries of CT and SFT, and what each step makes of them.
 
-Numbers come from `lrnb.merging.by_hand`. Left white: trimmed away. Hatched: discarded at the election. Framed
-in the colour of slack: won back.
+Numbers come from `lrnb.merging.by_hand`. Left hollow: trimmed away. Hatched: discarded at the election.
+Framed in the colour of slack: won back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NONE = np.zeros(6, bool)
 
 
 def trimmed_by_hand(kept: int = 5, reveal: bool = True) -> go.Figure:
-    """The two task vectors, each parent's threshold as dashed lines; what is trimmed away is white."""
+    """The two task vectors, each parent's threshold as dashed lines; what is trimmed away is hollow."""
     steps = by_hand.steps(kept)
     fig = blank()
     gone = (steps.ct == 0, steps.sft == 0) if reveal else (NONE, NONE)
@@ -96,7 +96,7 @@ def _parents(
     scale: float = 1.0,
     **where: int,
 ) -> None:
-    """One bar a parent and entry: full, white (trimmed), hatched (discarded), framed (won back)."""
+    """One bar a parent and entry: full, hollow (trimmed), hatched (discarded), framed (won back)."""
     for (parent, name, tau), off, out in zip(PARENTS, gone, lost, strict=True):
         own = parent == "sft"
         ink, framed = colour(parent), back & own
@@ -117,7 +117,7 @@ def _parents(
 
 
 def _legend(fig: go.Figure, *words: str) -> None:
-    """What full, white, hatched and framed bars mean: bars of no height, in nobody's way."""
+    """What full, hollow, hatched and framed bars mean: bars of no height, in nobody's way."""
     line = {"color": FAINT, "width": 1}
     looks: dict[str, dict] = {name: {"color": colour(parent)} for parent, name, _ in PARENTS}
     looks |= {

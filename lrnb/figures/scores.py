@@ -277,7 +277,7 @@ def training_history(history: pd.DataFrame, budgets: Sequence[int] = ()) -> go.F
             seen = history.dropna(subset=[column])
             look = {"mode": "lines" if col == 1 else "lines+markers", "row": 1, "col": col}
             ink = {"color": colour("ct"), "width": 2, "dash": dash}
-            fig.add_scatter(x=seen["tokens"], y=seen[column], name=name, line=ink, **look)
+            fig.add_scatter(x=seen["tokens"], y=seen[column], name=name, line=ink, cliponaxis=False, **look)
     for budget in budgets:
         fig.add_vline(x=budget, line={"color": FAINT, "width": 1, "dash": "dot"})
     last = int(history["tokens"].max()) if len(history) else 0

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lrnb import __version__
 from lrnb.errors import UserError
 from lrnb.pipeline.steps import Step, as_yaml, step_params
@@ -161,23 +163,35 @@ def changed_inputs(key: dict[str, str], other: dict[str, str], keep_code: bool =
     return [name for name in sorted({*key, *other} - ignored) if key.get(name) != other.get(name)]
 
 
-def is_fresh(step: Step, steps: dict[str, Step], study: Study, keep_code: bool = False) -> bool:
-    """The results are there, whole, nobody else wrote them since, and they were made from today's inputs.
+def why_due(step: Step, steps: dict[str, Step], study: Study, keep_code: bool = False) -> str:
+    """Why a step is to run, in a few words; "" where it is up to date.
 
-    With `keep_code` a change of lrnb's own code does not count; the notebook's cells still do.
+    That is where its results are there, whole, nobody else wrote them since, and they were made from today's
+    inputs. With `keep_code` a change of lrnb's own code does not count; the notebook's cells still do.
     """
-    made = [result for need in (step.name, *step.needs) for result in steps[need].results]
-    made += [result for _, _, result in step.beside]
-    if not step.record.is_file() or not all(path.is_file() for path in made):
-        return False
-    record = _read_record(step)
-    if (
-        record is None
-        or record["results"] != _result_hashes(step)
-        or not _whole(step, record.get("files", {}))
-    ):
-        return False
-    return not changed_inputs(record["key"], input_key(step, steps, study), keep_code)
+    if (record := _read_record(step)) is None:
+        return "no finished run"
+    before = [result for need in step.needs for result in steps[need].results]
+    before += [result for _, _, result in step.beside]
+    if lost := [path for path in (*step.results, *before) if not path.is_file()]:
+        return f"{lost[0].parent.name if lost[0].name == MANIFEST else lost[0].name} is missing"
+    if record["results"] != _result_hashes(step) or not _whole(step, record.get("files", {})):
+        return "its results changed"
+    now = input_key(step, steps, study)
+    changed = changed_inputs(record["key"], now, keep_code)
+    return _in_words(changed, record["key"], now) if changed else ""
+
+
+SAID = {"lrnb": "version of lrnb", "package": "lrnb's code", "code": "notebook's code"}
+
+
+def _in_words(changed: list[str], then: dict[str, str], now: dict[str, str]) -> str:
+    """Inputs that differ, the parameters by name: "ct_lr, corpus changed"; of many the first three."""
+    read = [yaml.safe_load(key.get("parameters", "{}")) for key in (then, now)]
+    keys = [key for key in {**read[0], **read[1]} if repr(read[0].get(key)) != repr(read[1].get(key))]
+    others = [SAID.get(name, name.rpartition("/")[2]) for name in changed if name != "parameters"]
+    names = list(dict.fromkeys([*keys, *others])) or ["order of parameters"]
+    return f"{', '.join(names[:3])}{' and others' if names[3:] else ''} changed"
 
 
 def remember(step: Step, key: dict[str, str]) -> None:
@@ -232,10 +246,11 @@ def _stat(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def outdated(study: Study, steps: dict[str, Step], keep_code: bool = False) -> list[str]:
-    """Steps that are not up to date, and all that need them, in order."""
-    found: list[str] = []
+def outdated(study: Study, steps: dict[str, Step], keep_code: bool = False) -> dict[str, str]:
+    """Steps that are not up to date, and all that need them, in order; each with why."""
+    found: dict[str, str] = {}
     for step in steps.values():
-        if any(need in found for need in step.needs) or not is_fresh(step, steps, study, keep_code):
-            found.append(step.name)
+        after = next((f"after {need}" for need in step.needs if need in found), "")
+        if why := after if after and step.record.is_file() else why_due(step, steps, study, keep_code):
+            found[step.name] = why
     return found

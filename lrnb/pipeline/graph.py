@@ -36,6 +36,11 @@ class Node:
         return self.step.cost
 
     @property
+    def classes(self) -> tuple[str, str, str]:
+        """The names under `set-resources` of a profile that count for it, the last one most."""
+        return ("gpu" if self.step.gpu else "cpu", self.step.name, self.name)
+
+    @property
     def status(self) -> Path:
         """Where the step says how it stands, without the ending; see `notebooks.Status`."""
         return RunPaths(self.study).lang / ".status" / self.step.name
@@ -110,17 +115,19 @@ def priorities(nodes: Mapping[str, Node]) -> dict[str, int]:
     return {name: waiting[name] + (last - node.place) * most for name, node in nodes.items()}
 
 
-def outdated_nodes(studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False) -> list[str]:
-    """Names of the nodes that are not up to date, and of all that need them, in order."""
-    found = set()
+def outdated_nodes(
+    studies: Sequence[Study], nodes: Mapping[str, Node], keep_code: bool = False
+) -> dict[str, str]:
+    """The nodes that are not up to date, and all that need them, in order; each with why."""
+    found: dict[str, str] = {}
     for study in studies:
         steps = plan(study)
-        names = freshness.outdated(study, steps, keep_code)
-        found |= {node_name(steps[name].home, name, studies) for name in names}
+        for name, why in freshness.outdated(study, steps, keep_code).items():
+            found.setdefault(node_name(steps[name].home, name, studies), why)
     for name, node in nodes.items():  # of other languages
-        if name not in found and found & set(node.needs):
-            found.add(name)
-    return [name for name in nodes if name in found]
+        if name not in found and (need := next((need for need in node.needs if need in found), "")):
+            found[name] = f"after {need}"
+    return {name: found[name] for name in nodes if name in found}
 
 
 def folders_from(studies: Sequence[Study]) -> list[Path]:

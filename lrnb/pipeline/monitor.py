@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from lrnb.pipeline.graph import Node
+from lrnb.pipeline.notebooks import resources_of
+from lrnb.pipeline.profiles import Profile
 from lrnb.pipeline.steps import EVALUATE
 from lrnb.report.tables import print_facts, print_table
+from lrnb.study.files import json_object
 
 MARKS = {
     "pending": " ",
+    "queued": "[yellow]·[/]",
     "waiting": "[yellow]…[/]",
     "running": "[yellow]▶[/]",
     "done": "[green]✓[/]",
@@ -30,14 +33,16 @@ class Board:
 
     todo: list[Node]
     started: float = field(default_factory=time.time)
+    queued: set[str] = field(default_factory=set)  # steps that a cluster has; begun or not
 
     def status(self, name: str) -> dict[str, Any]:
-        """{"state", "started", "time", "error"}: state pending, waiting, running, done or failed."""
-        none: dict[str, Any] = {"state": "pending", "started": 0.0, "time": 0.0, "error": ""}
-        return _read(self._beside(name, "json")) or none
+        """{"state", "started", "time", "error"}: state pending, queued, waiting, running, done or failed."""
+        state = "queued" if name in self.queued else "pending"
+        none: dict[str, Any] = {"state": state, "started": 0.0, "time": 0.0, "error": ""}
+        return json_object(self._beside(name, "json")) or none
 
     def progress(self, name: str) -> dict[str, Any]:
-        return _read(self._beside(name, "progress.json"))
+        return json_object(self._beside(name, "progress.json"))
 
     def _beside(self, name: str, ending: str) -> Path:
         status = next(node.status for node in self.todo if node.name == name)
@@ -85,12 +90,6 @@ class Board:
         failures = f", {failed} failed" if failed else ""
         elapsed = clock(time.time() - self.started)
         return f"{done}/{len(states)} steps done{failures}; {elapsed} so far, about {self.left()} left"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}
 
 
 def clock(seconds: float) -> str:
@@ -157,6 +156,8 @@ def _row(board: Board, name: str, state: dict[str, Any]) -> tuple[str, str]:
     if state["state"] == "running":
         happening = progress_line(board.progress(name)) or "starting"
         return clock(time.time() - state["started"]), happening
+    if state["state"] == "queued":
+        return "", "in the cluster's queue"
     if state["state"] == "waiting":
         return "", "another study is making it"
     return clock(state["time"] - state["started"]) if state["state"] in ("done", "failed") else "", ""
@@ -216,18 +217,36 @@ def failures(board: Board, console: Any, reasons: Mapping[str, str] | None = Non
     return [*told]
 
 
-def print_plan(nodes: Mapping[str, Node], todo: list[str], needs: Iterable[tuple[str, str]]) -> None:
-    """Every step with what it waits for and whether it would run; then what the studies need."""
+DUE, NOT_DUE = "to run because", "(up to date)"
+
+
+def print_plan(nodes: Mapping[str, Node], todo: Mapping[str, str], needs: Iterable[tuple[str, str]]) -> None:
+    """Every step with what it waits for and why it would run; then what the studies need."""
     rows = [
         {
             "step": name,
             "notebook": node.step.notebook or "(report)",
             "needs": ", ".join(node.needs),
-            "": "to run" if name in todo else "up to date",
+            DUE: todo.get(name, NOT_DUE),
         }
         for name, node in nodes.items()
     ]
     studies = [node.study for node in nodes.values()]
     who = f"{studies[0].preset} / {', '.join(dict.fromkeys(study.lang for study in studies))}"
-    print_table(rows, f"{who}: {len(todo)} of {len(nodes)} steps to run")
+    print_table(rows, f"{who}: {len(todo)} of {len(nodes)} steps to run", "step")
     print_facts(needs)
+
+
+ASKED = ("mem_mb", "runtime", "cpus_per_task")  # with a column of their own
+
+
+def print_requests(nodes: Iterable[Node], profile: Profile) -> None:
+    """What the job of every step asks the cluster for, by the names that stand in the profile."""
+    rows = []
+    for node in nodes:
+        asked = profile.requests(resources_of(node.step, node.study), node.classes)
+        own = {name: str(asked.pop(name, "")) for name in ("gpu", *ASKED)}
+        others = " ".join(f"{name}={value}" for name, value in asked.items() if name != "tasks")
+        rows.append({"job": node.name, "class": node.classes[0], **own, "others": others})
+    if rows:
+        print_table(rows, f"what each job asks for ({profile.folder}; empty: what the cluster gives)", "job")

@@ -254,7 +254,7 @@ def run_step(study: Study, name: str, *, keep_code: bool = False) -> None:
 
     Studies that share a step wait for each other here, and the second finds it done. A step whose inputs
     change while it runs stays outdated: nobody can say which ones it saw. `keep_code`: see
-    `freshness.is_fresh`.
+    `freshness.why_due`.
     """
     steps = plan.plan(study)
     if name not in steps:
@@ -280,7 +280,7 @@ def _run_alone(steps: dict[str, Step], step: Step, study: Study, status: Status,
     with lock(step.home / ".locks" / step.name), gpu_slot(step, study) as gpu:
         status.set("running")
         sweep_left_over(step)
-        if not freshness.is_fresh(step, steps, study, keep_code):
+        if freshness.why_due(step, steps, study, keep_code):
             note = _make_and_record(steps, step, study, status.progress, gpu, keep_code)
     status.set("done", note)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,12 +33,34 @@ class Profile:
         """Whether steps are processes of this machine."""
         return self.executor in BUILT_IN
 
+    def requests(self, own: Mapping[str, Any], classes: Iterable[str]) -> dict[str, Any]:
+        """What a job asks for: default-resources, its `own` over them, and set-resources of its classes."""
+        asked = _resources(self.options.get("default-resources")) | dict(own)
+        given = self.options.get("set-resources") or {}
+        for name in classes:
+            asked |= _resources(given.get(name) if isinstance(given, Mapping) else _of_class(name, given))
+        return asked
+
     def arguments(self, usual: Mapping[str, object], typed: Container[str] = ()) -> list[str]:
         """Snakemake's arguments for the options of `usual` that the profile does not give; `typed` all the
         same."""
         given = {*self.options, *(["cores"] if "jobs" in self.options else [])}  # here they say the same
         own = {key: value for key, value in usual.items() if key in typed or key not in given}
         return [part for key, value in own.items() for part in (f"--{key}", str(value))]
+
+
+def _resources(given: Any) -> dict[str, Any]:
+    """{"mem_mb": 16000}, however Snakemake lets it be spelt: so, or "mem_mb=16000" in a list or a line."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    parts = given.split() if isinstance(given, str) else given or []
+    return {name: value for name, _, value in (str(part).partition("=") for part in parts)}
+
+
+def _of_class(name: str, given: str | Iterable[str]) -> list[str]:
+    """The requests of one class in a list of "ct:runtime=5760"."""
+    parts = given.split() if isinstance(given, str) else given
+    return [part.removeprefix(f"{name}:") for part in parts if part.startswith(f"{name}:")]
 
 
 def find_profile(name: str) -> Profile:

@@ -23,7 +23,7 @@ from lrnb.pipeline.estimate import disk_bytes
 from lrnb.pipeline.notebooks import Status, visible_gpus
 from lrnb.pipeline.processes import ended_by_signals, stop, uninterrupted
 from lrnb.pipeline.profiles import BUILT_IN, Profile, find_profile
-from lrnb.study.files import free_space, full_disk, make_folder, need_space, write_text
+from lrnb.study.files import free_space, full_disk, json_object, make_folder, need_space, write_text
 from lrnb.study.parameters import ROOT, Study
 from lrnb.study.stages import RunPaths
 
@@ -168,6 +168,8 @@ def _watch(
             for study in studies:
                 remember_child(RunPaths(study).lang, process.pid, profile.executor, folder)
             while process.poll() is None:
+                if profile.executor == "slurm":
+                    board.queued = slurm.submitted(log.read_text(encoding="utf-8", errors="replace"))
                 refresh()
                 time.sleep(0.3)
         except BaseException:
@@ -207,7 +209,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         guard.acquire(timeout=0)
     except Timeout:
-        pid = _owner(owner).get("pid", "unknown")
+        pid = json_object(owner).get("pid", "unknown")
         raise UserError(
             f"{folder}: another lrnb run is at work there (process {pid}). "
             f"Wait for it, or stop it with: kill {pid}"
@@ -221,12 +223,6 @@ def run_lock(folder: Path) -> Iterator[None]:
         guard.release()
 
 
-def _owner(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}
-
-
 def remember_child(folder: Path, pid: int, executor: str, first: Path) -> None:
     """Note which Snakemake works in a run folder, how, and `first`: the folder that its jobs are named by."""
     facts = {"pid": os.getpid(), "child": pid, "executor": executor, "first": str(first.resolve())}
@@ -237,7 +233,7 @@ def end_left_over(folder: Path) -> None:
     """After `kill -9` of `lrnb run` its Snakemake works on alone, or steps of one that was killed too: end
     them, so that two do not collide.
     """
-    facts = _owner(folder / OWNER)
+    facts = json_object(folder / OWNER)
     if not {"child", "executor", "first"} <= facts.keys():
         return
     with contextlib.suppress(psutil.Error):
@@ -249,6 +245,11 @@ def end_left_over(folder: Path) -> None:
 
 def end_run(first: Path, pid: int, executor: str) -> None:
     """End a Snakemake (0: none) with all it started, on this machine and on the cluster."""
+    if executor == "slurm":
+        with uninterrupted():
+            told = slurm.cancelling(first)
+        if told:
+            print(f"lrnb: {told}", file=sys.stderr, flush=True)
     if pid:
         stop(pid, 0 if executor in BUILT_IN else PATIENCE)
     if executor == "slurm":

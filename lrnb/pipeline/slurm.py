@@ -12,6 +12,9 @@ from lrnb.study.files import digest
 PREFIX = "slurm-jobname-prefix"  # the option of Snakemake's plugin
 ERROR = re.compile(r"^Error in rule (\S+):\n    message: (.*?)\n    jobid: ", re.DOTALL | re.MULTILINE)
 STATE = re.compile(r"SLURM status is: '(\w+)'")
+SUBMITTED = re.compile(
+    r"has been submitted with SLURM jobid \S+ \(log: .*/rule_(.+)/[^/]*\)\.$", re.MULTILINE
+)
 REFUSED = re.compile(r"SLURM sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
 ENDED = {
     "TIMEOUT": "its job reached its time limit. Raise `runtime` in the profile",
@@ -22,6 +25,7 @@ ENDED = {
     "PREEMPTED": "its job had to give way to another (preempted)",
     "CANCELLED": "its job was cancelled, by scancel or by an administrator",
 }
+SOON = 5.0  # seconds that a person waits for an answer without a word
 PATIENCE = 60.0  # seconds for jobs to end that were cancelled: Slurm's KillWait is 30
 
 
@@ -44,12 +48,24 @@ def has_accounting() -> bool:
     return _ask("sacct", "--noheader", "--allocations") is not None
 
 
-def jobs(folder: Path) -> list[str] | None:
+def jobs(folder: Path, patience: float = PATIENCE) -> list[str] | None:
     """Ids of the jobs of a run folder that wait, run or are ending; None where Slurm does not answer."""
-    if (listed := _ask("squeue", "--me", "--noheader", "--format=%i %j")) is None:
+    if (listed := _ask("squeue", "--me", "--noheader", "--format=%i %j", patience=patience)) is None:
         return None
     found = (line.split() for line in listed.splitlines())
     return [job for job, name in found if name.startswith(f"{job_prefix(folder)}_")]
+
+
+def submitted(log: str) -> set[str]:
+    """The steps that Snakemake has submitted so far, from its log: those that have not begun are queued."""
+    return set(SUBMITTED.findall(log))
+
+
+def cancelling(folder: Path) -> str:
+    """What is to be said before the jobs of a run folder are cancelled; "" where none is known."""
+    found = jobs(folder, SOON) or []
+    which = "1 job" if len(found) == 1 else f"{len(found)} jobs"
+    return f"cancelling {which} of Slurm; it may take a minute until they have ended" if found else ""
 
 
 def cancel_jobs(folder: Path) -> str:
@@ -83,10 +99,10 @@ def reasons(log: str) -> dict[str, str]:
     return found
 
 
-def _ask(*command: str) -> str | None:
-    """What a command of Slurm prints; None where it fails or is not there."""
+def _ask(*command: str, patience: float = PATIENCE) -> str | None:
+    """What a command of Slurm prints; None where it fails, is not there, or takes longer."""
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout if found.returncode == 0 else None

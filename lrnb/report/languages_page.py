@@ -19,6 +19,7 @@ from lrnb.figures.language_sets import kept_by_overlap, kept_by_size
 from lrnb.figures.languages import leads_by_knowledge, leads_heatmap, shares_of_languages
 from lrnb.figures.pooled import pooled_leads_by_budget
 from lrnb.report.page import fill
+from lrnb.report.tables import known_records
 from lrnb.study.files import MANIFEST, write_text
 from lrnb.study.parameters import ENGLISH, PRESETS, SYNTHETIC, Study, budget_name
 from lrnb.study.run_folder import study_of
@@ -118,15 +119,15 @@ def content_of(runs: Path, preset: str) -> dict[str, Any]:
         "said": resting_on_scores(_said(own, fades, first.margin), why),
         "table": _table(scores, found),
         "methods": ordered(scores["method"]),
-        "leads": _rows(
+        "leads": known_records(
             own.assign(verdict=NO_RESULT if why else _verdicts(own, first.margin)) if len(own) else own
         ),
         "crossings": crossing.findings_of_crossings(crossed),
-        "all_baselines": _rows(over_all),
-        "families": _rows(families),
-        "slopes": _rows(slopes),
-        "shares": _rows(shares),
-        "together": _rows(_together(told)),
+        "all_baselines": known_records(over_all),
+        "families": known_records(families),
+        "slopes": known_records(slopes),
+        "shares": known_records(shares),
+        "together": known_records(_together(told)),
         "sets": _sets(told),
         "figures": _figures(
             leads[leads["baseline"] == main], own, points, slopes, shares, RunPaths(first).root
@@ -157,11 +158,6 @@ def _sets(told: Sequence[Study]) -> dict[str, Any]:
     figures = [*drawn, kept_by_overlap(kept, "conflict_share")]
     said = sets_kept.findings_of_sets(kept, relation)
     return {"figures": [fig for fig in figures if fig.data], "said": said, "seeds": len(read)}
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows; what is not known is None."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _pages(runs: Path, told: Iterable[Study]) -> dict[tuple[str, int], str]:

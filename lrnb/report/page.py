@@ -55,6 +55,7 @@ from lrnb.figures.scores import (
 )
 from lrnb.figures.style import colour, task_name
 from lrnb.report.rows_in_x_section import rows_in_x_part
+from lrnb.report.tables import known_records
 from lrnb.scoring import predictions
 from lrnb.study import recipe
 from lrnb.study.environment import versions
@@ -175,7 +176,7 @@ def page_content(study: Study) -> dict[str, Any]:
     } | in_x.get("frames", {})
     return {
         "frames": frames,
-        "data": {name: _shown(frames[name]) for name in ("text_for_ct", "trainings", "bits_per_byte")},
+        "data": {name: known_records(frames[name]) for name in ("text_for_ct", "trainings", "bits_per_byte")},
         "study": study,
         "stale": stale(paths.scores, paths.conflicts, paths.lang / "failures", paths.retention),
         "synthetic": study.lang in SYNTHETIC,
@@ -194,7 +195,7 @@ def page_content(study: Study) -> dict[str, Any]:
         "crossings": crossing.findings_of_crossings(crossed),
         "detectable": _detectable(items, table, results.headline(scores)),
         "answers": _answer_table(items),
-        "choices": _shown(choices),
+        "choices": known_records(choices),
         "failures": _failures_of(
             paths, list(dict.fromkeys(items.loc[~predictions.generated(items), "task"]))
         ),
@@ -254,11 +255,6 @@ def _cells(rows: pd.DataFrame, by: str, then: str = "task") -> dict[Any, dict[st
     """Method or model -> task -> row; or by other columns."""
     parts = rows.groupby(by, sort=False)
     return {name: own.set_index(then).to_dict("index") for name, own in parts}
-
-
-def _shown(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows; what is not known is None."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _answer_table(items: pd.DataFrame) -> dict[str, Any]:
@@ -349,7 +345,7 @@ def _retention(paths: RunPaths) -> dict[str, Any]:
     return {
         "figures": [*drawn, losses_by_part(losses)],
         "said": retention.findings_of_retention(slopes, losses),
-        "slopes": _shown(slopes),
+        "slopes": known_records(slopes),
         "budget": budget_name(int(run.merges["ct_tokens"].iloc[0])),
         "files": [f"retention/{name}.csv" for name in ("merges", *RETENTION)],
     }

@@ -10,6 +10,7 @@ from lrnb.analysis import data_tables, results
 from lrnb.analysis.kinds import arm_model
 from lrnb.analysis.rows_in_x import findings_of_rows, of_the_rows, read_rows_in_x
 from lrnb.figures.scores import differences_to_baseline, scores_by_budget
+from lrnb.report.tables import known_records
 from lrnb.study.parameters import Study
 from lrnb.study.stages import RunPaths
 
@@ -31,7 +32,7 @@ def rows_in_x_part(study: Study, items: pd.DataFrame) -> dict[str, Any]:
         "frames": {f"rows_in_x_{name}": made[name] for name in ("scores", "leads", "rows")},
         "items": every,
         "names": [*study.sft_x],
-        "rows": made["rows"].astype(object).where(made["rows"].notna(), None).to_dict("records"),
+        "rows": known_records(made["rows"]),
         "uneven": _uneven(paths),
         "claims": {claim: [f for f in said if f["claim"] == claim] for claim in (f["claim"] for f in said)},
         "scored": _scored(study, scores, every),

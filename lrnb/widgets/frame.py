@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.basedatatypes import Undefined
 
 from lrnb.figures.theme import theme_style
 
@@ -47,12 +48,30 @@ def living(figure: go.Figure) -> Any:
             if self.whole:
                 super().open()
 
+        def _send_update_msg(self, restyle_data: Any, relayout_data: Any, *given: Any, **more: Any) -> None:
+            """Where one trace changes and another stays, what stays is sent too.
+
+            plotly sends a word for "as it was" there, which takes the value away from views that open later.
+            """
+            found = self._normalize_trace_indexes(given[0] if given else more.get("trace_indexes"))
+            traces = [self.data[index] for index in found]
+            whole = {
+                path: [_present(path, *pair) for pair in zip(traces, values, strict=True)]
+                for path, values in restyle_data.items()
+            }
+            super()._send_update_msg(whole, relayout_data, *given, **more)
+
     found = Living(figure)
     found._config = found._config | {"responsive": True, "displaylogo": False}
     found.add_class("lrnb-figure")
     found.whole = True
     found.open()
     return found
+
+
+def _present(path: str, trace: Any, value: Any) -> Any:
+    """The new value of a trace's property, else the one that it has; None where it is not set."""
+    return trace[path] if value is Undefined and path in trace else value
 
 
 def framed(figure: Any) -> Any:

@@ -43,7 +43,7 @@ def test_parameters_of_0_1_0_are_read_and_every_step_is_to_run(old: Path) -> Non
     assert again == study.model_copy(update={"runs": str(old.parents[1])} | new)
     assert RunPaths(again).lang == old and study.methods == ["average", "task_arithmetic", "ties", "ties_sv"]
     steps = plan.plan(again)
-    assert freshness.outdated(again, steps) == [*steps]
+    assert [*freshness.outdated(again, steps)] == [*steps]
 
 
 def test_results_of_0_1_0_are_refused_with_the_command_that_makes_them(old: Path) -> None:

@@ -383,8 +383,9 @@ def test_several_languages_end_with_a_table_and_the_page_of_all(
 
 @pytest.mark.parametrize(("profile", "steps"), [("slurm", 68), ("local", 34)])
 def test_on_a_cluster_languages_and_seeds_are_one_graph(
-    profile: str, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture
+    profile: str, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     files = [str(ROOT / "params" / f"{lang}.yaml") for lang in ("qaa", "qab")]
     asked = ["--seeds", "2", "--profile", profile, "--dry-run", "--set", f"runs={tmp_path}"]
     assert run("run", *files, *asked) == 0
@@ -392,6 +393,11 @@ def test_on_a_cluster_languages_and_seeds_are_one_graph(
     assert f"nano / qaa, qab: {steps} of {steps} steps to run" in told
     assert ("nano-seed1/qab/report" in told) is (profile == "slurm")
     assert ("seeds 0, 1, one after the other" in told) is (profile == "local")
+    assert "no finished run" in told
+    jobs = [line.split() for line in told.partition("what each job asks for")[2].splitlines()[2:]]
+    assert len(jobs) == (steps if profile == "slurm" else 0)
+    ct = ["nano/qaa/ct", "gpu", "1", "128000", "2880", "8", "slurm_partition=gpu"]
+    assert (ct in jobs) is (profile == "slurm")
 
 
 def test_a_pool_grows_seed_by_seed_and_goes_on_where_it_was(

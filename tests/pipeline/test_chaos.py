@@ -198,7 +198,7 @@ def test_damaged_results_are_made_again_whatever_the_clock_says(
     steps = plan(runs.study)
     for days in (1, -2, 1, 400, -400):
         set_clock_back(runs.folder, days)
-        assert outdated(runs.study, steps) == []
+        assert outdated(runs.study, steps) == {}
         names = dice.sample([name for name in steps if name != "report"], len(HOW))
         for name, how in zip(names, HOW, strict=True):
             print(damage(steps[name].results[-1].parent, how, dice), f"on another day ({days})", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import psutil
 import pytest
 import torch
 from filelock import Timeout
+from rich.console import Console
 from support.mini_checkout import ATLAS, KEYS, SETUP, WRITE, Checkout, gone, write_checkout, write_notebook
 from support.pico import pico_model
 
@@ -236,7 +238,8 @@ def test_artefacts_changed_by_hand_or_deleted_are_made_again(checkout: Checkout)
 def test_change_of_the_packages_own_code_counts_unless_told_otherwise(checkout: Checkout) -> None:
     with open(checkout.root / "lrnb" / "figures" / "scores.py", "a") as file:
         file.write("# edited\n")
-    assert set(checkout.outdated()) == ALL
+    why = checkout.why_due()
+    assert set(why) == ALL and why["base"] == "lrnb's code changed"
     assert not checkout.outdated("--keep-code")
     shutil.rmtree(checkout.lang / "conflicts")
     status, text = checkout.run("--keep-code", "--set", "slacks=[0.2]")
@@ -257,12 +260,35 @@ def test_results_deleted_or_changed_count_and_touched_ones_do_not(checkout: Chec
     result = checkout.lang / "conflicts" / "out.txt"
     result.touch()
     assert checkout.outdated() == []
+    later = dict.fromkeys(("signs", "saturation", "failures"), "after discarded")
+    after = {"discarded": "its results changed"} | later | {"report": "after discarded"}
     result.write_text(result.read_text().swapcase())
-    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
+    assert checkout.why_due() == after
     result.unlink()
-    assert checkout.outdated() == ["discarded", "signs", "saturation", "failures", "report"]
+    assert checkout.why_due() == after
+    (checkout.lang / "report.html").unlink()
+    (checkout.lang / "conflicts" / "manifest.json").unlink()
+    (checkout.lang / ".done" / "ct.json").unlink()
     (checkout.root / "runs/nano/shared/world/out.txt").unlink()
-    assert "base" in checkout.outdated()
+    why = checkout.why_due()
+    assert (why["base"], why["ct"], why["sft"]) == ("its results changed", "no finished run", "after base")
+
+
+def test_a_dry_run_names_what_changed(checkout: Checkout) -> None:
+    notebook = checkout.root / "notebooks" / "03_analysis" / "03_sign_conflicts.ipynb"
+    notebook.write_text(notebook.read_text().replace("out.txt", "out.txt "))
+    (checkout.lang / "report.html").unlink()
+    given = ("ct_lr=0.5", "zero_sign=positive")
+    assert checkout.why_due("--set", given[1]) == {
+        "discarded": "zero_sign changed",
+        "signs": "after discarded",
+        "saturation": "after discarded",
+        "failures": "after discarded",
+        "report": "after discarded",
+    }
+    why = checkout.why_due("--set", given[0])
+    assert why["ct"] == "ct_lr changed" and why["cts_1k"] == "after ct" and "base" not in why
+    assert checkout.why_due() == {"signs": "notebook's code changed", "report": "report.html is missing"}
 
 
 def test_run_folder_spelled_otherwise_is_the_same(checkout: Checkout) -> None:
@@ -609,7 +635,7 @@ def test_a_run_asks_the_disk_for_the_steps_that_are_to_run(
     def asked(nodes: list[graph.Node]) -> None:
         raise UserError(",".join(node.name for node in nodes))
 
-    monkeypatch.setattr(freshness, "outdated", lambda *_: ["failures", "report"])
+    monkeypatch.setattr(freshness, "outdated", lambda *_: dict.fromkeys(("failures", "report"), "why"))
     monkeypatch.setattr(runner, "require_disk", asked)
     with pytest.raises(UserError, match="^failures,report$"):
         runner.run_study(study)
@@ -882,6 +908,23 @@ def test_no_time_left_before_scoring_has_a_speed(tmp_path: Path) -> None:
     assert board(tmp_path, study, ct=states["ct"]).left() != "…"  # nothing to be scored
     states["eval_parents"] = ("running", 9, 9, first)
     assert board(tmp_path, study, **states).left() != "…"
+
+
+def test_a_step_that_a_cluster_has_not_begun_is_queued(tmp_path: Path) -> None:
+    """Whatever an older attempt said counts less than what the step itself says."""
+    shown = board(tmp_path, first=("running", 5, 5, {}))
+    console = Console(file=io.StringIO(), width=80)
+    lines = monitor.Lines(shown, console)
+    lines.changes()
+    shown.queued = {"first", "last"}
+    lines.changes()
+    assert shown.states() == {"first": "running", "last": "queued"}
+    assert [line.split("] ")[1] for line in console.file.getvalue().splitlines()] == [
+        "first: running",
+        "last: queued",
+    ]
+    console.print(monitor.table(shown))
+    assert "· last in the cluster's queue" in " ".join(console.file.getvalue().split())
 
 
 def test_slow_rates_keep_a_decimal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from support.mini_checkout import write_checkout
 
 from lrnb.errors import UserError
-from lrnb.pipeline import profiles, runner, slurm
+from lrnb.pipeline import graph, profiles, runner, slurm
 from lrnb.pipeline import steps as plan
+from lrnb.pipeline.notebooks import resources_of
 from lrnb.pipeline.profiles import Profile
 from lrnb.study.parameters import ROOT, load_study, read_yaml
 
@@ -107,6 +109,35 @@ def test_what_slurm_did_is_told_in_a_sentence_and_what_a_step_did_is_left_to_it(
     assert all("\n" not in reason for reason in found.values())
 
 
+SUBMITTED = """Job 1 has been submitted with SLURM jobid 17 (log: /runs/rule_x/.snakemake/slurm_logs/rule_ct/17.log).
+[Mon Nov 30 23:01:01 2026]
+rule nano/shared/base:
+Job 4 has been submitted with SLURM jobid 18 (log: /runs/.snakemake/slurm_logs/rule_nano/shared/base/18.log).
+"""  # noqa: E501
+
+
+def test_steps_that_slurm_has_are_read_from_the_log() -> None:
+    assert slurm.submitted(SUBMITTED) == {"ct", "nano/shared/base"}
+    assert slurm.submitted(LOG) == set()
+
+
+def test_an_interrupted_run_says_how_many_jobs_it_cancels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    jobs = [f"{number} {slurm.job_prefix(tmp_path)}_uuid" for number in (7, 8)]
+    (tmp_path / "queue").write_text("\n".join([*jobs, "9 of-somebody-else\n"]))
+    for name, body in (("squeue", "cat"), ("scancel", 'echo "$@" > {}.ids; : >')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body} {tmp_path}/queue\n".format(tmp_path / "queue"))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    runner.end_run(tmp_path, 0, "slurm")
+    told = capsys.readouterr().err
+    assert told == "lrnb: cancelling 2 jobs of Slurm; it may take a minute until they have ended\n"
+    assert (tmp_path / "queue.ids").read_text() == "7 8\n"
+    runner.end_run(tmp_path, 0, "slurm")
+    assert capsys.readouterr().err == ""  # none is left
+
+
 def asked(root: Path, *options: str) -> dict[str, dict[str, str]]:
     """The resources of every rule of the graph, as Snakemake itself would ask for them."""
     folder = root / "runs" / "nano" / "qaa"
@@ -147,3 +178,8 @@ def test_steps_without_a_gpu_do_not_ask_for_its_partition_and_memory(tmp_path: P
         assert found[name]["slurm_partition"] == "gpu"
         assert found[name]["mem_mb"] == "128000"
     assert (found["ct"]["runtime"], found["sft"]["runtime"]) == ("77", "2880")
+    for spelt in (options["set-resources"] | {"ct": {"runtime": 77}}, [*flat, "ct:runtime=77"]):
+        profile = Profile(root, {"default-resources": default, "set-resources": spelt})
+        for name, node in graph.graph([STUDY]).items():
+            told = profile.requests(resources_of(node.step, STUDY), node.classes)
+            assert {key: str(value) for key, value in told.items()}.items() <= found[name].items()

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from support.browser import Notebook, check_export
 from support.lab import Lab
+from support.mini_checkout import to_run
 
 from lrnb.conflicts import atlas as atlases
 from lrnb.conflicts import counts as conflicts
@@ -134,9 +135,7 @@ def test_a_rerun_has_nothing_to_do_and_a_change_runs_what_depends_on_it(study: P
     assert "nothing to do" in again.stdout.lower()
     changed = run(study.parent, "--set", "slacks=[0.2]", "--dry-run")
     assert changed.returncode == 0, changed.stderr
-    rows = [line.split() for line in changed.stdout.splitlines() if line.startswith(" ")]
-    to_run = {row[0] for row in rows if row[-2:] == ["to", "run"]}
-    assert to_run == {
+    assert set(to_run(changed.stdout)) == {
         "ties_sv",
         "eval_merged",
         "scores",

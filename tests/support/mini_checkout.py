@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import nbformat
 import psutil
 
 from lrnb.pipeline import runner
+from lrnb.pipeline.monitor import DUE, NOT_DUE
 from lrnb.study.parameters import ROOT
 
 
@@ -91,6 +93,15 @@ def write_checkout(root: Path) -> Path:
     return root
 
 
+def to_run(text: str) -> dict[str, str]:
+    """Of a dry run on a wide terminal, the steps that would run, and why."""
+    lines = text.splitlines()
+    head = next(number for number, line in enumerate(lines) if DUE in line)
+    rows = itertools.takewhile(lambda line: line.startswith(" "), lines[head + 1 :])
+    found = {row.split()[0]: row[lines[head].index(DUE) :].strip() for row in rows}
+    return {name: why for name, why in found.items() if why != NOT_DUE}
+
+
 class Checkout:
     """Commands in a miniature checkout, each its own process, as a user starts them.
 
@@ -119,10 +130,13 @@ class Checkout:
 
     def outdated(self, *extra: str) -> list[str]:
         """Steps that would run."""
+        return [*self.why_due(*extra)]
+
+    def why_due(self, *extra: str) -> dict[str, str]:
+        """Steps that would run, and why."""
         status, text = self.run("--dry-run", *extra)
         assert status == 0, text
-        rows = [line.split() for line in text.splitlines() if line.startswith(" ")]  # not the title
-        return [row[0] for row in rows if row[-2:] == ["to", "run"]]
+        return to_run(text)
 
     def steps_run(self, text: str) -> set[str]:
         lines = [line.split("] ", 1)[-1] for line in text.splitlines()]

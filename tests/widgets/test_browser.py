@@ -148,6 +148,13 @@ def clicked(x, y):
 explorer.on_click(clicked)
 explorer
 """
+MOVED = """
+def bars(high):
+    return go.Figure([go.Bar(x=["a", "b"], y=[high, 1]), go.Bar(x=[3, high], y=["c", "d"], orientation="h")])
+moved = widgets.explore("moved", "Move.", bars, {"high": widgets.Slider("high", 1, 0, 9, 1)})
+moved.controls["high"].value = 7
+moved
+"""
 ASKED = 'widgets.exercise("task_vector")'
 COPY = 'widgets.copy_button("lrnb merge --out <b>there</b>")'
 
@@ -156,7 +163,7 @@ COPY = 'widgets.copy_button("lrnb merge --out <b>there</b>")'
 def parts(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
     """Widgets made for the test: a slow one, one to click, a copy button."""
     lab = Lab(tmp_path_factory.mktemp("parts"))
-    notebook = Notebook(chrome, lab, lab.write("parts", SLOW, CLICK, ASKED, COPY))
+    notebook = Notebook(chrome, lab, lab.write("parts", SLOW, CLICK, ASKED, COPY, MOVED))
     notebook.run()
     yield notebook
     notebook.close()
@@ -194,6 +201,15 @@ def test_a_page_that_is_loaded_again_shows_the_present_figure(parts: Notebook) -
     parts.reload()
     assert parts.number("n", ".lrnb-slow") == "7"
     assert parts.text(".lrnb-slow .gtitle") == "7 of 100"
+
+
+DATA = """() => document.querySelector('.lrnb-moved .js-plotly-plot').data.map(
+  trace => [trace.x, trace.y].map(values => values && Array.from(values)))"""
+
+
+def test_a_figure_that_is_shown_after_a_move_is_whole(parts: Notebook) -> None:
+    """In one trace only y changed, in the other only x: the others were lost in a view that opens later."""
+    assert parts.page.evaluate(DATA) == [[["a", "b"], [7, 1]], [[3, 7], ["c", "d"]]]
 
 
 @pytest.mark.slow
