@@ -602,9 +602,17 @@ def parse_override(text: str) -> tuple[str, Any]:
             f"--set {text!r}: {stuck!r} has no value; put a space after the colon: "
             f"{key}={{{stuck.replace(':', ': ', 1)}}}"
         )
-    if isinstance(parsed, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+", parsed):
-        parsed = float(parsed)  # YAML 1.1 reads 1e-4 as text
-    return key, "" if parsed is None else parsed
+    return key, "" if parsed is None else _with_numbers(parsed)
+
+
+def _with_numbers(parsed: Any) -> Any:
+    """What YAML 1.1 reads as text, such as 1e-4, as numbers, inside lists and mappings too."""
+    if isinstance(parsed, dict):
+        return {key: _with_numbers(value) for key, value in parsed.items()}
+    if isinstance(parsed, list):
+        return [_with_numbers(value) for value in parsed]
+    scientific = isinstance(parsed, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?[eE][+-]?\d+", parsed)
+    return float(parsed) if scientific else parsed
 
 
 def _stuck(parsed: Any) -> str | None:

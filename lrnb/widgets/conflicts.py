@@ -6,6 +6,7 @@ Each shows a figure of `lrnb.figures` for the state of its controls; in a headle
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ from lrnb.widgets.explorer import Choice, Explorer, Slider, explore, headless
 
 STEPS = 0.01  # of the sliders of density and slack
 XI_STEP = 0.02  # of the threshold's slider, in powers of ten
+LATE = 3.0  # seconds within which a browser sends back what a slider was set to
 STEP_W, HEAVIEST = 0.05, 2.0  # of the weights: the smallest and a step, and the largest
 
 
@@ -94,7 +96,7 @@ class SlackExplorer(Explorer):
 
         self.atlas, self.by = atlas, "slack"
         self._follower: Any = None  # the slack that was not moved
-        self._set = 0.0  # and what it was set to
+        self._set: list[tuple[float, float]] = []  # and what it was set to, and when; the last one last
         name = "slack as threshold ξ"
         look = {"description": name, "tooltip": name, "style": {"description_width": "auto"}}
         self.found, weights = _estimate(atlas, **first), atlas.facts["weights"]
@@ -150,25 +152,30 @@ class SlackExplorer(Explorer):
         self._link()
 
     def _is_echo(self, value: float) -> bool:
-        """Whether the browser sends back what `_link` has set, rounded to the slider's step."""
+        """Whether the browser sends back what `_link` has set, rounded to the slider's step, maybe late."""
+        late = time.monotonic() - LATE
+        recent = [one for when, one in self._set[:-1] if when > late] + [self._set[-1][1]]
         if self.by == "slack":
-            return abs(np.log10(value / self._set)) <= 0.51 * XI_STEP
-        return abs(value - self._set) <= 0.51 * STEPS
+            return any(abs(np.log10(value / one)) <= 0.51 * XI_STEP for one in recent)
+        return any(abs(value - one) <= 0.51 * STEPS for one in recent)
 
     def _link(self) -> None:
         """Set the slack that was not moved to what the moved one amounts to."""
-        if self.by == "slack":
-            self._follower, xi = self.controls["threshold"], self.found.xi[self.found.xi >= 0]
-            low, high = 10**self._follower.min, 10**self._follower.max
-            self._set = float(np.clip(np.median(xi), low, high)) if len(xi) else low
-        else:
-            self._follower = self.controls["slack"]
-            self._set = _won_share(self.atlas, self.found.sums())
+        follower = self.controls["threshold" if self.by == "slack" else "slack"]
+        value = self._threshold() if self.by == "slack" else _won_share(self.atlas, self.found.sums())
+        known = self._set[-20:] if follower is self._follower else []
+        self._follower, self._set = follower, [*known, (time.monotonic(), value)]
         before, self._held = self._held, True
         try:
-            self._follower.value = self._set
+            self._follower.value = value
         finally:
             self._held = before
+
+    def _threshold(self) -> float:
+        """The slack as a threshold, where the slider can show it."""
+        slider, xi = self.controls["threshold"], self.found.xi[self.found.xi >= 0]
+        low, high = 10**slider.min, 10**slider.max
+        return float(np.clip(np.median(xi), low, high)) if len(xi) else low
 
 
 def account_in_words(total: Mapping[str, float], own: str = "sft") -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -213,6 +214,21 @@ def test_what_the_browser_sends_back_is_not_a_move(atlas):
     assert "--slack-threshold" in explorer.command.value
     explorer.controls["slack"].value = share + 0.2
     assert "--slack " in explorer.command.value
+
+
+def test_what_the_browser_sends_back_late_is_no_move_of_a_hand(
+    atlas: Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = widgets.slack_explorer(atlas)
+    slack, threshold = explorer.controls["slack"], explorer.controls["threshold"]
+    first = threshold.value
+    slack.value = 0.4
+    threshold.value = first * 10**0.009  # of the value before, rounded
+    assert (explorer.by, slack.value) == ("slack", 0.4)
+    clock = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: clock + 60)
+    threshold.value = first  # a minute later it is a hand
+    assert explorer.by == "threshold" and slack.value < 0.4
 
 
 def test_a_click_on_a_cell_opens_it_below(atlas):

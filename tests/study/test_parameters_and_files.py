@@ -104,6 +104,8 @@ def test_bad_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_overrides_are_read_as_yaml() -> None:
     assert parameters.parse_override("ct_budgets=[1, 2]") == ("ct_budgets", [1, 2])
     assert parameters.parse_override("ct_lr=1e-4") == ("ct_lr", 1e-4)
+    assert parameters.parse_override("ct_budgets=[1e6]") == ("ct_budgets", [1_000_000])
+    assert parameters.parse_override("search={ties: {lam: [1e-1]}}") == ("search", {"ties": {"lam": [0.1]}})
     assert parameters.parse_override("data_root=") == ("data_root", "")
     with pytest.raises(UserError, match="expected key=value"):
         parameters.parse_override("import os; x=1")
