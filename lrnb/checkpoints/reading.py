@@ -12,7 +12,7 @@ import copy
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from lrnb.checkpoints.buffers import without_buffers
 from lrnb.checkpoints.quantised import quantised, refuse_quantised
+from lrnb.data.lines import without_twins
 from lrnb.errors import UserError
 from lrnb.study.odd_files import AGAIN, refuse_odd_file
 
@@ -91,7 +92,7 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
         with open(file, "rb") as stream, safe_open(file, framework="np"):  # checks offsets and sizes
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start], object_pairs_hook=_no_twins)
+        header = json.loads(data[8:start], object_pairs_hook=without_twins)
         header.pop("__metadata__", None)
         return {name: _view(file, name, item, data, start) for name, item in header.items()}
     except (SafetensorError, ValueError) as error:  # also of numpy, for shapes that it cannot hold
@@ -99,12 +100,6 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
         raise UserError(
             f"{file}: not a whole safetensors file ({why}): truncated, damaged, or another format. {AGAIN}"
         ) from None
-
-
-def _no_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name is given twice")
-    return dict(pairs)
 
 
 def _view(file: Path, name: str, item: dict[str, Any], data: mmap.mmap, start: int) -> np.ndarray:

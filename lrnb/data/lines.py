@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,7 +103,7 @@ def _no_utf8(raw: bytes, path: Path, number: int, *found: str) -> UserError:
 def json_value(line: str, where: str, otherwise: str = "one JSON object a line: mend or remove it") -> Any:
     """What a text of JSON says; UserError with `otherwise`, what to do, where it is none."""
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=without_twins)
         if line.count("[") + line.count("{") <= DEEPEST or _depth(value) <= DEEPEST:
             return value
         reason = f"more than {DEEPEST} lists and objects inside one another"
@@ -112,6 +112,14 @@ def json_value(line: str, where: str, otherwise: str = "one JSON object a line: 
     except ValueError as error:
         reason = getattr(error, "msg", str(error))
     raise UserError(f"{where}: not JSON ({reason}); {otherwise}") from None
+
+
+def without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where it gives a name twice, of which json would keep the last."""
+    if len(found := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def _depth(value: Any) -> int:
