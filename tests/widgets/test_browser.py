@@ -48,7 +48,8 @@ def test_the_guess_comes_first_and_sliders_move_the_numbers(by_hand: Notebook) -
     steps = hand.steps(weight=2.0)
     assert by_hand.number("SFT loses", ".lrnb-elect-by-hand") == hand.names(steps.sft_lost) == "none"
     assert by_hand.number("CT loses", ".lrnb-elect-by-hand") == hand.names(steps.ct_lost)
-    assert "SFT loses 0 of its 5" in by_hand.text(".lrnb-elect-by-hand .gtitle")
+    title = by_hand.page.locator(".lrnb-elect-by-hand .gtitle")
+    title.filter(has_text="SFT loses 0 of its 5").wait_for(timeout=30_000)
 
 
 def test_a_dragged_slider_trims_what_python_trims(by_hand: Notebook) -> None:
