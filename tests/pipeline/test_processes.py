@@ -16,6 +16,7 @@ from support.mini_checkout import gone
 from lrnb.pipeline import processes
 
 POLITE = """import os, pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
 child = os.fork()
 folder = pathlib.Path(sys.argv[1])
 if child == 0:
