@@ -33,12 +33,13 @@ def clean(
 ) -> Iterator[str]:  # fmt: skip
     """NFC, script filter, exact deduplication, language, no items of an evaluation, near deduplication.
 
-    By as many threads as the study has. What is dropped is counted by reason in `dropped`, of `items` by
+    By as many threads as the study has where items are looked for; the rest is too little work for a second
+    one to be of use. What is dropped is counted by reason in `dropped`, of `items` by
     task. UserError at the end where there were documents and none is left.
     """
     cleaner, left = Cleaner(script, min_share, near, items, language), False
     dropped.update({_of_items(task): 0 for task in items.tasks} if items else {})
-    for part in ahead(cleaner.look, parts(documents), threads_used()):
+    for part in ahead(cleaner.look, parts(documents), threads_used() if items else 1):
         for text, reason in cleaner.decide(part):
             if reason:
                 dropped[reason] += 1
