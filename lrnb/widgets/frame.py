@@ -8,8 +8,11 @@ leaves to sight: sliders, their numbers, groups of buttons, and the buttons that
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import plotly.graph_objects as go
 from plotly.basedatatypes import Undefined
@@ -38,14 +41,40 @@ def living(figure: go.Figure) -> Any:
     """A FigureWidget that holds the whole figure in the message that opens it.
 
     plotly opens an empty one and sends the figure after it. What comes while a page still loads the code of
-    the widget is lost, and the figure stays blank.
+    the widget is lost, and the figure stays blank; `living.js` mends what is lost where that takes long.
     """
+    found = _kind()(figure)
+    found._config = found._config | {"responsive": True, "displaylogo": False}
+    found.add_class("lrnb-figure")
+    found.whole = True
+    found.open()
+    return found
+
+
+@cache
+def _kind() -> Any:
+    """The class of living figures: plotly's FigureWidget, loaded by `living.js`."""
+    import ipywidgets as w
+    from traitlets import Instance, Unicode
+
+    class Code(w.Widget):
+        """plotly's module, sent to a page once for all figures."""
+
+        text = Unicode(str(go.FigureWidget._esm)).tag(sync=True)
+
+    code = Code()
 
     class Living(go.FigureWidget):
+        _esm = Path(__file__).with_name("living.js")
+        _code = Instance(w.Widget).tag(sync=True, **w.widget_serialization)
+        _own_id = Unicode().tag(sync=True)
         whole = False
 
         def open(self) -> None:
             if self.whole:
+                self._code, self._own_id = code, uuid4().hex
+                self._model_id = self._own_id
+                self.on_msg(_send_present)
                 super().open()
 
         def _send_update_msg(self, restyle_data: Any, relayout_data: Any, *given: Any, **more: Any) -> None:
@@ -61,12 +90,13 @@ def living(figure: go.Figure) -> Any:
             }
             super()._send_update_msg(whole, relayout_data, *given, **more)
 
-    found = Living(figure)
-    found._config = found._config | {"responsive": True, "displaylogo": False}
-    found.add_class("lrnb-figure")
-    found.whole = True
-    found.open()
-    return found
+    return Living
+
+
+def _send_present(figure: Any, asked: Any, _: Any) -> None:
+    if asked == "present":
+        figure.send_state(["_widget_data", "_widget_layout"])
+        figure.send(asked)
 
 
 def _present(path: str, trace: Any, value: Any) -> Any:

@@ -246,7 +246,7 @@ def test_a_click_in_the_conflict_map_opens_that_cell(study: Path, lab: Lab, chro
     notebook, it, signs = opened(lab, chrome, name), ".lrnb-conflict-map", ".lrnb-sign-explorer"
     assert "Whole model" in notebook.text(f"{signs} .gtitle")
     notebook.click_point(f"{it} > .lrnb-frame", "gate", "layer 1")
-    assert notebook.text(f"{signs} .gtitle").startswith("Layer 1 gate")
+    notebook.shows(f"{signs} .gtitle", "Layer 1 gate")
     wanted = shown(atlas, "layer 1 gate", **start)
     assert read(notebook, signs, wanted) == wanted
     notebook.drag(f"{signs} .lrnb-control-density", 0.3)
@@ -263,11 +263,11 @@ def test_the_budget_player_plays(study: Path, lab: Lab, chrome: Any) -> None:
     notebook, it = opened(lab, chrome, "03_analysis/04_saturation"), ".lrnb-budget-player"
     first = atlases.load(study / "qaa" / "conflicts" / "2k")
     assert notebook.number("conflicts", it) == shown(first, **start)["conflicts"]
-    assert notebook.text(f"{it} .gtitle").startswith("At 2k CT tokens")
+    notebook.shows(f"{it} .gtitle", "At 2k CT tokens")
     notebook.page.locator(f"{it} .lrnb-play button").first.click()
     notebook.page.wait_for_timeout(3000)
     notebook.settle()
-    assert notebook.text(f"{it} .gtitle").startswith("At 8k CT tokens")
+    notebook.shows(f"{it} .gtitle", "At 8k CT tokens")
     assert notebook.number("conflicts", it) == shown(last, **start)["conflicts"]
     close(notebook, "04_saturation")
 

@@ -135,8 +135,10 @@ class Page:
 class Notebook(Page):
     """A notebook, open in JupyterLab."""
 
-    def __init__(self, found: Any, lab: Lab, path: str) -> None:
+    def __init__(self, found: Any, lab: Lab, path: str, script: str = "") -> None:
+        """script: what the page runs before anything else."""
         super().__init__(found)
+        self.context.add_init_script(script)
         self.address = f"{lab.url}/lab/tree/{path}?reset&token={lab.token}"
         self.load()
 
@@ -149,7 +151,7 @@ class Notebook(Page):
     def run(self) -> None:
         """Run all cells; a failed cell, an undrawn figure or an error in the page fails the test.
 
-        But for anywidget's complaint where a model takes longer than two seconds: all figures are drawn then.
+        But for anywidget's complaint where a figure takes longer than two seconds: `living.js` mends that.
         """
         self.run_cells()
         self.errors[:] = [error for error in self.errors if LATE not in error]
@@ -185,6 +187,10 @@ class Notebook(Page):
 
     def text(self, css: str) -> str:
         return self.page.locator(css).text_content()
+
+    def shows(self, css: str, text: str) -> None:
+        """Wait until this text stands in the element: plotly draws a while after the page was told."""
+        self.page.locator(css, has_text=text).wait_for()
 
     def number(self, word: str, within: str = "") -> str:
         """What stands beside `word` in the line of numbers."""

@@ -175,7 +175,7 @@ def test_values_that_come_while_the_kernel_draws_are_skipped(parts: Notebook) ->
     before = int(parts.number("draws", ".lrnb-slow"))
     parts.drag(".lrnb-control-n", 1.0, steps=100)
     assert parts.number("n", ".lrnb-slow") == "100"
-    assert parts.text(".lrnb-slow .gtitle") == "100 of 100"
+    parts.shows(".lrnb-slow .gtitle", "100 of 100")
     assert 1 <= int(parts.number("draws", ".lrnb-slow")) - before < 90
 
 
@@ -201,7 +201,34 @@ def test_a_page_that_is_loaded_again_shows_the_present_figure(parts: Notebook) -
     parts.press(".lrnb-control-n", "ArrowRight", 7)
     parts.reload()
     assert parts.number("n", ".lrnb-slow") == "7"
-    assert parts.text(".lrnb-slow .gtitle") == "7 of 100"
+    parts.shows(".lrnb-slow .gtitle", "7 of 100")
+
+
+LOADS_SLOWLY = """() => {
+  const timeout = AbortSignal.timeout;
+  AbortSignal.timeout = ms => timeout.call(AbortSignal, ms == 2000 ? 0 : ms);
+}"""
+
+
+@pytest.fixture(scope="module")
+def late(chrome: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """A page on a machine that takes more than the two seconds that anywidget gives a figure to load."""
+    lab = Lab(tmp_path_factory.mktemp("late"))
+    notebook = Notebook(chrome, lab, lab.write("late", SLOW, CLICK, MOVED), f"({LOADS_SLOWLY})()")
+    notebook.run()
+    yield notebook
+    notebook.close()
+    lab.close()
+
+
+def test_figures_that_load_late_follow_their_controls(late: Notebook) -> None:
+    late.press(".lrnb-control-n", "ArrowRight", 7)
+    assert late.number("n", ".lrnb-slow") == "7"
+    late.shows(".lrnb-slow .gtitle", "7 of 100")
+    late.click_point(".lrnb-heat", "c", "l")
+    assert late.number("cell", ".lrnb-heat") == "cl"
+    late.press(".lrnb-control-high", "Home")
+    assert late.page.evaluate(DATA) == [[["a", "b"], [0, 1]], [[3, 0], ["c", "d"]]]
 
 
 DATA = """() => document.querySelector('.lrnb-moved .js-plotly-plot').data.map(
