@@ -9,7 +9,7 @@ from lrnb.widgets.explorer import headless, html_part
 
 COPY = "this.nextElementSibling.select(); "
 COPY += "this.textContent = document.execCommand('copy') ? 'Copied' : 'Press Ctrl+C'"
-LOOK = "flex:1; resize:vertical; font-family:var(--jp-code-font-family, monospace); "
+LOOK = "flex:1; resize:vertical; field-sizing:content; font-family:var(--jp-code-font-family, monospace); "
 LOOK += "font-size:var(--jp-code-font-size, 13px); color:var(--jp-ui-font-color1, #222); "
 LOOK += "background:var(--jp-layout-color1, #fff); border:1px solid var(--jp-border-color1, #999)"
 
@@ -27,5 +27,5 @@ def copied(text: str) -> str:
     return (
         f'<div style="display:flex; gap:8px; align-items:flex-start">'
         f'<button class="jupyter-button" onclick="{COPY}">Copy</button>'
-        f'<textarea readonly rows="2" aria-label="command" style="{LOOK}">{escape(text)}</textarea></div>'
+        f'<textarea readonly rows="3" aria-label="command" style="{LOOK}">{escape(text)}</textarea></div>'
     )

@@ -157,7 +157,8 @@ moved.controls["high"].value = 7
 moved
 """
 ASKED = 'widgets.exercise("task_vector")'
-COPY = 'widgets.copy_button("lrnb merge --out <b>there</b>")'
+LONG = f"lrnb merge {'--model a=b ' * 40}--out <b>there</b>"
+COPY = f"widgets.copy_button({LONG!r})"
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +275,13 @@ def test_an_exercise_gives_a_hint_and_then_the_reason(parts: Notebook) -> None:
 
 
 def test_the_copy_button_copies_the_text_as_it_is(parts: Notebook) -> None:
-    assert parts.page.locator(".lrnb-copy textarea").input_value() == "lrnb merge --out <b>there</b>"
+    box = parts.page.locator(".lrnb-copy textarea")
+    assert box.input_value() == LONG
+    assert box.evaluate("box => box.scrollHeight <= box.clientHeight")  # all of its lines are seen
     parts.page.locator(".lrnb-copy button").click()
     parts.page.wait_for_selector(".lrnb-copy button:text('Copied')")
     parts.context.grant_permissions(["clipboard-read"])
-    assert parts.page.evaluate("() => navigator.clipboard.readText()") == "lrnb merge --out <b>there</b>"
+    assert parts.page.evaluate("() => navigator.clipboard.readText()") == LONG
     parts.check()
 
 
