@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -201,3 +202,17 @@ def test_a_processor_is_named_with_the_threads_that_are_used(
     assert environment.device_name().endswith(f"CPU{words}")
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert environment.threads_used() == os.cpu_count()
+
+
+HEARD = "import lrnb, torch"
+
+
+@pytest.mark.parametrize(
+    ("given", "heard"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "70"}, "70"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")],
+)
+def test_torchs_threads_sleep_soon_unless_told_otherwise(given: dict[str, str], heard: str) -> None:
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env = kept | given | {"OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run([sys.executable, "-c", HEARD], env=env, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{heard}'" in done.stderr
