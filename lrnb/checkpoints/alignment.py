@@ -93,6 +93,11 @@ def vocabulary_tables(model: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name in names if len(model[name]) == len(model[first])]
 
 
+def table_rows(model: Mapping[str, np.ndarray]) -> int | None:
+    """The rows of the input embeddings; None where there are none."""
+    return next((len(model[name]) for name in vocabulary_tables(model)), None)
+
+
 def check_policy(method: str, vocabulary: str, labels: Sequence[str], tokenizer: str = "") -> None:
     """UserError for a policy that does not exist, or not with these models or this tokenizer."""
     name = vocabulary.removeprefix(BODY) if vocabulary.startswith(BODY) else ""

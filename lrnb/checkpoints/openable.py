@@ -123,9 +123,9 @@ def try_opening(
     """Opens what lies beside the weights, and weights of these shapes without values; notes on what it found.
 
     shapes: {name: shape}, as the files have them. home and owner: how messages call the folders that
-    configuration and tokenizer come from; first: the model of that configuration, which those of `others` are
-    compared with. No code of the folder runs. UserError where transformers does not
-    open it, where a weight is missing, left over or of another shape, and for ids beyond the rows.
+    configuration and tokenizer come from; first: the model of that configuration, which those of `others`
+    ({label: {"config": its own}}) are compared with. No code of the folder runs. UserError where transformers
+    does not open it, where a weight is missing, left over or of another shape, and for ids beyond the rows.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     refuse_absurd(Path(home), config, shapes)
@@ -134,7 +134,8 @@ def try_opening(
         with openable(home, folder):
             model, facts = without_values(folder, shapes)
         odd = refuse_partial(home, set(model.state_dict()), facts)
-        unlike = left_to_defaults(first, config, others, _with_defaults)
+        configs = {label: other["config"] for label, other in others.items()}
+        unlike = left_to_defaults(first, config, configs, completed_config)
         notes = [f"{len(odd)} weights have no place in the model, {odd[0]!r} first"] if odd else []
         rows = len(model.get_input_embeddings().weight)
         with openable(owner, folder):
@@ -143,7 +144,7 @@ def try_opening(
     return unlike + notes + refuse_ids_beyond(owner, ids, rows)
 
 
-def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def completed_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A configuration as transformers completes it; as it is where transformers does not know the kind."""
     from transformers import AutoConfig
 
@@ -163,9 +164,18 @@ def plain_config(folder: Path) -> Any:
 
 
 def without_values(folder: Path, shapes: Shapes) -> tuple[Any, Mapping[str, Any]]:
-    """The model as `AutoModelForCausalLM.from_pretrained` would load it, on the meta device."""
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
+    """The model as `AutoModelForCausalLM.from_pretrained` would load it, on the meta device; `weightless`."""
+    from transformers import GenerationConfig
+
+    kind, config = causal_kind(folder)
+    if (folder / "generation_config.json").is_file():
+        GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return weightless(kind, config, shapes)
+
+
+def causal_kind(folder: Path) -> tuple[Any, Any]:
+    """(class, configuration) of what `AutoModelForCausalLM.from_pretrained` would load."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = plain_config(folder)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -176,9 +186,14 @@ def without_values(folder: Path, shapes: Shapes) -> tuple[Any, Mapping[str, Any]
     kind = (known or several)[0]
     if config.sub_configs.get("text_config") in (kind.config_class,):
         config = config.get_text_config()
+    return kind, config
+
+
+def weightless(kind: Any, config: Any, shapes: Shapes) -> tuple[Any, Mapping[str, Any]]:
+    """(model on the meta device, what transformers says of loading weights of these shapes into it)."""
+    import torch
+
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    if (folder / "generation_config.json").is_file():
-        GenerationConfig.from_pretrained(folder, local_files_only=True)
     return kind.from_pretrained(
         None, config=config, state_dict=weights, device_map="meta", output_loading_info=True,
         ignore_mismatched_sizes=True,

@@ -81,6 +81,8 @@ def _download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import IncompleteSnapshotError
 
+    from lrnb.study.library_bars import told_for_libraries
+
     given, failed, files = f"{repo}@{revision}" if revision else repo, None, None
     try:
         info = HfApi().model_info(repo, revision=revision, timeout=10)  # seconds; does not retry
@@ -89,11 +91,12 @@ def _download(repo: str, revision: str | None) -> Path:
         failed, files = error, _cached_list(repo, revision)
     wanted = None if files is None else [glob.escape(name) for name in hub_files(given, files)]
     try:
-        return Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=wanted, local_files_only=failed is not None
+        with told_for_libraries():
+            return Path(
+                snapshot_download(
+                    repo, revision=revision, allow_patterns=wanted, local_files_only=failed is not None
+                )
             )
-        )
     except Exception as error:
         cause = error if failed is None or isinstance(error, IncompleteSnapshotError) else failed
         raise _unreachable(given, cause) from None

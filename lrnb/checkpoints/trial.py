@@ -19,9 +19,11 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lrnb
+from lrnb.checkpoints.contradictions import refuse_contradictions
 from lrnb.checkpoints.openable import Shapes, try_opening
 from lrnb.checkpoints.reading import Checkpoint
 from lrnb.checkpoints.small_files import SmallFiles, small_files
@@ -31,7 +33,7 @@ from lrnb.study.files import default_cache, digest, json_object, remembered
 SECONDS = 120.0  # of waiting, for a model of usual size on a slow and busy machine
 EACH = 0.02  # seconds more for a tensor
 REMEMBERED = "openings.json"
-LOOKS = 2  # raise it when more is looked at: what was remembered before is asked again
+LOOKS = 3  # raise it when more is looked at: what was remembered before is asked again
 
 
 class Trial:
@@ -55,11 +57,12 @@ class Trial:
 
 @contextmanager
 def trial_opening(
-    files: SmallFiles, shapes: Shapes, home: Path, owner: Path, seconds: float = SECONDS, **compared: Any
-) -> Iterator[Trial]:
+    files: SmallFiles, shapes: Shapes, home: Path, owner: Path, seconds: float = SECONDS,
+    homes: Mapping[str, str] = MappingProxyType({}), **compared: Any,
+) -> Iterator[Trial]:  # fmt: skip
     """Begins to open a folder of these files and weights; see `try_opening` for the rest.
 
-    compared: `first` and `others` of that.
+    compared: `first` of that, and `others`, with homes as in `refuse_contradictions`.
 
     What transformers is imported for already is opened here and now: UserError before the block begins.
     """
@@ -75,6 +78,7 @@ def trial_opening(
             "shapes": shapes,
             "home": str(home),
             "owner": str(owner),
+            "homes": dict(homes),
             "compared": compared,
         }
         if "transformers" in sys.modules:
@@ -117,7 +121,10 @@ def _laid_out(files: SmallFiles) -> Iterator[str]:
 
 def reply(ask: Mapping[str, Any]) -> list[str]:
     """The notes on what is asked for."""
-    return try_opening(Path(ask["folder"]), ask["shapes"], ask["home"], ask["owner"], **ask["compared"])
+    folder, shapes, others = Path(ask["folder"]), ask["shapes"], ask["compared"].get("others", {})
+    notes = try_opening(folder, shapes, ask["home"], ask["owner"], **ask["compared"])
+    refuse_contradictions(folder, shapes, others, ask["homes"])
+    return notes
 
 
 def _key(files: SmallFiles, shapes: Shapes, compared: Mapping[str, Any]) -> str:

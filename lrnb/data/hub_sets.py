@@ -55,16 +55,24 @@ def open_set(
 
 def open_splits(path: str | Path, config: str | None, **options: Any) -> Any:
     """All splits by name; of a data set with a loading script those of its conversion. Raises NotOpened."""
-    import datasets
-
     try:
-        return datasets.load_dataset(path=str(path), name=config, **options)
+        return _loaded(str(path), config, **options)
     except RuntimeError as error:
         files = {} if SCRIPT not in str(error) else _converted_splits(path, config or "default")
         if not files:
             tried = f"{path}, {_conversion(path)}" if SCRIPT in str(error) else path
             raise NotOpened(f"RuntimeError: {error}; tried: {tried}") from error
-    return datasets.load_dataset("parquet", data_files=files)
+    return _loaded("parquet", data_files=files)
+
+
+def _loaded(*path_and_config: str | None, **options: Any) -> Any:
+    """What `datasets.load_dataset` gives, which tells how far it is."""
+    import datasets
+
+    from lrnb.study.library_bars import told_for_libraries
+
+    with told_for_libraries():
+        return datasets.load_dataset(*path_and_config, **options)
 
 
 def _conversion(path: str | Path) -> str:
@@ -129,14 +137,10 @@ def _by_config(path: str | Path, config: str, split: str) -> list[Place]:
 
 
 def _load(place: Place, config: str, split: str, streaming: bool, builder: str) -> Any:
-    import datasets
-
     if isinstance(place, Path):
-        return datasets.load_dataset(str(place), config or None, split=split, streaming=streaming)
+        return _loaded(str(place), config or None, split=split, streaming=streaming)
     options = {"delimiter": "\t"} if place.endswith(".tsv") else {}
-    return datasets.load_dataset(
-        builder or _kind(place), data_files=place, split="train", streaming=streaming, **options
-    )
+    return _loaded(builder or _kind(place), data_files=place, split="train", streaming=streaming, **options)
 
 
 def _kind(name: str) -> str:

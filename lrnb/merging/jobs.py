@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lrnb.checkpoints.alignment import check_policy, vocabulary_tables
+from lrnb.checkpoints.alignment import check_policy, table_rows, vocabulary_tables
 from lrnb.checkpoints.comparing import compare
 from lrnb.checkpoints.configurations import compare_configs
 from lrnb.checkpoints.opening import open_source
@@ -153,12 +153,15 @@ def _files(vectors: TaskVectors, owner: Checkpoint, dtypes: Mapping[str, np.dtyp
 
 def trial_of(job: Job) -> AbstractContextManager[Trial]:
     """What tries whether transformers opens the output, with the tokenizer that it gets."""
-    assert isinstance(job.vectors.base, Checkpoint)
+    vectors = job.vectors
+    assert isinstance(vectors.base, Checkpoint)
     shapes = {name: shape for name, (_, shape) in job.specs().items()}
-    models = job.vectors.models.items()
-    others = {label: model.config for label, model in models if isinstance(model, Checkpoint)}
+    given = vectors.alignment.models if vectors.alignment else vectors.models
+    models = {k: x for k, x in given.items() if k in vectors.parents and isinstance(x, Checkpoint)}
+    others = {label: {"config": x.config, "rows": table_rows(x)} for label, x in models.items()}
+    homes = {label: str(x.folder) for label, x in models.items()}
     return trial_opening(
-        job.files, shapes, job.vectors.base.folder, job.owner, first=job.vectors.first, others=others
+        job.files, shapes, vectors.base.folder, job.owner, homes=homes, first=vectors.first, others=others
     )
 
 

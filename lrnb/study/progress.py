@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -43,7 +43,7 @@ class Progress:
         told = os.environ.get("RANK", "0") == "0"
         self._path = os.environ.get("LRNB_PROGRESS") if told else None
         self._bar = _bar(stage, total, f" {unit}") if told and not self._path else None
-        self._write()
+        self.write()
 
     def update(self, more: int = 1) -> None:
         """`more` units are done."""
@@ -51,7 +51,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(int(more))
         elif time.monotonic() - self._written > EVERY:
-            self._write()
+            self.write()
 
     def through(self, items: Iterable[T]) -> Iterator[T]:
         """The items as they come, each counted when the next is asked for."""
@@ -62,7 +62,7 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._write()
+        self.write()
 
     def __enter__(self) -> Progress:
         return self
@@ -83,43 +83,15 @@ class Progress:
         keys = ("stage", "unit", "started")
         return whole | {key: getattr(self, key) for key in keys} | {"rate": rate, "updated": time.time()}
 
-    def _write(self) -> None:
+    def write(self, rate: float | None = None) -> None:
+        """The JSON file anew; rate: in the place of the mean one, where it is known better."""
         self._written = time.monotonic()
         if not self._path:
             return
-        temporary = f"{self._path}.{os.getpid()}"
+        temporary = f"{self._path}.{os.getpid()}.{threading.get_native_id()}"
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(self.state(), file)
+            json.dump(self.state() | ({} if rate is None else {"rate": rate}), file)
         os.replace(temporary, self._path)
-
-
-@contextlib.contextmanager
-def told_for_transformers() -> Iterator[None]:
-    """In the block the bars of transformers (loading and saving weights) are the study's own where it is
-    headless; elsewhere they stay as they are."""
-    from transformers.utils import logging
-
-    if not os.environ.get("LRNB_PROGRESS"):
-        yield
-        return
-    before = logging.set_tqdm_hook(_own_bar)
-    try:
-        yield
-    finally:
-        logging.set_tqdm_hook(before)
-
-
-def _own_bar(_: Any, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
-    """What stands for a bar: a Progress, or its items, each counted when the next is asked for."""
-    items = given[0] if given else how.get("iterable")
-    total = how.get("total") or (len(items) if isinstance(items, Sized) else 0)
-    progress = Progress(str(how.get("desc", "")).lower(), total, how.get("unit", "tensors").strip())
-    return progress if items is None else _counted_through(progress, items)
-
-
-def _counted_through(progress: Progress, items: Iterable[T]) -> Iterator[T]:
-    with progress:
-        yield from progress.through(items)
 
 
 class Meter:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from lrnb.checkpoints.vocabulary import prune_vocabulary
 from lrnb.errors import UserError
 from lrnb.study.files import atomic_folder, full_disk_message
-from lrnb.study.progress import told_for_transformers
+from lrnb.study.library_bars import told_for_libraries
 from lrnb.training.gguf import PACKAGES, SOURCE, cached_base
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ def _save_model(source: str, out: Path, revision: str | None, key: str, dtype: s
 
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
-        with told_for_transformers():
+        with told_for_libraries():
             model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, weights_only=True, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except UnpicklingError as error:
         raise UserError(
             f"{key} {source!r} holds more than tensors in a pickle, which could run code. "
@@ -135,7 +135,7 @@ def _save_model(source: str, out: Path, revision: str | None, key: str, dtype: s
             f"{key} {source!r} cannot be loaded: {reason} Give a folder with config.json and "
             "weights, a Hub id that this machine can reach, or (as base) gguf:gemma3-270m"
         ) from error
-    with atomic_folder(out) as target, told_for_transformers():
+    with atomic_folder(out) as target, told_for_libraries():
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     return out

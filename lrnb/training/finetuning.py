@@ -14,6 +14,7 @@ from torch.nn import functional
 from trl import SFTConfig, SFTTrainer
 
 from lrnb.errors import UserError
+from lrnb.study.library_bars import told_for_libraries
 from lrnb.study.progress import Progress
 from lrnb.training.launching import on_devices
 from lrnb.training.pretraining import TrainingRecipe, Watch, save_trained, silenced
@@ -146,15 +147,17 @@ def fine_tune(
         max_length=None,
         completion_only_loss=False,
     )
-    trainer = PromptWeighted(
-        model,
-        arguments,
-        data_collator=Collator(pad, prompt_weight),
-        train_dataset=datasets.Dataset.from_list(list(examples)),
-        processing_class=tokenizer,
-    )
-    prepared: Any = trainer.train_dataset.map(_ended_once, fn_kwargs={"end": tokenizer.eos_token_id})  # type: ignore[union-attr]
-    short = prepared.filter(lambda row: len(row["input_ids"]) <= max_len)
+    with told_for_libraries():  # which tokenize
+        trainer = PromptWeighted(
+            model,
+            arguments,
+            data_collator=Collator(pad, prompt_weight),
+            train_dataset=datasets.Dataset.from_list(list(examples)),
+            processing_class=tokenizer,
+        )
+        given: Any = trainer.train_dataset
+        prepared = given.map(_ended_once, fn_kwargs={"end": tokenizer.eos_token_id}, desc="ending answers")
+        short = prepared.filter(lambda row: len(row["input_ids"]) <= max_len, desc="measuring examples")
     if not len(short):
         raise UserError(f"no SFT example fits sft_max_len {max_len} tokens; raise it or check sft_mix")
     tokens = epochs * sum(map(len, short["input_ids"]))

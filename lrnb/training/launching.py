@@ -128,13 +128,15 @@ def _print_lines(lines: IO[str]) -> None:
 
 
 def _counted(path: Path) -> Generator[None]:
-    """At every step the progress in `path` becomes this process's."""
+    """At every step the progress in `path` becomes this process's, one for each stage that it tells of."""
     while not (state := json_object(path)):
         yield
-    with Progress(state["stage"], state["total"], state["unit"]) as progress:
-        while True:
-            progress.update(json_object(path).get("done", progress.done) - progress.done)
-            yield
+    while True:
+        with Progress(state["stage"], state["total"], state["unit"]) as progress:
+            while state["stage"] == progress.stage:
+                progress.update(state["done"] - progress.done)
+                yield
+                state = json_object(path) or state
 
 
 def _failure(job: Path, status: int) -> Exception:

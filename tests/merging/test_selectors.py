@@ -10,7 +10,7 @@ from support import reference, slow_methods
 from support.reference import BF16, assert_same_bits
 from support.strategies import densities, models
 
-from lrnb.checkpoints.importance import KINDS
+from lrnb.checkpoints.importance import BY_ENTRY
 from lrnb.errors import UserError
 from lrnb.merging import cpu, selectors, thresholds
 from lrnb.merging.cpu import Tally
@@ -24,7 +24,7 @@ from lrnb.merging.whole_models import merge_state
 
 F = np.float32
 PIECES = st.sampled_from([1, 4, 1 << 17])
-ANY_RULE = st.sampled_from([*selectors.RULES[1:], *KINDS])
+ANY_RULE = st.sampled_from([*selectors.RULES[1:], *BY_ENTRY])
 RULES = [rule for rule in selectors.RULES if rule != "margin"]
 
 
@@ -107,7 +107,7 @@ def test_every_rule_equals_the_reference(model, density, slack, rule, seed, piec
     layers = {name: name.split(".")[1] if name.startswith("layers") else name for name in base}
     options = {"density": density, "slack": slack, "seed": seed}
     rng, more = np.random.default_rng(seed), {}
-    if rule in KINDS:
+    if rule in BY_ENTRY:
         drawn = {name: rng.integers(-4, 5, x.shape).astype(F) for name, x in base.items()}  # with many ties
         more["importance"] = {name: abs(x) if rule == "fisher" else x for name, x in drawn.items()}
     wanted = slow_methods.ties_sv_by(

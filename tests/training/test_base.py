@@ -309,12 +309,14 @@ def test_gguf_becomes_the_model_and_tokenizer_it_was_made_from(tmp_path: Path) -
 def test_loading_a_base_says_how_far_it_is_without_a_terminal(tmp_path: Path, monkeypatch) -> None:
     from support.pico import save_pico
 
-    written: list[str] = []
-    original = Progress.close
-    monkeypatch.setattr(Progress, "close", lambda own: (original(own), written.append(told.read_text())))
-    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    found: dict[str, dict] = {}
+    original = Progress.write
+    monkeypatch.setattr(
+        Progress, "write", lambda own, *rate: (original(own, *rate), found.update({own.stage: told()}))
+    )
+    monkeypatch.setenv("LRNB_PROGRESS", str(path := tmp_path / "progress.json"))
+    told = lambda: json.loads(path.read_text())  # noqa: E731
     base.real_base(str(save_pico(tmp_path / "base")), tmp_path / "out", prune=False)
-    found = {state["stage"]: state for state in map(json.loads, written)}
     loading = found["loading weights"]
     assert 1 < loading["done"] == loading["total"] and loading["rate"] > 0
 

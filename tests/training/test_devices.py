@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -184,3 +185,19 @@ def test_processes_end_with_the_one_that_started_them(place: Path) -> None:
     starter.join()
     assert psutil.wait_procs(family, timeout=200)[1] == []  # one that still imports looks afterwards
     assert not (place / "orphaned" / str(BUDGETS[1])).exists()  # they had not come to the end
+
+
+def test_every_stage_that_the_processes_tell_of_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "told.json"))
+    theirs = tmp_path / "theirs.json"
+    with contextlib.closing(launching._counted(theirs)) as count:
+        next(count)  # nothing yet
+        for stage, unit, done in (
+            ("tokenizing", "examples", 40),
+            ("sft", "tokens", 8),
+            ("sft", "tokens", 16),
+        ):
+            theirs.write_text(json.dumps({"stage": stage, "unit": unit, "done": done, "total": 40}))
+            next(count)
+    found = json.loads(told.read_text())
+    assert [found[key] for key in ("stage", "unit", "done", "total")] == ["sft", "tokens", 16, 40]

@@ -22,6 +22,7 @@ from trl import SFTConfig
 from lrnb.data import packing
 from lrnb.errors import UserError
 from lrnb.study import files, stages
+from lrnb.study.progress import Progress
 from lrnb.training import bits_per_byte, finetuning, pretraining
 
 RECIPE = pretraining.TrainingRecipe(lr=1e-2, batch=4, device="cpu")
@@ -234,6 +235,34 @@ def fine_tune(parent: Path, out: Path, weight: float = 0.0, **changes) -> dict:
     return finetuning.fine_tune(
         parent, EXAMPLES, out, recipe=recipe, epochs=1, prompt_weight=weight, max_len=32
     )
+
+
+def test_tokenizing_says_how_far_it_is_without_a_terminal_and_changes_nothing(
+    pico_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, stages_told = [], []
+    train, write = finetuning.PromptWeighted.train, Progress.write
+
+    def trained(own):
+        tables.append(own.train_dataset.to_list())
+        return train(own)
+
+    def written(own, *rate):
+        write(own, *rate)
+        stages_told.append(json.loads(told.read_text()) if told.exists() else {})
+
+    monkeypatch.setattr(finetuning.PromptWeighted, "train", trained)
+    monkeypatch.delenv("LRNB_PROGRESS", raising=False)
+    fine_tune(pico_llama, tmp_path / "plain")
+    monkeypatch.setattr(Progress, "write", written)
+    monkeypatch.setenv("LRNB_PROGRESS", str(told := tmp_path / "progress.json"))
+    fine_tune(pico_llama, tmp_path / "told")
+    assert tables[0] == tables[1] and len(tables[0]) == 40
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "told")]
+    assert weights[0] == weights[1]
+    ended = {state["stage"]: (state["done"], state["total"], state["unit"]) for state in stages_told}
+    assert ended["tokenizing train dataset"] == (40, 40, "examples")
+    assert [*ended][-1] == "sft" and all(state["rate"] >= 0 for state in stages_told)
 
 
 def test_fine_tuning_writes_a_model_and_its_facts(pico_llama: Path, tmp_path: Path) -> None:
