@@ -178,7 +178,8 @@ def _time(studies: Sequence[Study], jobs: int | None) -> str:
         return f"not known: it wants a GPU, and none is here; {work:.1e} operations ({counting})"
     kind, many = ("cuda", 1) if gpus else ("cpu", min(cores(), (jobs or cores()) * study.threads))
     try:
-        flops, trained_at = speed.training_flops(kind), _trained_at(study, kind)
+        flops = speed.training_flops(kind)
+        trained_at = flops / _slowdown(study)
     except RuntimeError as error:  # of torch: a driver that does not fit, a GPU that is full
         return f"not known: the device cannot be measured ({str(error).splitlines()[0]})"
     what = "one GPU" if gpus else f"{many} CPU core{'s'[: many > 1]}"
@@ -189,17 +190,15 @@ def _time(studies: Sequence[Study], jobs: int | None) -> str:
     )
 
 
-def _trained_at(study: Study, kind: str) -> float:
-    """Operations a second of the study's training on one core or GPU, in the precision that it asks for."""
-    return speed.training_flops(kind, rounded=kind == "cpu" and study.trains and study.precision == "bf16")
+def _slowdown(study: Study) -> float:
+    """How many times slower than in float32 a core of this machine trains the study; 1 on a GPU."""
+    rounded = study.trains and study.precision == "bf16" and study.device not in UNTESTED
+    return speed.bf16_slowdown() if rounded and not usable_gpus(study) else 1.0
 
 
 def _slow_precision(study: Study) -> str:
     """What to do where this machine's processor trains in bf16 much slower than in float32; else ""."""
-    if not study.trains or study.precision != "bf16" or study.device in UNTESTED or usable_gpus(study):
-        return ""
-    slower = speed.training_flops() / _trained_at(study, "cpu")
-    if slower < MUCH_SLOWER:
+    if study.preset == "paper" or (slower := _slowdown(study)) < MUCH_SLOWER:
         return ""
     return f"bf16 trains {slower:.1f} times slower than fp32 on this processor; --set precision=fp32"
 

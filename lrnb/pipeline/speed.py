@@ -15,18 +15,28 @@ VOCABULARY, STEPS = 512, 5
 ENOUGH = 2.0  # seconds after which no further step is measured, two aside
 
 
-def training_flops(kind: str = "cpu", rounded: bool = False) -> float:
-    """Operations a second of training on one CPU core or one GPU, 6 N a token.
+def training_flops(kind: str = "cpu") -> float:
+    """Operations a second of training on one CPU core (float32) or one GPU (bfloat16), 6 N a token.
 
-    On a GPU in bfloat16, on the CPU in float32 or, where `rounded`, in bfloat16, which a processor without
-    instructions for it computes many times slower. Measured at the first call on this processor with this
-    torch, else as kept in the cache.
+    Measured at the first call on this processor with this torch, else as kept in the cache.
     """
     import torch  # which tells the GPU's name
 
-    device = f"{processor_name()}, {instruction_set()}" if kind == "cpu" else torch.cuda.get_device_name(0)
-    key = f"{device}, torch {version('torch')}" + ", bf16" * (rounded and kind == "cpu")
-    return float(remembered("speed.json", key, lambda: measure(kind, rounded)))
+    device = _processor() if kind == "cpu" else torch.cuda.get_device_name(0)
+    return float(remembered("speed.json", f"{device}, torch {version('torch')}", lambda: measure(kind)))
+
+
+def bf16_slowdown() -> float:
+    """How many times slower a CPU core trains in bfloat16 than in float32: many without instructions for it.
+
+    Kept as `training_flops`. Both are measured, one after the other, since other work slows them alike.
+    """
+    key = f"{_processor()}, torch {version('torch')}, times slower in bf16"
+    return float(remembered("speed.json", key, lambda: measure("cpu") / measure("cpu", rounded=True)))
+
+
+def _processor() -> str:
+    return f"{processor_name()}, {instruction_set()}"
 
 
 def measure(kind: str, rounded: bool = False) -> float:

@@ -263,9 +263,9 @@ def test_released_weights_have_not_seen_words_by_shape(monkeypatch: pytest.Monke
 def test_the_speed_of_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = speed.training_flops()
     assert 1e8 < found < 1e13
-    monkeypatch.setattr(speed, "measure", lambda kind, rounded: 1.0)
+    monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1.0)
     assert speed.training_flops() == found
-    assert speed.training_flops(rounded=True) == 1.0  # kept apart
+    assert speed.bf16_slowdown() == 1.0
     (tmp_path / "cache" / "speed.json").write_text("no JSON")
     assert speed.training_flops() == 1.0
     monkeypatch.setenv("LRNB_CACHE", "/proc/nowhere")
@@ -275,7 +275,7 @@ def test_the_speed_of_a_machine_is_measured_once(tmp_path: Path, monkeypatch: py
 def test_a_precision_that_is_slow_here_is_told_and_counted(
     tmp_path: Path, pico_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "measure", lambda kind, rounded: 1e9 if rounded else 1e10)
+    monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1e9 if rounded else 1e10)
     given = {"base_source": str(pico_llama), "base_prune": False, "device": "cpu"}
     studies = [small_study(data_root(tmp_path), precision=how, **given) for how in ("bf16", "fp32")]
     slow, plain = (dict(estimate.describe([study], [], 1)) for study in studies)
@@ -286,6 +286,6 @@ def test_a_precision_that_is_slow_here_is_told_and_counted(
     assert estimate.hours(studies[:1], 1e10, 1e9) / estimate.hours(studies[1:], 1e10) == pytest.approx(
         (10 * trained + scored) / (trained + scored)
     )
-    monkeypatch.setattr(speed, "measure", lambda kind, rounded: 1e10)
+    monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1e10)
     monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "another"))
     assert "precision" not in dict(estimate.describe(studies[:1], [], 1))
