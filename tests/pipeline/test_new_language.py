@@ -240,6 +240,9 @@ def test_a_task_of_ones_own_as_the_page_has_it(
     assert "my_topic88eval/my_topic/en/" in shown
     assert lrnb("check", "params/km.yaml", *sizes, "--set", "dev_tasks=[my_topic]") == 2
     assert "name it by that path in every parameter" in "".join(capsys.readouterr())
+    (tmp_path / "data/eval/my_topic/km/dev.jsonl").unlink()
+    assert lrnb("check", "params/km.yaml", *sizes, "--set", "dev_tasks=[]") == 2
+    assert "such as eval/my_topic/km/dev.jsonl" in "".join(capsys.readouterr())
 
 
 def test_blank_lines_between_documents_of_several_lines_are_told(
