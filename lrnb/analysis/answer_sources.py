@@ -12,6 +12,7 @@ from lrnb.analysis.harness_samples import SAMPLES, Wanted, read_samples
 from lrnb.errors import UserError
 from lrnb.study.stages import require
 
+EVALUATION = "evaluation.json"  # in a folder of `lrnb evaluate --out`: what was asked
 WHAT = (
     "Give a run folder (runs/<preset>/<lang>), a folder of `lrnb evaluate --out`, or what "
     "lm-evaluation-harness wrote with --log_samples: its output folder, a model's folder in it, or one file"
@@ -67,7 +68,7 @@ def _own_items(folder: Path, model: str, wanted: Wanted) -> dict[str, Answered]:
             f"{folder}: items of lrnb have the one metric they were scored by. Leave out --metric, or score "
             "again with --normalisation"
         )
-    if folder.name == "scores":
+    if folder.name == "scores" and not (folder / EVALUATION).is_file():
         require(folder)
     scores = pd.read_csv(folder / "scores.csv")
     items = pd.read_parquet(folder / "items.parquet")

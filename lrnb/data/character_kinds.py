@@ -9,6 +9,10 @@ import numpy as np
 import regex
 
 CODE_POINTS = 0x110000
+#: characters of scripts that put no spaces between words, for a regex's [...]: by Unicode's line breaking
+#: Thai, Lao, Khmer, Burmese (SA), Javanese, Balinese, Batak (AK, AS), Han and Kana (ID, CJ), and Tibetan,
+#: which parts syllables
+UNSPACED = r"\p{Script=Tibetan}" + "".join(rf"\p{{Line_Break={kind}}}" for kind in "SA AK AS ID CJ".split())
 ASSIGNED = (range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000))  # but for private use
 
 

@@ -9,13 +9,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import regex
 
+from lrnb.data.character_kinds import UNSPACED
 from lrnb.data.cleaning import told_counts
 from lrnb.data.hub_sets import NotOpened, open_text
 from lrnb.data.lines import json_lines, numbered_lines
@@ -31,13 +32,10 @@ _log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl.gz", ".jsonl", ".txt", ".parquet")
 LANGUAGE_CODE = regex.compile("[a-z]{2,3}")  # as the parameter `lang`; other files may lie beside
 NO_FIELD = object()  # in place of the text of a row that has none
+FIRST_LINES = 100_000  # of a .txt, whose blank lines are looked at
 FIRST_ROWS = 100  # of a stream, one of which has the field that is asked for
 AUDIT_DOCUMENTS, AUDIT_CHARACTERS = 1_000, 1_000  # documents; characters of each that tell its script
-#: letters of scripts that put no spaces between words: Thai, Lao, Khmer, Burmese (Unicode's line breaking
-#: SA), Han and Kana (ID, CJ), and Tibetan, which parts syllables
-WITHOUT_SPACES = regex.compile(
-    r"(?=\p{L})[\p{Line_Break=SA}\p{Line_Break=ID}\p{Line_Break=CJ}\p{Script=Tibetan}]"
-)
+WITHOUT_SPACES = regex.compile(rf"(?=\p{{L}})[{UNSPACED}]")  # their letters
 BUFFER = 100_000  # documents that are shuffled at once
 
 
@@ -68,6 +66,12 @@ def local_texts(data_root: Path, lang: str) -> Iterator[str]:
         yield from _texts(_values(text_file(Path(data_root), lang), "text"), Counter())
     except UserError as error:
         _log.warning("what follows there does not count for the vocabulary: %s", error)
+
+
+def lines_and_blocks(path: Path) -> tuple[int, int]:
+    """How many of the first lines of a .txt hold text, and into how many blocks blank lines part them."""
+    numbers = [number for number, _ in islice(numbered_lines(path), FIRST_LINES)]
+    return len(numbers), sum(after - before > 1 for before, after in pairwise([-1, *numbers]))
 
 
 def languages(data_root: Path) -> list[str]:

@@ -20,7 +20,7 @@ def refuse_example(value: Any, where: str) -> None:
     if isinstance(value, str) and value.startswith(MARK):
         raise UserError(
             f"{where}: the rows are still the examples that lrnb new wrote; put your own in their "
-            "place, and remove this file where yours has another ending"
+            "place, and remove this file where yours has another name or ending"
         )
 
 

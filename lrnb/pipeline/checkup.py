@@ -22,6 +22,7 @@ from lrnb.tasks.task_file import TaskSpec, available, native_prompts, spec
 
 FAMILIES = ("text_classification", "reading_comprehension", "response_selection", "math")
 FEW_ITEMS = 100  # below, an interval of 95% is wider than 10 points either way at 50%
+LONGEST = 50  # lines of a usual block; above, a few blank lines stand in a file of a document a line
 MUCH_IN_BYTES = 10.0  # percent of tokens that are no whole characters
 
 
@@ -138,7 +139,7 @@ def sft_table(study: Study) -> list[dict[str, Any]]:
 def _sft_row(study: Study, name: str, n: int) -> dict[str, Any]:
     task, root = spec(name), RunPaths(study).data_root
     path = rows.sft_file(task, root)
-    row = {"SFT, en": name, "asked": n}
+    row = {"SFT, en": task.name, "asked": n}
     if rows.sft_from_hub(task, root):
         return row | {"there": "Hub", "from": f"{task.metadata.hub.path}, train"}  # type: ignore[union-attr]
     try:
@@ -166,7 +167,7 @@ def family_table(study: Study) -> list[dict[str, str]]:
     asked: dict[str, list[str]] = {family: [] for family in FAMILIES}
     for name in study.tasks:
         if not loading.is_harness(name):
-            asked.setdefault(spec(name).metadata.family, []).append(name)
+            asked.setdefault((task := spec(name)).metadata.family, []).append(task.name)
     return [
         {"family": family, "asked": ", ".join(names) or "nothing", "else": _could_be(study, family, names)}
         for family, names in asked.items()
@@ -210,9 +211,24 @@ def _about_text(study: Study, texts: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{row['text']}: {share} are in another script; CT leaves them out"
         if row.get("no text", 0):
             yield f"{row['text']}: {row['no text']:,} rows hold no text; they are left out"
+        if parted := _parted(RunPaths(study).data_root / row["file"]):
+            yield f"{row['text']}: {row['file']}: {parted}"
         if "file" in row and not row["file"].startswith(("Hub", "missing")) and "tokens" not in row:
             get = " (make smol-base fetches it)" if study.base_source.startswith("gguf:") else ""
             yield f"{row['text']}: tokens are not counted, since the base is not on this machine yet{get}"
+
+
+def _parted(path: Path) -> str:
+    """What to do where blank lines part a .txt into blocks, some of more than one line; else ""."""
+    if path.suffix != ".txt" or not path.is_file():
+        return ""
+    lines, blocks = corpus.lines_and_blocks(path)
+    if not 1 < blocks < lines <= LONGEST * blocks:
+        return ""
+    return (
+        f"blank lines part {lines:,} lines into {blocks:,} blocks, and every line is a document; where a "
+        "block is one document, join its lines (docs/new_language.md)"
+    )
 
 
 def _about_tasks(study: Study, tasks: list[dict[str, Any]]) -> Iterator[str]:

@@ -31,6 +31,7 @@ GIB = 1024**3
 PACKED, KEPT = 8.1, 4.1  # bytes a token of packed text; of what is kept of a large one while it is made
 SFT_TOKENS = 256  # of a usual example, prompt and answer
 ITEM_TOKENS = 300  # of a usual test item with its options
+MUCH_SLOWER = 1.5  # times, from which another precision is worth a word
 
 
 def parameters(study: Study) -> int:
@@ -145,14 +146,17 @@ def _memory(study: Study) -> str:
     return f"{needed / GIB:,.1f} GiB for training{f', on each of {devices} devices' if devices > 1 else ''}"
 
 
-def hours(studies: Sequence[Study], flops: float) -> float:
-    """Hours of computing at `flops` operations a second; what languages of one seed share counts once."""
+def hours(studies: Sequence[Study], flops: float, trained_at: float = 0.0) -> float:
+    """Hours of computing at `flops` operations a second; what languages of one seed share counts once.
+
+    trained_at: operations a second of training, where they are others than those of scoring.
+    """
     total = 0.0
     for study, own in _owners(studies):
         counts, passes = tokens(study, shared=own), 8 if study.activation_checkpointing else 6
         trained = 6 * counts["base"] + passes * (counts["ct"] + counts["sft"])
-        total += parameters(study) * (trained + 2 * counts["scoring"])
-    return total / flops / 3600
+        total += parameters(study) * (trained / (trained_at or flops) + 2 * counts["scoring"] / flops)
+    return total / 3600
 
 
 def _owners(studies: Sequence[Study]) -> list[tuple[Study, bool]]:
@@ -175,13 +179,28 @@ def _time(studies: Sequence[Study], jobs: int | None) -> str:
     kind, many = ("cuda", 1) if gpus else ("cpu", min(cores(), (jobs or cores()) * study.threads))
     try:
         flops = speed.training_flops(kind)
+        trained_at = flops / _slowdown(study)
     except RuntimeError as error:  # of torch: a driver that does not fit, a GPU that is full
         return f"not known: the device cannot be measured ({str(error).splitlines()[0]})"
     what = "one GPU" if gpus else f"{many} CPU core{'s'[: many > 1]}"
+    rounded = f" (training in bf16 {trained_at:.1e})" if trained_at != flops else ""
     return (
-        f"{_duration(hours(studies, many * flops))} on {what} at {flops:.1e} operations/s each, as measured "
-        f"on this machine; {counting}"
+        f"{_duration(hours(studies, many * flops, many * trained_at))} on {what} at {flops:.1e} "
+        f"operations/s each{rounded}, as measured on this machine; {counting}"
     )
+
+
+def _slowdown(study: Study) -> float:
+    """How many times slower than in float32 a core of this machine trains the study; 1 on a GPU."""
+    rounded = study.trains and study.precision == "bf16" and study.device not in UNTESTED
+    return speed.bf16_slowdown() if rounded and not usable_gpus(study) else 1.0
+
+
+def _slow_precision(study: Study) -> str:
+    """What to do where this machine's processor trains in bf16 much slower than in float32; else ""."""
+    if study.preset == "paper" or (slower := _slowdown(study)) < MUCH_SLOWER:
+        return ""
+    return f"bf16 trains {slower:.1f} times slower than fp32 on this processor; --set precision=fp32"
 
 
 def _boxes(studies: Sequence[Study]) -> str:
@@ -263,6 +282,7 @@ def describe(
         ),
         ("memory", _memory(study)),
         ("time", _time(studies, jobs)),
+        *([("precision", slow)] if (slow := _slow_precision(study)) else []),
         *([("on GPUs of", boxes)] if (boxes := _boxes(studies)) else []),
     ]
     if not parameters(study):

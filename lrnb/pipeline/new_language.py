@@ -87,7 +87,9 @@ def _refuse_tasks(tasks: tuple[str, ...], from_hub: bool) -> None:
     for task in tasks:
         if task not in EXAMPLES:
             known = f"example rows are of {', '.join(EXAMPLES)}{did_you_mean(task, EXAMPLES)}"
-            raise UserError(f"--tasks: {task!r}: {known}. docs/tasks.md has the rows of others")
+            raise UserError(
+                f"--tasks: {task!r}: {known}. docs/tasks.md has the rows of others, {PAGE} a task of your own"
+            )
 
 
 def _refuse_unknown_there(made: NewLanguage) -> None:

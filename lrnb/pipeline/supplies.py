@@ -26,7 +26,7 @@ from lrnb.tasks import instruction_sets, loading, rows
 from lrnb.tasks.evaluation_items import items_of_study
 from lrnb.tasks.row_forms import any_rows
 from lrnb.tasks.sft_rows import rows_in_x
-from lrnb.tasks.task_file import TaskSpec, spec
+from lrnb.tasks.task_file import TaskSpec, asked_in, result_name, spec
 from lrnb.tasks.vocabulary_texts import data_texts, row_files
 from lrnb.tuning import on_dev
 from lrnb.tuning.search import sft_candidates
@@ -96,7 +96,7 @@ def checks_of_rows_in_x(study: Study) -> Iterator[Check]:
 
 
 def asked_tasks(study: Study) -> Iterator[tuple[str, TaskSpec, str]]:
-    """Name, task and language of all that a study asks or chooses on, but for tasks of the harness.
+    """Name in results, task and language of all that a study asks or chooses on, but for the harness's tasks.
 
     Those whose files are wrong are told where their rows are read.
     """
@@ -106,7 +106,7 @@ def asked_tasks(study: Study) -> Iterator[tuple[str, TaskSpec, str]]:
             continue
         with contextlib.suppress(UserError):
             task = spec(name)
-            yield name, task, ENGLISH if name == f"{task.name}_en" else study.lang
+            yield result_name(name, task), task, asked_in(name, task, study.lang)
 
 
 def _file_checks(study: Study) -> Iterator[Check]:

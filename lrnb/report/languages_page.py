@@ -37,9 +37,16 @@ def write_pages(runs: Path) -> list[Path]:
     if not written:
         raise UserError(
             f"{runs}: no finished run in it. Give a folder of runs (runs) or one run (runs/<preset>/<lang>), "
-            "or run the study first: lrnb run params/<lang>.yaml params/<lang>.yaml"
+            f"or run the study first: lrnb run params/<lang>.yaml params/<lang>.yaml{_deeper(runs)}"
         )
     return written
+
+
+def _deeper(runs: Path) -> str:
+    """Folders of runs of one language each, as `lrnb new` sets them up, for a message."""
+    inside = [path for path in sorted(runs.glob("[!.]*")) if path.is_dir()]
+    own = [path for path in inside if any(finished(runs_of(path, preset)) for preset in PRESETS)]
+    return f". Finished runs are in {', '.join(map(str, own))}: give one of these" if own else ""
 
 
 def write_page(runs: Path, preset: str) -> Path:

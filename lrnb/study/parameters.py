@@ -364,6 +364,7 @@ class Study(BaseModel):
         if self.script and not is_script(self.script):
             meant = SCRIPTS_OF.get(self.script.casefold().replace("_", " "))
             hint = f"; did you mean {meant!r}?" if meant else did_you_mean(self.script, known_scripts())
+            hint = hint or "; its name begins what Unicode calls its letters, as THAI CHARACTER KO KAI"
             raise ValueError(f"script {self.script!r} is no script of Unicode{hint}")
         return self
 
@@ -472,6 +473,7 @@ SCRIPTS_OF = {
     **dict.fromkeys(("amharic", "tigrinya", "geez", "ge'ez"), "Ethiopic"),
     **dict.fromkeys(("burmese",), "Myanmar"), **dict.fromkeys(("korean",), "Hangul"),
     **dict.fromkeys(("sinhalese",), "Sinhala"), **dict.fromkeys(("divehi", "dhivehi"), "Thaana"),
+    **dict.fromkeys(("jawa", "hanacaraka", "carakan"), "Javanese"),
     **dict.fromkeys(("cambodian",), "Khmer"), **dict.fromkeys(("laotian",), "Lao"),
     **dict.fromkeys(("dzongkha", "ladakhi"), "Tibetan"), **dict.fromkeys(("santali",), "Ol_Chiki"),
 }  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import regex
 
+from lrnb.data.character_kinds import UNSPACED
 from lrnb.errors import UserError
 
 BLANK = "____"
@@ -29,8 +30,7 @@ WINDOW = 600  # characters of the passage that are shown, if an item can be made
 SHARE = 0.2  # of the file's passages: words that occur in more are taken for function words
 NEAREST = 7  # of the words that could be wrong options, those most like the right one
 WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*(?:['’_-][\p{L}\p{M}\u200c\u200d]+)*")
-UNSPACED = r"\p{Tibetan}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}"
-PLAIN = regex.compile(rf"[\p{{L}}\p{{M}}\u200c\u200d--{UNSPACED}]{{3,}}", regex.V1)
+PLAIN = regex.compile(rf"[\p{{L}}\p{{M}}\u200c\u200d--[{UNSPACED}]]{{3,}}", regex.V1)
 SENTENCE_END = regex.compile(r"""(?<=[.!?।॥؟۔…]["'”’»)]*)\s+""")
 KIND, RARE = 16.0, 4.0  # how much likeness and rarity count beside the rules
 #: what an option is compared by; the rules pick the option with the most, or the least, of one

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrnb.errors import UserError
-from lrnb.study.parameters import ENGLISH, Study
+from lrnb.study.parameters import Study
 from lrnb.study.progress import Progress
 from lrnb.tasks import rows
-from lrnb.tasks.task_file import METRICS, NORMALISATIONS, TaskSpec, file_of, packaged, read_file, spec
+from lrnb.tasks.task_file import (
+    METRICS,
+    NORMALISATIONS,
+    TaskSpec,
+    asked_in,
+    file_of,
+    packaged,
+    read_file,
+    result_name,
+    spec,
+)
 
 if TYPE_CHECKING:
     from lrnb.tasks.harness import KeptTask
@@ -133,11 +143,23 @@ def _keep_examples_apart(task: KeptTask) -> None:
 
 def require_names(study: Study) -> None:
     """UserError for a name of a study that is no task, or is one of ours in the wrong list; reads no data."""
-    require_known([*study.compared, *study.apart, *study.dev_tasks, *study.sft_mix, *study.test_limits])
+    named = [*study.compared, *study.apart, *study.dev_tasks, *study.sft_mix, *study.test_limits]
+    _refuse_bare(study, named)
+    require_known(named)
     for name in study.apart:
         if not is_harness(name):
             task = spec(name)
             refuse_misplaced(study, name, task.name, writes=task.kind == "generate_until")
+
+
+def _refuse_bare(study: Study, names: Iterable[str]) -> None:
+    """UserError for the bare name of a task that `tasks` has as a file: only the file's path is known."""
+    files = [path for path in study.tasks if file_of(path) and not is_harness(path)]
+    own = {spec(path).name: path for path in files}
+    for name in names:
+        bare = name.removesuffix("_en")
+        if bare in own and not packaged(name):
+            raise UserError(f"{name!r} is the task of {own[bare]}: name it by that path in every parameter")
 
 
 def require_known(names: Iterable[str]) -> None:
@@ -157,8 +179,7 @@ def is_local(name: str, lang: str, data_root: str | Path, split: str = "test", s
     if is_harness(name):
         return False
     task = spec(name)
-    lang = ENGLISH if name == f"{task.name}_en" else lang
-    return not rows.from_hub(task, lang, split, data_root, script)
+    return not rows.from_hub(task, asked_in(name, task, lang), split, data_root, script)
 
 
 def is_harness(name: str) -> bool:
@@ -181,8 +202,7 @@ def _load_one(name: str, lang: str, root: Path, limit: int | None, given: dict[s
     from lrnb.tasks.harness import StudyTask
 
     task, seed, prompts, script = spec(name), given["seed"], given["prompts"], given["script"]
-    name = task.name + "_en" * name.endswith("_en") if file_of(name) else name
-    lang = ENGLISH if name == f"{task.name}_en" else lang
+    lang, name = asked_in(name, task, lang), result_name(name, task)
     found, where = rows.split_rows(task, lang, given["split"], root, seed, script)
     common = {"lang": lang, "seed": seed, "prompts": prompts}
     splits = {"test": rows.documents_of(task, found, where, limit=limit, **common)}

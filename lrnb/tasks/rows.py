@@ -191,7 +191,10 @@ def _options(
         return list(options), answer, list(options if short else map(str, range(len(options))))
     if "label" in row:
         if (label := _label(row, where)) not in labels:
-            raise UserError(f"{where}: label {row['label']!r} is not among {list(labels)}")
+            raise UserError(
+                f"{where}: label {row['label']!r} is not among {list(labels)}; mend it, or ask with a "
+                "task file of your own that has your labels (docs/new_language.md)"
+            )
         return list(labels), labels.index(label), list(labels)
     answer = row.get("answer")
     if not _whole(answer):

@@ -279,6 +279,16 @@ def file_of(name: str) -> Path | None:
     return Path(path) if path.endswith((".yaml", ".yml")) else None
 
 
+def asked_in(name: str, task: TaskSpec, lang: str) -> str:
+    """English where `name` asks for the English version of `task` ("topic_en", "my.yaml_en"), else `lang`."""
+    return ENGLISH if name.endswith("_en") and (file_of(name) or name == f"{task.name}_en") else lang
+
+
+def result_name(name: str, task: TaskSpec) -> str:
+    """What results call the task that `name` asks for: its own name, not the path of its file, and _en."""
+    return task.name + "_en" * name.endswith("_en") if file_of(name) else name
+
+
 def native_prompts(lang: str) -> dict[str, Native]:
     """The packaged prompts in a language by task; {} where there are none."""
     path = FOLDER / "native" / f"{lang}.yaml"

@@ -29,6 +29,7 @@ from lrnb.study.progress import Progress
 from lrnb.study.recipe import RECIPE
 from lrnb.study.stages import RunPaths, Stage, current, fingerprint, require
 from lrnb.tasks import loading
+from lrnb.tasks.task_file import spec
 from lrnb.tuning.by_tpe import refuse_missing_optuna, try_candidates
 from lrnb.tuning.entry_scores import kinds_of_method, scores_place, with_scores
 from lrnb.tuning.kept import keep_merge, kept_merge
@@ -285,7 +286,7 @@ def dev_tasks(study: Study) -> list[str]:
     folder = RunPaths(study).data_root / "eval"
     found = [t for t in study.tasks if loading.has_dev(t, study.lang, folder.parent, study.script)]
     if not found:
-        example = f"eval/{next(iter(study.tasks), 'topic')}/{study.lang}/dev.jsonl"
+        example = f"eval/{_data_of(study.tasks)}/{study.lang}/dev.jsonl"
         raise UserError(
             f"{folder}: none of {study.tasks} has dev items in {study.lang!r}, so no merge can be "
             f"chosen, and no CT-then-SFT. Add one, such as {example}, or --set 'dev_tasks=[...]'"
@@ -301,12 +302,18 @@ def dev_tasks_en(study: Study) -> list[str]:
     folder = RunPaths(study).data_root / "eval"
     found = [f"{task}_en" for task in study.sft_mix if loading.has_dev(task, ENGLISH, folder.parent)]
     if not found:
-        example = f"eval/{next(iter(study.sft_mix), 'topic')}/{ENGLISH}/dev.jsonl"
+        example = f"eval/{_data_of(study.sft_mix)}/{ENGLISH}/dev.jsonl"
         raise UserError(
             f"{folder}: none of {[*study.sft_mix]} (sft_mix) has dev items in English, so SFT-en "
             f"cannot be chosen. Add one, such as {example}, or --set tuning_trials=1"
         )
     return found
+
+
+def _data_of(names: Iterable[str]) -> str:
+    """The folder of the first task's rows, below eval/."""
+    own = (spec(name).metadata.data for name in names if not loading.is_harness(name))
+    return next(own, "topic")
 
 
 def standard_error(scores: Sequence[float], sizes: Sequence[int]) -> float:

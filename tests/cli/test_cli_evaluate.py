@@ -43,7 +43,7 @@ def evaluate(made: Path, *given: object) -> int:
 
 
 def test_several_models_are_compared_with_the_first(made: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "scores"  # as a run's folder is called
     assert evaluate(made, f"one={made}/a", f"two={made}/b", "--out", out, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["models"] == {"one": f"{made}/a", "two": f"{made}/b"}
@@ -66,6 +66,9 @@ def test_several_models_are_compared_with_the_first(made: Path, tmp_path: Path, 
     assert {path.name for path in out.iterdir()} == {
         "scores.csv", "items.parquet", "differences.csv", "evaluation.json"
     }  # fmt: skip
+    assert main.main(["compare", str(out), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert str(rows["label"]["difference"]) in json.dumps(again)
 
 
 def test_one_model_is_printed_with_its_marks(made: Path, capsys) -> None:

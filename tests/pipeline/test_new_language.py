@@ -208,9 +208,57 @@ def test_check_counts_and_says_what_is_missing(
     assert "math nothing put rows into eval/math/km/" in shown
     assert "belebele (Hub)" in shown
     assert "Nothing that stops a run was found" in shown
-    assert told.err == "reading text and rows, counting tokens ...\n"
+    assert told.err.startswith("reading text and rows, counting tokens ...\n")
     assert lrnb("check", "params/km.yaml", *sizes, "--set", "sft_mix={math: 9}") == 2
     assert "no file" in capsys.readouterr().out
+
+
+def own_task(root: Path) -> str:
+    """The task file of the page, with items in Khmer and English; the first YAML there."""
+    page = (parameters.ROOT / "docs/new_language.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    write_text(root / "my_topic.yaml", blocks[0])
+    for code, word in (("km", "អង្ករនេះ"), ("en", "this rice")):
+        for split, n in (("dev", 10), ("test", 11 + (code == "en"))):
+            rows = [json.dumps({"text": f"{word} {i}", "label": "food"}) for i in range(n)]
+            write_text(root / "eval/my_topic" / code / f"{split}.jsonl", "\n".join(rows) + "\n")
+    write_text(root / "eval/my_topic/en/train.jsonl", '{"text": "a cow", "label": "animals"}\n' * 8)
+    return blocks[1].replace("data/ky/my_topic.yaml", str(root / "my_topic.yaml"))
+
+
+def test_a_task_of_ones_own_as_the_page_has_it(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sizes = khmer_study(tmp_path / "data", tmp_path / "model")
+    sizes += ["--set", f"sft_mix={{{tmp_path / 'data/my_topic.yaml'}: 8}}"]
+    params = f"lang: km\nscript: Khmer\ndata_root: {tmp_path / 'data'}\n" + own_task(tmp_path / "data")
+    write_text(checkout / "params/km.yaml", params)
+    assert lrnb("check", "params/km.yaml", *sizes) == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert "my_topictext_classification1110-eval/my_topic/km/" in shown
+    assert "my_topic_entext_classification12108eval/my_topic/en/" in shown
+    assert "my_topic88eval/my_topic/en/" in shown
+    assert lrnb("check", "params/km.yaml", *sizes, "--set", "dev_tasks=[my_topic]") == 2
+    assert "name it by that path in every parameter" in "".join(capsys.readouterr())
+    (tmp_path / "data/eval/my_topic/km/dev.jsonl").unlink()
+    assert lrnb("check", "params/km.yaml", *sizes, "--set", "dev_tasks=[]") == 2
+    assert "such as eval/my_topic/km/dev.jsonl" in "".join(capsys.readouterr())
+
+
+def test_blank_lines_between_documents_of_several_lines_are_told(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lrnb("new", "km", "--script", "Khmer", "--data-root", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+    sizes, text = khmer_study(tmp_path / "data", tmp_path / "model"), tmp_path / "data/corpus/en.txt"
+    lines = text.read_text().splitlines()
+    text.write_text("\n\n".join("\n".join(lines[n : n + 3]) for n in range(0, 90, 3)))
+    assert lrnb("check", "params/km.yaml", *sizes) == 0
+    told = "note: en: corpus/en.txt: blank lines part 90 lines into 30 blocks"
+    assert told in capsys.readouterr().out
+    text.write_text("\n\n".join(lines))  # a document a line all the same
+    assert lrnb("check", "params/km.yaml", *sizes) == 0
+    assert "blank lines" not in capsys.readouterr().out
 
 
 def test_check_of_the_micro_world_looks_at_nothing(capsys: pytest.CaptureFixture) -> None:

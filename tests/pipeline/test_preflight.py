@@ -263,9 +263,29 @@ def test_released_weights_have_not_seen_words_by_shape(monkeypatch: pytest.Monke
 def test_the_speed_of_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = speed.training_flops()
     assert 1e8 < found < 1e13
-    monkeypatch.setattr(speed, "measure", lambda kind: 1.0)
+    monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1.0)
     assert speed.training_flops() == found
+    assert speed.bf16_slowdown() == 1.0
     (tmp_path / "cache" / "speed.json").write_text("no JSON")
     assert speed.training_flops() == 1.0
     monkeypatch.setenv("LRNB_CACHE", "/proc/nowhere")
     assert speed.training_flops() == 1.0
+
+
+def test_a_precision_that_is_slow_here_is_told_and_counted(
+    tmp_path: Path, pico_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1e9 if rounded else 1e10)
+    given = {"base_source": str(pico_llama), "base_prune": False, "device": "cpu"}
+    studies = [small_study(data_root(tmp_path), precision=how, **given) for how in ("bf16", "fp32")]
+    slow, plain = (dict(estimate.describe([study], [], 1)) for study in studies)
+    assert "10.0 times slower than fp32" in slow["precision"] and "precision=fp32" in slow["precision"]
+    assert "(training in bf16 1.0e+09)" in slow["time"] and "precision" not in plain
+    counts = estimate.tokens(studies[0])
+    trained, scored = 6 * (counts["ct"] + counts["sft"]), 2 * counts["scoring"]
+    assert estimate.hours(studies[:1], 1e10, 1e9) / estimate.hours(studies[1:], 1e10) == pytest.approx(
+        (10 * trained + scored) / (trained + scored)
+    )
+    monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1e10)
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "another"))
+    assert "precision" not in dict(estimate.describe(studies[:1], [], 1))

@@ -141,6 +141,8 @@ def test_what_sets_of_languages_keep_stands_on_the_page(runs: Path) -> None:
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, runs: Path) -> None:
     with pytest.raises(UserError, match="no finished run in it. Give a folder of runs"):
         languages_page.write_pages(tmp_path / "moved" / "nano")
+    with pytest.raises(UserError, match=f"Finished runs are in {runs}: give one of these"):
+        languages_page.write_pages(tmp_path)  # as lrnb new has it: runs/<lang>/<preset>/<lang>
     for study in languages_page.runs_of(runs, "nano"):
         shutil.rmtree(RunPaths(study).conflicts)
     with pytest.raises(UserError, match="no finished run in it"):
