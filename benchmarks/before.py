@@ -35,6 +35,7 @@ def jobs(place: Place) -> dict[str, list[str]]:
     """name -> a command that both trees know."""
     found = {name: our_command(arguments, place) for name, arguments in OURS.items()}
     found["atlas"] = commands(place)["atlas"]
+    found["playground"] = [sys.executable, "-m", "benchmarks.playground", "--shape", "small"]
     found["merge --help"] = [*PYTHON, "merge", "--help"]
     found["--help"] = [*PYTHON, "--help"]
     found["import lrnb"] = [sys.executable, "-c", "import lrnb"]
