@@ -156,9 +156,12 @@ def _run(given: argparse.Namespace) -> int:
         plan.refuse_unused(plan.plan(study).values(), overrides)
     if (device := by_seed[0][0].device) in UNTESTED:
         print(UNTESTED[device])
+    is_local = profiles.read_profile(given.profile).is_local
+    if is_local and not given.dry_run:
+        tell_slow_precision(by_seed[0][0])
     if given.pool:
         return max(_run_into_pool([*studies], given) for studies in zip(*by_seed, strict=True))
-    graphs = by_seed if profiles.read_profile(given.profile).is_local else _one_graph(by_seed)
+    graphs = by_seed if is_local else _one_graph(by_seed)
     if given.dry_run:
         return _show_plan(graphs, given)
     failed = [_run_together(studies, given) for studies in graphs]
@@ -167,6 +170,14 @@ def _run(given: argparse.Namespace) -> int:
     if len(by_seed[0]) > 1:
         _after_languages(by_seed[0][0])
     return 1 if any(failed) else 0
+
+
+def tell_slow_precision(study: Study) -> None:
+    """A line where this machine trains much slower in the precision asked for than in another."""
+    from lrnb.pipeline import estimate
+
+    if slow := estimate.slow_precision(study):
+        print(f"precision: {slow}", file=sys.stderr, flush=True)
 
 
 def _one_graph(by_seed: list[list[Study]]) -> list[list[Study]]:

@@ -196,7 +196,7 @@ def _slowdown(study: Study) -> float:
     return speed.bf16_slowdown() if rounded and not usable_gpus(study) else 1.0
 
 
-def _slow_precision(study: Study) -> str:
+def slow_precision(study: Study) -> str:
     """What to do where this machine's processor trains in bf16 much slower than in float32; else ""."""
     if study.preset == "paper" or (slower := _slowdown(study)) < MUCH_SLOWER:
         return ""
@@ -282,7 +282,7 @@ def describe(
         ),
         ("memory", _memory(study)),
         ("time", _time(studies, jobs)),
-        *([("precision", slow)] if (slow := _slow_precision(study)) else []),
+        *([("precision", slow)] if (slow := slow_precision(study)) else []),
         *([("on GPUs of", boxes)] if (boxes := _boxes(studies)) else []),
     ]
     if not parameters(study):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lrnb.cli.main import tell_slow_precision
 from lrnb.data import corpus, mongolian, packing
 from lrnb.errors import UserError
 from lrnb.merging.task_vectors import cores
@@ -273,7 +274,7 @@ def test_the_speed_of_a_machine_is_measured_once(tmp_path: Path, monkeypatch: py
 
 
 def test_a_precision_that_is_slow_here_is_told_and_counted(
-    tmp_path: Path, pico_llama: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pico_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(speed, "measure", lambda kind, rounded=False: 1e9 if rounded else 1e10)
     given = {"base_source": str(pico_llama), "base_prune": False, "device": "cpu"}
@@ -281,6 +282,9 @@ def test_a_precision_that_is_slow_here_is_told_and_counted(
     slow, plain = (dict(estimate.describe([study], [], 1)) for study in studies)
     assert "10.0 times slower than fp32" in slow["precision"] and "precision=fp32" in slow["precision"]
     assert "(training in bf16 1.0e+09)" in slow["time"] and "precision" not in plain
+    for study in studies:
+        tell_slow_precision(study)
+    assert capsys.readouterr().err == f"precision: {slow['precision']}\n"
     counts = estimate.tokens(studies[0])
     trained, scored = 6 * (counts["ct"] + counts["sft"]), 2 * counts["scoring"]
     assert estimate.hours(studies[:1], 1e10, 1e9) / estimate.hours(studies[1:], 1e10) == pytest.approx(
