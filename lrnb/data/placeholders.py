@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from lrnb.errors import UserError
@@ -22,6 +23,12 @@ def refuse_example(value: Any, where: str) -> None:
             f"{where}: the rows are still the examples that lrnb new wrote; put your own in their "
             "place, and remove this file where yours has another name or ending"
         )
+
+
+def holds_examples(path: Path) -> bool:
+    """Whether the first lines of a file are still example rows."""
+    with path.open("rb") as file:
+        return MARK.encode() in file.read(4096)
 
 
 def own_values(values: Iterable[Any], where: str) -> Iterator[Any]:

@@ -24,6 +24,7 @@ from lrnb.pipeline.steps import Step, plan
 from lrnb.study.environment import UNTESTED
 from lrnb.study.parameters import ENGLISH, SFT_X, SYNTHETIC, Study, scratch_parameters
 from lrnb.study.stages import RunPaths
+from lrnb.tasks.task_file import file_of, result_name, spec
 from lrnb.tuning import search
 from lrnb.tuning.entry_scores import scores_wanted
 
@@ -232,11 +233,16 @@ def _sources(study: Study) -> dict[str, str]:
         found |= _texts(study)
     else:
         found[f"text, {study.lang}"] = "MISSING: no data root, see below"
-    mix = ", ".join(f"{n:,} {task}" for task, n in study.sft_mix.items())
+    mix = ", ".join(f"{n:,} {_called(task)}" for task, n in study.sft_mix.items())
     in_x = {f"SFT, {study.lang}, {name}": f"as many of {folder}" for name, folder in study.sft_x.items()}
     if study.sft_dataset:
         found["instructions"] = f"{study.sft_rows:,} rows of {study.sft_dataset}"
     return found | {"SFT, en": f"{mix} (English rows of the data root, or of the Hub)"} | in_x
+
+
+def _called(name: str) -> str:
+    """A task as results call it: one of a file by its own name, not its path."""
+    return result_name(name, spec(name)) if file_of(name) else name
 
 
 def _hub_texts(study: Study) -> dict[str, str]:
@@ -289,9 +295,9 @@ def describe(
         sizes = [("size", "unknown: the base is neither a local folder nor named with its size")]
     languages = list({one.lang: one for one in studies}.values())
     sources = {name: value for one in languages for name, value in _sources(one).items()}
-    asked = [f"{t} ({one.lang})" for one in languages for t in one.tasks]
-    asked += dict.fromkeys(f"{t} (en)" for one in languages for t in one.tasks_en)
-    apart = dict.fromkeys(t for one in languages for t in one.apart)
+    asked = [f"{_called(t)} ({one.lang})" for one in languages for t in one.tasks]
+    asked += dict.fromkeys(f"{_called(t)} (en)" for one in languages for t in one.tasks_en)
+    apart = dict.fromkeys(_called(t) for one in languages for t in one.apart)
     return [
         *sources.items(),
         ("test tasks", ", ".join(asked)),

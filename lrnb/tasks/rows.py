@@ -19,6 +19,7 @@ import numpy as np
 
 from lrnb.data.character_kinds import script_share
 from lrnb.data.contamination import Items
+from lrnb.data.placeholders import holds_examples
 from lrnb.data.unicode_form import is_blank, nfc
 from lrnb.errors import UserError, shortened
 from lrnb.study.languages import cldr_name
@@ -260,7 +261,11 @@ def data_file(task: TaskSpec, lang: str, split: str, data_root: str | Path) -> P
     """Path of a split; UserError says which splits and languages there are."""
     path = local_file(task, lang, split, existing(data_root))
     if len(several := [path.with_suffix(s).name for s in SUFFIXES if path.with_suffix(s).is_file()]) > 1:
-        raise UserError(f"{path.parent}: {' and '.join(several)} are the same split; keep one of them")
+        made = ", ".join(name for name in several if holds_examples(path.parent / name))
+        raise UserError(
+            f"{path.parent}: {' and '.join(several)} are the same split; keep one of them"
+            + f" ({made} holds the examples of lrnb new)" * bool(made)
+        )
     if not path.is_file():
         files = {p for folder in _folders(task, data_root) for p in folder.glob("[!.]*/[!.]*")}
         there = sorted(f"{p.parent.name}/{p.stem}" for p in files if p.suffix in SUFFIXES)

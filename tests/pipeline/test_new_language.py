@@ -238,6 +238,9 @@ def test_a_task_of_ones_own_as_the_page_has_it(
     assert "my_topictext_classification1110-eval/my_topic/km/" in shown
     assert "my_topic_entext_classification12108eval/my_topic/en/" in shown
     assert "my_topic88eval/my_topic/en/" in shown
+    assert lrnb("run", "params/km.yaml", *sizes, "--dry-run") == 0
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "test tasks: my_topic (km), my_topic (en)" in shown and "8 my_topic (English rows" in shown
     assert lrnb("check", "params/km.yaml", *sizes, "--set", "dev_tasks=[my_topic]") == 2
     assert "name it by that path in every parameter" in "".join(capsys.readouterr())
     (tmp_path / "data/eval/my_topic/km/dev.jsonl").unlink()

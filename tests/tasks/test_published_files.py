@@ -71,7 +71,10 @@ def test_belebele_as_it_is_published(tmp_path: Path) -> None:
 def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
     for name in ("test.tsv", "test.jsonl"):
         write_text(tmp_path / "eval/topic/kk" / name, as_tsv(SIB))
-    with pytest.raises(UserError, match=r"topic/kk: test.jsonl and test.tsv are the same split; keep one"):
+    with pytest.raises(UserError, match=r"kk: test.jsonl and test.tsv are the same split; keep one of them$"):
+        ask(tmp_path, "topic")
+    write_text(tmp_path / "eval/topic/kk/test.jsonl", json_lines([{"text": example("x"), "label": "travel"}]))
+    with pytest.raises(UserError, match=r"keep one of them \(test.jsonl holds the examples of lrnb new\)$"):
         ask(tmp_path, "topic")
 
 
