@@ -11,12 +11,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 from lrnb.errors import UserError
+from lrnb.study.files import digest, remembered, sha256
 
 SECONDS = 60.0  # for CHARACTERS, of which tokenizers cut half a million a second or more
 CHARACTERS = 4_000_000  # of the texts that are tried, the longest first
+REMEMBERED = "tokenizers.json"
 CUT = """
 import json, sys
 from tokenizers import Tokenizer
@@ -34,14 +37,19 @@ for text in json.load(sys.stdin):
 def refuse_endless(folder: str | Path, texts: Iterable[str], seconds: float = SECONDS) -> None:
     """UserError where `tokenizer.json` of the folder cannot be read, or does not cut texts within `seconds`.
 
-    A folder without that file passes: slow tokenizers have no patterns of their own.
+    A folder without that file passes: slow tokenizers have no patterns of their own. What passed is
+    remembered by the bytes of the file and the texts.
     """
-    file = Path(folder) / "tokenizer.json"
-    if not file.is_file():
-        return
+    file, tried = Path(folder) / "tokenizer.json", json.dumps(_tried(texts))
+    if file.is_file():
+        key = digest([version("tokenizers"), sha256(file), tried])
+        remembered(REMEMBERED, key, lambda: _cut(file, tried, seconds))
+
+
+def _cut(file: Path, tried: str, seconds: float) -> bool:
+    """True; UserError where a process of its own does not cut the texts, a JSON list, in time."""
     command = [sys.executable, "-c", CUT, str(file)]
     quiet = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
-    tried = json.dumps(_tried(texts))
     try:
         done = subprocess.run(
             command, input=tried, encoding="utf-8", errors="replace", capture_output=True, timeout=seconds,
@@ -56,6 +64,7 @@ def refuse_endless(folder: str | Path, texts: Iterable[str], seconds: float = SE
         lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("note:")]
         said = (lines or [f"ended with status {done.returncode}"])[-1]
         raise UserError(f"{file}: no tokenizer that works ({said[:200]}). Copy the model's own file again")
+    return True
 
 
 def _tried(texts: Iterable[str]) -> list[str]:

@@ -163,6 +163,22 @@ def test_a_tokenizer_that_does_not_end_is_cut_off(tmp_path):
     refuse_endless(tmp_path, ["blue"], seconds=20)
 
 
+def test_a_tokenizer_that_ended_is_remembered_with_its_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRNB_CACHE", str(tmp_path / "cache"))
+    pico_tokenizer().save_pretrained(tmp_path)
+    refuse_endless(tmp_path, ["blue"])
+    monkeypatch.setattr("lrnb.checkpoints.tokenizer_probe.sys.executable", "/bin/false")
+    refuse_endless(tmp_path, ["blue"])
+    with pytest.raises(UserError, match="no tokenizer that works"):
+        refuse_endless(tmp_path, ["blue", "red"])
+    file = tmp_path / "tokenizer.json"
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(UserError, match="no tokenizer that works"):
+        refuse_endless(tmp_path, ["blue"])
+
+
 def test_an_expression_that_does_not_end_is_cut_off():
     limit = time_limit("the filter of task 'x'", 0.2)
     with pytest.raises(UserError, match="the filter of task 'x' runs for more than 0.2 s"), limit:
