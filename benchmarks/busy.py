@@ -83,8 +83,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for place in ("alone", "beside one busy process"):
         own, ours = ([one[place][name] for one in rounds] for name in SPINS)
-        ratios = sorted(b / a for a, b in zip(own, ours, strict=True))
-        told = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        told = measure.paired(own, ours)
         lines.append(f"| {place} | {median(own):,.0f} | {median(ours):,.0f} | {told} |")
     return "\n".join(lines) + "\n"
 

@@ -68,8 +68,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for load, name in enumerate(("new page, new kernel", "page loaded anew, kernel goes on")):
         times = {side: [one[side]["seconds"][load] for one in rounds] for side in SIDES}
-        ratios = sorted(new / old for old, new in zip(times["before"], times["after"], strict=True))
-        told = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        told = measure.paired(times["before"], times["after"])
         lines.append(f"| {name} | {median(times['before']):.1f} | {median(times['after']):.1f} | {told} |")
     late = [str(sum(one[side]["late"] for one in rounds)) for side in SIDES]
     return "\n".join([*lines, f"| figures that came late, of all | {late[0]} | {late[1]} | |"]) + "\n"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import IO
 
 from lrnb.errors import UserError
@@ -232,6 +233,12 @@ def _copy(
                 raise OSError("short write")
     except OSError as error:
         errors.append(error)
+
+
+def paired(before: Sequence[float], after: Sequence[float]) -> str:
+    """The median of after / before over rounds, with the smallest and the largest."""
+    ratios = sorted(new / old for old, new in zip(before, after, strict=True))
+    return f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def machine() -> dict[str, object]:

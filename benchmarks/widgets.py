@@ -196,8 +196,7 @@ def bench_kernels(given: argparse.Namespace) -> None:
 def kernel_row(row: Mapping[str, Any]) -> str:
     """A line of the table: processor milliseconds of the medians, ratios with their smallest and largest."""
     cpu = {side: [one[side][1] for one in row["rounds"]] for side in SIDES}
-    ratios = sorted(after / before for before, after in zip(cpu["before"], cpu["after"], strict=True))
-    told_ratio = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    told_ratio = measure.paired(cpu["before"], cpu["after"])
     cells = [row["atlas"], row["widget"], *(f"{1e3 * median(cpu[side]):.0f}" for side in SIDES), told_ratio]
     return f"| {' | '.join(cells)} |"
 

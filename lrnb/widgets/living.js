@@ -48,7 +48,9 @@ export default () => {
   return {
     async initialize({ model }) {
       held = model;
-      bundle = await (globalThis.lrnbPlotly ??= load(model));
+      const loading = (globalThis.lrnbPlotly ??= load(model));
+      loading.catch(() => delete globalThis.lrnbPlotly); // the next figure tries again
+      bundle = await loading;
       begin();
     },
     render({ el }) {
